@@ -1,4 +1,4 @@
-//! Bytes on their way: a file's, read as S3 takes them, and their checksums.
+//! Request bodies that stream a file, and checksums.
 
 use std::future::Future;
 use std::io;
@@ -14,83 +14,86 @@ use stepward::model::s3_error::s3_error;
 use stepward::{AwsError, ErrorName, StepError};
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use crate::local::{OpenFile, Stat, failed};
+use crate::local::{FileStat, OpenFile, open_file_error};
 
-/// Bytes of a file that are in memory at once, for each request. What has no more is sent as a
-/// whole.
-pub const CHUNK: u64 = 128 * 1024;
+/// How many bytes of a file each request holds in memory. A smaller file is sent as a whole.
+pub const CHUNK_BYTES: u64 = 128 * 1024;
 
-/// A part of a file, read in chunks. It ends with an error where the file has changed since it was
-/// opened, so that S3 never gets the half of one state and the half of another.
-struct Part {
+/// A part of a file that is read in chunks. It ends with an error if the file changed since it was
+/// opened, so that S3 never gets a mixture of two states.
+struct FilePart {
     file: OpenFile,
-    at: u64,
+    offset: u64,
     end: u64,
     reading: Option<JoinHandle<io::Result<Bytes>>>,
 }
 
 impl OpenFile {
-    /// The bytes from `at`, as a request's body that can be sent again.
+    /// The bytes from `offset` as a request's body, which the SDK can send again.
     #[must_use]
-    pub fn stream(&self, at: u64, length: u64) -> ByteStream {
+    pub fn body_stream(&self, offset: u64, length: u64) -> ByteStream {
         let file = self.clone();
         ByteStream::new(SdkBody::retryable(move || {
-            SdkBody::from_body_1_x(Part {
+            SdkBody::from_body_1_x(FilePart {
                 file: file.clone(),
-                at,
-                end: at + length,
+                offset,
+                end: offset + length,
                 reading: None,
             })
         }))
     }
 
-    /// Some bytes.
+    /// Reads a range of bytes.
     ///
     /// # Errors
-    /// `Conflict` when the file has changed since it was opened, or why it cannot be read.
-    pub fn piece(&self, at: u64, length: u64) -> Result<Bytes, StepError> {
-        read(self, at, length).map_err(|error| {
-            if self.is_changed() {
-                changed()
+    /// `Conflict` if the file changed since it was opened; the error of the file system.
+    pub fn read_range(&self, offset: u64, length: u64) -> Result<Bytes, StepError> {
+        read_unchanged(self, offset, length).map_err(|error| {
+            if self.has_changed() {
+                changed_file_error()
             } else {
-                failed("read", "", &error)
+                open_file_error("read", &error)
             }
         })
     }
 
-    /// What a request with bytes of the file has failed with.
+    /// The error of a request whose body was this file.
     #[must_use]
-    pub fn failure(&self, error: impl AwsError<aws_sdk_s3::Error>) -> StepError {
-        if self.is_changed() {
-            changed()
+    pub fn request_error(&self, error: impl AwsError<aws_sdk_s3::Error>) -> StepError {
+        if self.has_changed() {
+            changed_file_error()
         } else {
             s3_error(error)
         }
     }
 
-    fn is_changed(&self) -> bool {
-        Stat::of(&self.file).ok() != Some(self.stat)
+    fn has_changed(&self) -> bool {
+        FileStat::of_open_file(&self.file).ok() != Some(self.stat)
     }
 }
 
-fn changed() -> StepError {
-    ErrorName::Conflict.with_message("the file was changed while it was read; run it again")
+fn changed_file_error() -> StepError {
+    ErrorName::Conflict.with_message("the file changed while it was read; run the step again")
 }
 
-/// Reads a piece, and makes sure that it is of the file as it was opened.
-fn read(OpenFile { file, stat }: &OpenFile, at: u64, length: u64) -> io::Result<Bytes> {
-    let mut piece = vec![0; usize::try_from(length).map_err(io::Error::other)?];
-    let read = file.read_exact_at(&mut piece, at);
-    if Stat::of(file)? != *stat {
+/// Reads a range, and checks that the file did not change since it was opened.
+fn read_unchanged(
+    OpenFile { file, stat }: &OpenFile,
+    offset: u64,
+    length: u64,
+) -> io::Result<Bytes> {
+    let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+    let read = file.read_exact_at(&mut bytes, offset);
+    if FileStat::of_open_file(file)? != *stat {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            "the file was changed while it was read",
+            "the file changed while it was read",
         ));
     }
-    read.map(|()| piece.into())
+    read.map(|()| bytes.into())
 }
 
-impl Body for Part {
+impl Body for FilePart {
     type Data = Bytes;
     type Error = io::Error;
 
@@ -98,47 +101,48 @@ impl Body for Part {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        if self.at == self.end {
+        if self.offset == self.end {
             return Poll::Ready(None);
         }
-        let (file, at, length) = (self.file.clone(), self.at, CHUNK.min(self.end - self.at));
+        let (file, offset) = (self.file.clone(), self.offset);
+        let length = CHUNK_BYTES.min(self.end - offset);
         let reading = self
             .reading
-            .get_or_insert_with(|| spawn_blocking(move || read(&file, at, length)));
-        let piece = ready!(Pin::new(reading).poll(cx))
+            .get_or_insert_with(|| spawn_blocking(move || read_unchanged(&file, offset, length)));
+        let bytes = ready!(Pin::new(reading).poll(cx))
             .map_err(io::Error::other)
             .flatten();
         self.reading = None;
-        self.at += length;
-        if piece.is_err() {
-            self.at = self.end;
+        self.offset += length;
+        if bytes.is_err() {
+            self.offset = self.end;
         }
-        Poll::Ready(Some(piece.map(Frame::data)))
+        Poll::Ready(Some(bytes.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.at == self.end
+        self.offset == self.end
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.end - self.at)
+        SizeHint::with_exact(self.end - self.offset)
     }
 }
 
-/// A checksum over a whole object that can be put together from those of its parts.
+/// A checksum of a whole object that can be computed from the checksums of its parts:
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html>
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Checksum {
-    /// Which one.
+    /// The algorithm.
     pub algorithm: CrcAlgorithm,
-    /// Its value.
+    /// The value.
     pub value: u64,
-    /// How many bytes it is of.
+    /// How many bytes it covers.
     pub bytes: u64,
 }
 
 impl Checksum {
-    /// Of nothing.
+    /// The checksum of no bytes.
     #[must_use]
     pub fn empty(algorithm: CrcAlgorithm) -> Self {
         Self {
@@ -148,9 +152,9 @@ impl Checksum {
         }
     }
 
-    /// Of these bytes.
+    /// The checksum of these bytes.
     #[must_use]
-    pub fn of(algorithm: CrcAlgorithm, bytes: &[u8]) -> Self {
+    pub fn compute(algorithm: CrcAlgorithm, bytes: &[u8]) -> Self {
         Self {
             algorithm,
             value: crc_fast::checksum(algorithm, bytes),
@@ -158,11 +162,11 @@ impl Checksum {
         }
     }
 
-    /// From S3's Base64; `None` where that is no checksum of this kind.
+    /// Parses S3's Base64 form. `None` if the text is not a checksum of this algorithm.
     #[must_use]
     pub fn parse(algorithm: CrcAlgorithm, text: &str, bytes: u64) -> Option<Self> {
         let raw = aws_smithy_types::base64::decode(text).ok()?;
-        (raw.len() == width(algorithm)).then_some(())?;
+        (raw.len() == width_in_bytes(algorithm)).then_some(())?;
         let value = raw
             .iter()
             .fold(0, |value, byte| value << 8 | u64::from(*byte));
@@ -173,16 +177,16 @@ impl Checksum {
         })
     }
 
-    /// As S3 writes it.
+    /// S3's Base64 form.
     #[must_use]
-    pub fn text(&self) -> String {
+    pub fn to_base64(&self) -> String {
         let raw = self.value.to_be_bytes();
-        aws_smithy_types::base64::encode(&raw[raw.len() - width(self.algorithm)..])
+        aws_smithy_types::base64::encode(&raw[raw.len() - width_in_bytes(self.algorithm)..])
     }
 
-    /// Of these bytes and then those.
+    /// The checksum of these bytes followed by those of `next`.
     #[must_use]
-    pub fn then(self, next: Self) -> Self {
+    pub fn concat(self, next: Self) -> Self {
         let value = checksum_combine(self.algorithm, self.value, next.value, next.bytes);
         Self {
             value,
@@ -192,7 +196,7 @@ impl Checksum {
     }
 }
 
-fn width(algorithm: CrcAlgorithm) -> usize {
+fn width_in_bytes(algorithm: CrcAlgorithm) -> usize {
     if algorithm == CrcAlgorithm::Crc64Nvme {
         8
     } else {
@@ -200,15 +204,15 @@ fn width(algorithm: CrcAlgorithm) -> usize {
     }
 }
 
-/// Waits for work that blocks.
+/// Runs blocking work on a separate thread.
 ///
 /// # Errors
-/// What the work fails with; `Internal` where it did not end.
-pub async fn blocking<T: Send + 'static>(
+/// The error of the work; `Internal` if it panicked.
+pub async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StepError> + Send + 'static,
 ) -> Result<T, StepError> {
     spawn_blocking(work).await.map_err(|error| {
-        ErrorName::Internal.with_message(format!("a file operation did not end: {error}"))
+        ErrorName::Internal.with_message(format!("a file operation panicked: {error}"))
     })?
 }
 
@@ -217,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn checksums_are_written_as_s3_writes_them_and_join() {
+    fn checksums_match_s3s_form_and_can_be_concatenated() {
         // The check values of the CRC catalogue,
         // https://reveng.sourceforge.io/crc-catalogue/all.htm, in Base64.
         for (algorithm, text) in [
@@ -225,11 +229,12 @@ mod tests {
             (CrcAlgorithm::Crc32IsoHdlc, "y/Q5Jg=="),
             (CrcAlgorithm::Crc32Iscsi, "4waSgw=="),
         ] {
-            let whole = Checksum::of(algorithm, b"123456789");
-            assert_eq!(whole.text(), text);
+            let whole = Checksum::compute(algorithm, b"123456789");
+            assert_eq!(whole.to_base64(), text);
             assert_eq!(Checksum::parse(algorithm, text, 9), Some(whole));
-            let joined = Checksum::of(algorithm, b"1234").then(Checksum::of(algorithm, b"56789"));
-            assert_eq!(Checksum::empty(algorithm).then(joined), whole);
+            let joined = Checksum::compute(algorithm, b"1234")
+                .concat(Checksum::compute(algorithm, b"56789"));
+            assert_eq!(Checksum::empty(algorithm).concat(joined), whole);
             assert_eq!(Checksum::parse(algorithm, "AAAA", 9), None);
         }
     }

@@ -1,4 +1,4 @@
-//! Buckets as transfers use them: clients, what an object is, what is written how.
+//! Buckets as transfers use them: clients, the metadata of objects, and how objects are written.
 
 use std::time::{Duration, SystemTime};
 
@@ -18,19 +18,19 @@ use stepward::{ErrorName, StepError};
 
 use crate::body::Checksum;
 
-/// How long a request may take until its answer begins, its body included: eight parts of 8 MiB may
-/// have to be read from a file system that gives 1 MiB a second.
-const ANSWER: Duration = Duration::from_mins(3);
-/// How long it may think about copying up to 5 GiB, or about joining 10,000 parts: "several
-/// minutes".
+/// How long S3 may take to start its response, including the time to read the request's body: eight
+/// parts of 8 MiB may come from a file system that delivers 1 MiB/s.
+const RESPONSE_TIMEOUT: Duration = Duration::from_mins(3);
+/// How long S3 may take to copy up to 5 GiB or to complete an upload of 10,000 parts, which can
+/// take "several minutes":
 /// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_CompleteMultipartUpload.html>
-const LONG_ANSWER: Duration = Duration::from_mins(8);
-/// How long such a request may take with all its tries: less than a call may.
-const LONG_REQUEST: Duration = Duration::from_mins(12);
-/// Tries of one request. S3 answers `503 Slow Down` while it makes room for a new load.
+const LONG_RESPONSE_TIMEOUT: Duration = Duration::from_mins(8);
+/// How long such a request may take with all its attempts: less than a call may take.
+const LONG_REQUEST_TIMEOUT: Duration = Duration::from_mins(12);
+/// Attempts per request. S3 answers `503 Slow Down` while it scales up for a new load:
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/optimizing-performance.html>
-const TRIES: u32 = 5;
-/// What a copy's source is written with: all but these is encoded.
+const MAX_ATTEMPTS: u32 = 5;
+/// The characters that are not percent-encoded in the header `x-amz-copy-source`.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'/')
     .remove(b'-')
@@ -38,34 +38,34 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'.')
     .remove(b'~');
 
-/// A bucket, and who may own it.
+/// A bucket, with a client that can access it and the account that must own it.
 #[derive(Clone, Debug)]
 pub struct Bucket {
-    /// A client that works as the account that reaches it.
+    /// A client with the credentials of the account that accesses the bucket.
     pub client: Client,
-    /// Its name.
+    /// The bucket's name.
     pub name: String,
-    /// The account that must own it. Bucket names are free for anybody to take, so what is written
-    /// goes only to who is meant.
+    /// The account that must own the bucket. Any account can take a free bucket name, so S3 has to
+    /// check the owner before it writes:
     /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-owner-condition.html>
     pub owner: Option<String>,
 }
 
-/// How objects are written.
+/// The storage class and encryption of written objects.
 #[derive(Clone, Debug, Default)]
 pub struct Attributes {
-    /// The storage class; `STANDARD` when absent.
+    /// The storage class; `STANDARD` if absent.
     pub storage_class: Option<StorageClass>,
-    /// The encryption; the bucket's default when absent.
+    /// The encryption; the bucket's default if absent.
     pub encryption: Option<ServerSideEncryption>,
     /// The KMS key for `aws:kms`.
     pub kms_key: Option<String>,
 }
 
-/// How S3 encrypts what is written.
+/// How S3 encrypts an object.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq)]
 pub enum Encryption {
-    /// With keys of S3 (SSE-S3).
+    /// With S3 managed keys (SSE-S3).
     #[serde(rename = "AES256")]
     Aes256,
     /// With a KMS key (SSE-KMS).
@@ -82,120 +82,116 @@ impl From<Encryption> for ServerSideEncryption {
     }
 }
 
-/// A client for moving data: patient with answers, and with no limit on how long a body takes. A
-/// body that stands still is given up by the SDK's own stalled stream protection.
+/// A client for transfers. It waits longer for responses and sets no limit on the duration of a
+/// body; the SDK's stalled stream protection ends a body that stops.
 #[must_use]
-pub fn client(config: &SdkConfig) -> Client {
-    let retries = RetryConfig::standard().with_max_attempts(TRIES);
+pub fn transfer_client(config: &SdkConfig) -> Client {
+    let retries = RetryConfig::standard().with_max_attempts(MAX_ATTEMPTS);
     let config = aws_sdk_s3::config::Builder::from(config)
-        .timeout_config(timeouts(ANSWER).build())
+        .timeout_config(base_timeouts(RESPONSE_TIMEOUT).build())
         .retry_config(retries);
     Client::from_conf(config.build())
 }
 
-/// What overrides a client's configuration for a request that S3 may think about for minutes.
+/// A configuration override for requests that S3 may process for minutes.
 #[must_use]
-pub fn patient() -> aws_sdk_s3::config::Builder {
-    let timeouts = timeouts(LONG_ANSWER)
-        .operation_timeout(LONG_REQUEST)
+pub fn long_request_config() -> aws_sdk_s3::config::Builder {
+    let timeouts = base_timeouts(LONG_RESPONSE_TIMEOUT)
+        .operation_timeout(LONG_REQUEST_TIMEOUT)
         .build();
     aws_sdk_s3::Config::builder().timeout_config(timeouts)
 }
 
-fn timeouts(answer: Duration) -> TimeoutConfigBuilder {
+fn base_timeouts(response: Duration) -> TimeoutConfigBuilder {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(Duration::from_secs(3))
-        .read_timeout(answer);
+        .read_timeout(response);
     timeouts
         .disable_operation_timeout()
         .disable_operation_attempt_timeout()
 }
 
-/// `bucket/key`, as a request header takes it.
+/// `bucket/key` as the header `x-amz-copy-source` requires it.
 #[must_use]
-pub fn copy_source(bucket: &str, key: &str) -> String {
+pub fn copy_source_header(bucket: &str, key: &str) -> String {
     utf8_percent_encode(&format!("{bucket}/{key}"), UNRESERVED).to_string()
 }
 
-/// What is known of an object without its content.
+/// An object's metadata.
 #[derive(Debug)]
-pub struct Head {
-    /// Its size, in bytes.
+pub struct ObjectHead {
+    /// The size, in bytes.
     pub size: u64,
-    /// When it was last written.
+    /// When the object was last written.
     pub modified: SystemTime,
-    /// Its entity tag.
+    /// The entity tag.
     pub etag: Option<String>,
-    /// Checksums of all of it, where S3 has any.
+    /// S3's checksums of the whole object, if it has any.
     pub checksums: Vec<Checksum>,
-    /// Everything else.
-    pub answer: HeadObjectOutput,
+    /// The complete response.
+    pub response: HeadObjectOutput,
 }
 
 impl Bucket {
-    /// Looks at an object.
+    /// Reads an object's metadata.
     ///
     /// # Errors
-    /// `NotFound` when there is none, or why S3 failed.
-    pub async fn head(&self, key: &str) -> Result<Head, StepError> {
+    /// `NotFound` if the object does not exist; the error of S3.
+    pub async fn head_object(&self, key: &str) -> Result<ObjectHead, StepError> {
         let head = self
             .client
             .head_object()
             .bucket(&self.name)
             .key(key)
             .checksum_mode(ChecksumMode::Enabled);
-        let head = head
+        let response = head
             .set_expected_bucket_owner(self.owner.clone())
             .send()
             .await;
-        let answer = head.map_err(|error| match s3_error(error) {
+        let response = response.map_err(|error| match s3_error(error) {
             error if error.name == ErrorName::NotFound => StepError {
                 message: format!(
-                    "there is no object s3://{}/{}",
+                    "object \"s3://{}/{}\" does not exist; check the bucket and the key",
                     self.name,
                     key.escape_debug()
                 ),
                 ..error
             },
-            // The answer has no body, which would name the action.
+            // A response to HEAD has no body, which would name the action.
             error if error.name == ErrorName::AccessDenied => StepError {
                 message: denied("s3:GetObject", ""),
                 ..error
             },
             error => error,
         })?;
-        let size = answer.content_length.unwrap_or_default().unsigned_abs();
-        let modified = answer
+        let size = response.content_length.unwrap_or_default().unsigned_abs();
+        let modified = response
             .last_modified
             .and_then(|time| SystemTime::try_from(time).ok());
-        let whole = answer
+        let is_of_whole_object = response
             .checksum_type
             .as_ref()
             .is_none_or(|kind| *kind == ChecksumType::FullObject);
         let checksums = [
-            (CrcAlgorithm::Crc64Nvme, &answer.checksum_crc64_nvme),
-            (CrcAlgorithm::Crc32IsoHdlc, &answer.checksum_crc32),
-            (CrcAlgorithm::Crc32Iscsi, &answer.checksum_crc32_c),
+            (CrcAlgorithm::Crc64Nvme, &response.checksum_crc64_nvme),
+            (CrcAlgorithm::Crc32IsoHdlc, &response.checksum_crc32),
+            (CrcAlgorithm::Crc32Iscsi, &response.checksum_crc32_c),
         ]
         .into_iter()
         .filter_map(|(algorithm, text)| Checksum::parse(algorithm, text.as_deref()?, size))
-        .filter(|_| whole)
+        .filter(|_| is_of_whole_object)
         .collect();
-        Ok(Head {
+        Ok(ObjectHead {
             size,
             modified: modified.ok_or_else(|| {
-                ErrorName::Internal.with_message("S3 answered with an object without a time")
+                ErrorName::Internal.with_message(
+                    "S3 returned an object without a modification time; report this as a bug",
+                )
             })?,
-            etag: answer.e_tag.clone(),
+            etag: response.e_tag.clone(),
             checksums,
-            answer,
+            response,
         })
-    }
-
-    /// `s3://bucket/key`, for a person.
-    #[must_use]
-    pub fn uri(&self, key: &str) -> String {
-        format!("s3://{}/{key}", self.name)
     }
 }
 
@@ -209,7 +205,7 @@ mod tests {
 
     use super::*;
 
-    /// An S3 that never answers.
+    /// A fake S3 that never answers.
     #[derive(Debug)]
     struct Silent;
 
@@ -220,19 +216,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_s3_may_think_about_for_minutes_ends_all_the_same() {
+    async fn a_long_request_without_an_answer_times_out() {
         let silent = SharedHttpConnector::new(Silent);
         let config = SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new("eu-west-1"))
             .credentials_provider(SharedCredentialsProvider::new(Credentials::for_tests()))
             .http_client(http_client_fn(move |_, _| silent.clone()));
-        let copy = client(&config.build())
+        let copy = transfer_client(&config.build())
             .copy_object()
             .bucket("b")
             .key("k")
             .copy_source("b/l");
-        let copy = copy.customize().config_override(patient()).send();
+        let copy = copy
+            .customize()
+            .config_override(long_request_config())
+            .send();
         let copied = tokio::time::timeout(Duration::from_mins(14), copy)
             .await
             .unwrap();
@@ -243,9 +242,9 @@ mod tests {
     }
 
     #[test]
-    fn a_copys_source_is_encoded_but_for_its_slashes() {
+    fn a_copy_source_is_encoded_except_its_slashes() {
         assert_eq!(
-            copy_source("b", "a b/ü+%?.txt"),
+            copy_source_header("b", "a b/ü+%?.txt"),
             "b/a%20b/%C3%BC%2B%25%3F.txt"
         );
     }

@@ -1,4 +1,4 @@
-//! Deleting: objects by the thousand, files one by one.
+//! Deletions: up to 1,000 objects per request, files one after the other.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,83 +10,88 @@ use stepward::model::error::denied;
 use stepward::model::s3_error::s3_error;
 use stepward::{ErrorName, StepError};
 
-use crate::body::blocking;
+use crate::base_location::BaseLocation;
+use crate::body::run_blocking;
 use crate::bucket::Bucket;
-use crate::end::End;
-use crate::keys::fits_xml;
+use crate::call_budget::CallBudget;
+use crate::keys::is_valid_in_xml;
 use crate::listing::Entry;
-use crate::slice::Slice;
 
-/// Objects that one request deletes.
+/// How many objects one request deletes:
 /// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html>
-pub const BATCH: usize = 1000;
-/// Requests at once, where each deletes one object.
-const AT_ONCE: usize = 16;
+pub const MAX_BATCH: usize = 1000;
+/// How many requests that delete a single object run at the same time.
+const MAX_CONCURRENT: usize = 16;
 
-/// What is to be deleted together.
+/// Entries to delete together.
 #[derive(Debug, Default)]
-pub struct Batch {
+pub struct DeletionBatch {
     entries: Vec<Entry>,
-    /// What has been added and names that are still to come may be below, with a slash.
-    above: Vec<String>,
+    /// Added keys, each with a slash, that later keys may begin with.
+    file_prefixes: Vec<String>,
 }
 
-impl Batch {
-    /// Adds one, in the order of keys.
+impl DeletionBatch {
+    /// Adds an entry, in the order of keys.
     pub fn push(&mut self, entry: Entry) {
-        self.is_above(&entry.key);
-        self.above.push(format!("{}/", entry.key));
+        self.has_file_above(&entry.key);
+        self.file_prefixes.push(format!("{}/", entry.key));
         self.entries.push(entry);
     }
 
-    /// Whether what was added, also before all of it was taken, has the name of a directory that a
-    /// key is in. Keys are asked for in their order.
-    pub fn is_above(&mut self, key: &str) -> bool {
-        self.above
-            .retain(|above| key.starts_with(above) || key < above.as_str());
-        self.above.iter().any(|above| key.starts_with(above))
+    /// Whether a file that was added, even if it was taken since, has the name of a directory of
+    /// `key`. Ask in the order of keys.
+    pub fn has_file_above(&mut self, key: &str) -> bool {
+        self.file_prefixes
+            .retain(|prefix| key.starts_with(prefix) || key < prefix.as_str());
+        self.file_prefixes
+            .iter()
+            .any(|prefix| key.starts_with(prefix))
     }
 
-    /// Whether there is nothing.
+    /// Whether the batch has no entries.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Whether one request takes no more.
+    /// Whether one request cannot delete more.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.entries.len() >= BATCH
+        self.entries.len() >= MAX_BATCH
     }
 
-    /// All of it, if there is any.
-    pub fn take(&mut self) -> Option<Vec<Entry>> {
+    /// Takes all entries; `None` if the batch is empty.
+    pub fn take_entries(&mut self) -> Option<Vec<Entry>> {
         (!self.entries.is_empty()).then(|| std::mem::take(&mut self.entries))
     }
 }
 
-/// Deletes entries; what became of each, at the slice's limit at the latest.
-pub async fn all(
-    end: &End,
+/// Deletes entries and returns the result for each, at the budget's cutoff at the latest.
+pub async fn delete_entries(
+    base: &BaseLocation,
     entries: Vec<Entry>,
-    slice: &Slice,
+    budget: &CallBudget,
 ) -> Vec<(Entry, Result<(), StepError>)> {
-    match end {
-        End::Local { root, .. } => {
-            let paths: Vec<_> = entries.iter().map(|entry| end.path(&entry.key)).collect();
+    match base {
+        BaseLocation::Local { root, .. } => {
+            let paths: Vec<_> = entries
+                .iter()
+                .map(|entry| base.path_of(&entry.key))
+                .collect();
             let root = Arc::clone(root);
-            let gone = |removed: Result<(), StepError>| match removed {
-                // As in S3: what is not there any more is deleted.
+            let or_missing = |removed: Result<(), StepError>| match removed {
+                // As in S3, a file that does not exist counts as deleted.
                 Err(error) if error.name == ErrorName::NotFound => Ok(()),
                 removed => removed,
             };
-            let removed = blocking(move || {
+            let removed = run_blocking(move || {
                 Ok(paths
                     .iter()
-                    .map(|path| gone(root.remove_file(path)))
+                    .map(|path| or_missing(root.remove_file(path)))
                     .collect::<Vec<_>>())
             });
-            match slice.within(removed).await {
+            match budget.run_before_cutoff(removed).await {
                 Ok(results) => entries.into_iter().zip(results).collect(),
                 Err(error) => entries
                     .into_iter()
@@ -94,52 +99,60 @@ pub async fn all(
                     .collect(),
             }
         }
-        End::S3 { bucket, .. } => {
-            let (together, mut alone): (Vec<_>, Vec<_>) = entries
+        BaseLocation::S3 { bucket, .. } => {
+            let (batched, mut single): (Vec<_>, Vec<_>) = entries
                 .into_iter()
-                .partition(|entry| fits_xml(&end.path(&entry.key)));
-            let keys: Vec<_> = together.iter().map(|entry| end.path(&entry.key)).collect();
-            let mut refused = match slice.within(objects(bucket, &keys)).await {
+                .partition(|entry| is_valid_in_xml(&base.path_of(&entry.key)));
+            let keys: Vec<_> = batched
+                .iter()
+                .map(|entry| base.path_of(&entry.key))
+                .collect();
+            let mut refused = match budget
+                .run_before_cutoff(delete_objects(bucket, &keys))
+                .await
+            {
                 Ok(refused) => refused,
                 Err(error) => keys
                     .iter()
                     .map(|key| (key.clone(), error.clone()))
                     .collect(),
             };
-            let mut came = Vec::with_capacity(together.len() + alone.len());
-            for (entry, key) in together.into_iter().zip(keys) {
+            let mut results = Vec::with_capacity(batched.len() + single.len());
+            for (entry, key) in batched.into_iter().zip(keys) {
                 match refused.remove(&key) {
-                    // The SDK tries a request again, and not what fails within one that went well.
+                    // The SDK repeats failed requests, but not single keys that failed within a
+                    // successful request.
                     Some(error) if error.name == ErrorName::Throttled && error.aws.is_none() => {
-                        alone.push(entry)
+                        single.push(entry);
                     }
-                    refused => came.push((entry, refused.map_or(Ok(()), Err))),
+                    refused => results.push((entry, refused.map_or(Ok(()), Err))),
                 }
             }
-            let alone = alone.into_iter().map(async |entry| {
+            let single = single.into_iter().map(async |entry| {
                 let request = bucket
                     .client
                     .delete_object()
                     .bucket(&bucket.name)
-                    .key(end.path(&entry.key));
+                    .key(base.path_of(&entry.key));
                 let request = request.set_expected_bucket_owner(bucket.owner.clone());
-                let deleted =
-                    slice.within(async { request.send().await.map(drop).map_err(s3_error) });
+                let deleted = budget
+                    .run_before_cutoff(async { request.send().await.map(drop).map_err(s3_error) });
                 (entry, deleted.await)
             });
-            came.extend(
-                stream::iter(alone)
-                    .buffer_unordered(AT_ONCE)
+            results.extend(
+                stream::iter(single)
+                    .buffer_unordered(MAX_CONCURRENT)
                     .collect::<Vec<_>>()
                     .await,
             );
-            came
+            results
         }
     }
 }
 
-/// Deletes up to [`BATCH`] objects by one request; the keys that S3 refused, with why.
-async fn objects(
+/// Deletes up to [`MAX_BATCH`] objects with one request. Returns the keys that S3 refused, with the
+/// reasons.
+async fn delete_objects(
     bucket: &Bucket,
     keys: &[String],
 ) -> Result<HashMap<String, StepError>, StepError> {
@@ -147,26 +160,27 @@ async fn objects(
         .iter()
         .map(|key| ObjectIdentifier::builder().key(key).build())
         .collect();
-    let refused: HashMap<_, _> = together(bucket, identifiers)
+    let refused: HashMap<_, _> = send_deletion(bucket, identifiers)
         .await?
         .into_iter()
-        .map(refused)
+        .map(refused_key)
         .collect();
     match refused.iter().find(|(key, _)| !keys.contains(key)) {
         Some((key, error)) => Err(ErrorName::Internal.with_message(format!(
-            "of a key that it was not asked for, {key:?}: {}",
+            "S3 refused to delete the key {key:?}, which was not requested: {}; report this as a \
+             bug",
             error.message
         ))),
         None => Ok(refused),
     }
 }
 
-/// Deletes up to [`BATCH`] objects, or versions of them, by one request, if there are any; what S3
-/// refused.
+/// Deletes up to [`MAX_BATCH`] objects or versions with one request, if there are any. Returns what
+/// S3 refused.
 ///
 /// # Errors
-/// Why S3 failed, or that an identifier is none.
-pub async fn together(
+/// The error of S3, or of an invalid identifier.
+pub async fn send_deletion(
     bucket: &Bucket,
     identifiers: Result<Vec<ObjectIdentifier>, BuildError>,
 ) -> Result<Vec<Error>, StepError> {
@@ -189,18 +203,19 @@ pub async fn together(
     Ok(answer.errors.unwrap_or_default())
 }
 
-fn refused(error: Error) -> (String, StepError) {
+fn refused_key(error: Error) -> (String, StepError) {
     let (code, message) = (
         error.code.unwrap_or_default(),
         error.message.unwrap_or_default(),
     );
-    let error_of_key = match code.as_str() {
+    let key_error = match code.as_str() {
         "AccessDenied" => ErrorName::AccessDenied.with_message(denied("s3:DeleteObject", &message)),
         "InternalError" | "ServiceUnavailable" | "SlowDown" => {
             ErrorName::Throttled.with_message(message)
         }
-        _ => ErrorName::StepFailed
-            .with_message(format!("S3 refused to delete it: {code}: {message}")),
+        _ => ErrorName::StepFailed.with_message(format!(
+            "S3 refused to delete the object: {code}: {message}"
+        )),
     };
-    (error.key.unwrap_or_default(), error_of_key)
+    (error.key.unwrap_or_default(), key_error)
 }

@@ -1,380 +1,338 @@
-//! The run of a transfer: decisions on one side, objects on their way on the other, and where it
-//! goes on next time.
+//! Runs a transfer: decides about names in order, transfers and deletes objects concurrently, and
+//! records where the next call continues.
 
 mod position;
+mod run;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use stepward::{ErrorName, Progress, StepError};
 
-use crate::body::blocking;
-use crate::delete::{self, Batch};
-use crate::end::End;
+use crate::base_location::BaseLocation;
+use crate::body::run_blocking;
+use crate::call_budget::cut_off_error;
+use crate::delete::{self, DeletionBatch};
 use crate::listing::Entry;
 use crate::plan::{Decision, Plan};
-use crate::report::{Done, Report};
-use crate::slice::too_late;
-use crate::transfer::{Begin, Transfers};
+use crate::report::{Report, TransferSummary};
+use crate::transfer::{PartialTransfer, TransferContext};
 
-pub use self::position::{Position, Unfinished, position};
+pub use self::position::{Position, UnfinishedTransfer, position_from};
+pub use self::run::TransferRun;
+use self::run::{CallState, WorkResult};
 
-/// Objects that are on their way at once. S3 answers a small one in some 20 to 50 ms, so that this
-/// is beyond what one processor sends.
-const AT_ONCE: usize = 64;
-/// Of those, objects that are moved in parts; each has several on their way.
-const LARGE_AT_ONCE: usize = 4;
+/// How many objects are transferred at the same time. S3 answers a small request in about 20 to
+/// 50 ms, so this is more than one processor can send.
+const MAX_CONCURRENT: usize = 64;
+/// How many of them may be transferred in parts; each sends several parts at the same time.
+const MAX_CONCURRENT_LARGE: usize = 4;
 
-/// What one piece of work has come to.
-enum Came {
-    /// And whether it was counted as a large one.
-    Transferred(Entry, bool, Result<Option<Begin>, StepError>),
-    Deleted(Vec<(Entry, Result<(), StepError>)>),
+/// The work of a call.
+struct CallWork<'r> {
+    running: FuturesUnordered<BoxFuture<'r, WorkResult>>,
+    /// Deletions that are not requested yet.
+    batch: DeletionBatch,
+    state: CallState,
 }
 
-/// A run of transfers.
-pub struct Run<'a> {
-    /// How objects are moved.
-    pub transfers: &'a Transfers<'a>,
-    /// What the entry is called at the destination, where that is not its key.
-    pub rename: Option<String>,
-    /// Whether nothing is changed, only shown.
-    pub dry_run: bool,
-    /// The verb of a log line, as the AWS CLI has it: `upload`, `move` ….
-    pub verb: &'static str,
-}
-
-impl Run<'_> {
-    /// Works until all is done, or the time for this call is over.
+impl TransferRun<'_> {
+    /// Works until everything is done or the call's budget is spent.
     ///
     /// # Errors
-    /// Why a listing failed; what single objects failed with, once all others are done.
+    /// The error of a listing; the errors of single objects, after all others are done.
     pub async fn run(
         &self,
         mut plan: Plan<'_>,
         position: Position,
-    ) -> Result<Progress<Done>, StepError> {
+    ) -> Result<Progress<TransferSummary>, StepError> {
         let Position {
             mut after,
             unfinished,
-            mut report,
+            report,
         } = position;
-        report.done.dry_run = self.dry_run;
-        let mut running: FuturesUnordered<BoxFuture<'_, Came>> = FuturesUnordered::new();
-        let mut left = Vec::new();
-        let mut large = 0;
-        let mut batch = Batch::default();
-        // What is to go on is enough for a call.
-        let mut has_begun = !unfinished.is_empty();
-        for Unfinished {
-            key,
-            size,
-            etag,
-            begin,
-        } in unfinished
-        {
-            large += 1;
-            let modified = std::time::SystemTime::UNIX_EPOCH;
-            running.push(self.transfer(
-                Entry {
-                    key,
-                    size,
-                    modified,
-                    etag,
-                    archived: false,
-                },
-                true,
-                Some(begin),
-            ));
-        }
-        let Transfers {
-            slice, destination, ..
-        } = self.transfers;
-        let to_files = matches!(destination, End::Local { .. });
-        let (mut listed, mut got_on, mut is_silent) = (false, false, false);
+        // Unfinished transfers are enough work for a call.
+        let mut has_started_work = !unfinished.is_empty();
+        let mut work = self.resume_work(unfinished, report);
+        let budget = &self.transfers.budget;
+        let (mut is_listed, mut has_progress, mut is_stalled) = (false, false, false);
+
         let listing: Result<(), StepError> = loop {
-            let has_time = !has_begun || !slice.is_over();
-            let goes_on = !listed && !is_silent && has_time && !report.is_hopeless();
-            let has_room = running.len() < AT_ONCE && large < LARGE_AT_ONCE;
-            if !goes_on && batch.is_empty() && running.is_empty() {
+            let has_time = !has_started_work || !budget.is_spent();
+            let decides =
+                !is_listed && !is_stalled && has_time && !work.state.report.should_stop_early();
+            let has_room = work.running.len() < MAX_CONCURRENT
+                && work.state.running_large < MAX_CONCURRENT_LARGE;
+            if !decides && work.batch.is_empty() && work.running.is_empty() {
                 break Ok(());
             }
-            if (!goes_on || batch.is_full())
-                && let Some(work) = self.deletion(&mut batch)
+            if (!decides || work.batch.is_full())
+                && let Some(deletion) = self.start_deletion(&mut work.batch)
             {
-                running.push(work);
+                work.running.push(deletion);
                 continue;
             }
+
             let decision = tokio::select! {
                 biased;
-                Some(came) = running.next(), if !running.is_empty() => {
-                    self.note(came, &mut report, &mut left, &mut large);
-                    got_on = true;
+                Some(result) = work.running.next(), if !work.running.is_empty() => {
+                    self.record_result(result, &mut work.state);
+                    has_progress = true;
                     continue;
                 }
-                decision = plan.next(), if goes_on && has_room => decision,
-                () = tokio::time::sleep_until(slice.limit()), if goes_on && has_room => {
-                    if got_on {
+                decision = plan.next_decision(), if decides && has_room => decision,
+                () = tokio::time::sleep_until(budget.cutoff()), if decides && has_room => {
+                    if has_progress {
                         // The next call lists again from here.
-                        is_silent = true;
+                        is_stalled = true;
                         continue;
                     }
-                    Err(silent())
+                    Err(stalled_listing_error())
                 }
                 else => continue,
             };
             let decision = match decision {
                 Ok(decision) => decision,
-                // What is under way is brought to its end first.
                 Err(error) => {
-                    while let Some(came) = running.next().await {
-                        self.note(came, &mut report, &mut left, &mut large);
-                    }
+                    // Let running work finish before the step fails.
+                    self.finish_running(&mut work).await;
                     break Err(error);
                 }
             };
-            if !std::mem::replace(&mut has_begun, true) {
-                slice.begin();
+
+            if !std::mem::replace(&mut has_started_work, true) {
+                budget.restart_once();
             }
             let Some(decision) = decision else {
-                listed = true;
+                is_listed = true;
                 continue;
             };
-            got_on = true;
+            has_progress = true;
             if let Some(key) = decision.position()
                 && after.as_deref().is_none_or(|after| after < key)
             {
                 after = Some(key.to_owned());
             }
-            match decision {
-                Decision::Left(_) => {}
-                Decision::Unchanged(_) => report.done.unchanged += 1,
-                Decision::Impossible { key, reason } => {
-                    self.fail(
-                        &mut report,
-                        &key,
-                        &ErrorName::StepFailed.with_message(reason),
-                    );
-                }
-                Decision::Transfer(entry)
-                    if let Err(error) = self.transfers.check(&entry, self.name(&entry.key)) =>
-                {
-                    self.fail(&mut report, &entry.key, &error);
-                }
-                Decision::Transfer(Entry {
-                    key,
-                    archived: true,
-                    ..
-                }) if self.dry_run => {
-                    let reason = "it is archived; unless it has been restored, it cannot be read";
-                    self.fail(&mut report, &key, &ErrorName::Conflict.with_message(reason));
-                }
-                Decision::Transfer(entry) if self.dry_run => self.transferred(&mut report, &entry),
-                Decision::Delete(entry) if self.dry_run => self.deleted(&mut report, &entry),
-                Decision::Delete(entry) => batch.push(entry),
-                Decision::Transfer(entry) => {
-                    // A file has to be gone before its name can be a directory's.
-                    if to_files && batch.is_above(&entry.key) {
-                        running.extend(self.deletion(&mut batch));
-                        while let Some(came) = running.next().await {
-                            self.note(came, &mut report, &mut left, &mut large);
-                        }
-                    }
-                    let is_large = self.transfers.is_large(&entry);
-                    large += usize::from(is_large);
-                    running.push(self.transfer(entry, is_large, None));
-                }
-            }
+            self.execute_decision(decision, &mut work).await;
         };
-        drop(running);
-        self.end(
-            listing,
-            listed,
-            Position {
-                after,
-                unfinished: left,
-                report,
-            },
-        )
-        .await
+
+        let CallWork { state, .. } = work;
+        let position = Position {
+            after,
+            unfinished: state.unfinished,
+            report: state.report,
+        };
+        self.finish_call(listing, is_listed, position).await
     }
 
-    /// What a call answers, once nothing is under way any more.
-    async fn end(
+    /// The work at the start of a call: the unfinished transfers of the earlier one.
+    fn resume_work(&self, unfinished: Vec<UnfinishedTransfer>, mut report: Report) -> CallWork<'_> {
+        report.done.dry_run = self.dry_run;
+        let work = CallWork {
+            running: FuturesUnordered::new(),
+            batch: DeletionBatch::default(),
+            state: CallState {
+                report,
+                unfinished: Vec::new(),
+                running_large: unfinished.len(),
+            },
+        };
+
+        for UnfinishedTransfer {
+            key,
+            size,
+            etag,
+            partial,
+        } in unfinished
+        {
+            let entry = Entry {
+                key,
+                size,
+                modified: SystemTime::UNIX_EPOCH,
+                etag,
+                archived: false,
+            };
+            work.running
+                .push(self.start_transfer(entry, true, Some(partial)));
+        }
+        work
+    }
+
+    /// Waits until no work is running.
+    async fn finish_running(&self, work: &mut CallWork<'_>) {
+        while let Some(result) = work.running.next().await {
+            self.record_result(result, &mut work.state);
+        }
+    }
+
+    /// Starts or records what a decision requires.
+    async fn execute_decision<'r>(&'r self, decision: Decision, work: &mut CallWork<'r>) {
+        let report = &mut work.state.report;
+        match decision {
+            Decision::Skip(_) => {}
+            Decision::Unchanged(_) => report.done.unchanged += 1,
+            Decision::CannotTransfer { key, reason } => {
+                let error = ErrorName::StepFailed.with_message(reason);
+                self.record_failure(report, &key, &error);
+            }
+            Decision::Transfer(entry)
+                if let Err(error) = self
+                    .transfers
+                    .check_transferable(&entry, self.destination_name(&entry.key)) =>
+            {
+                self.record_failure(report, &entry.key, &error);
+            }
+            Decision::Transfer(Entry {
+                key,
+                archived: true,
+                ..
+            }) if self.dry_run => {
+                let error = ErrorName::Conflict.with_message(
+                    "the object is archived, so it can be read only after it was restored; \
+                     restore it first",
+                );
+                self.record_failure(report, &key, &error);
+            }
+            Decision::Transfer(entry) if self.dry_run => self.record_transfer(report, &entry),
+            Decision::Delete(entry) if self.dry_run => self.record_deletion(report, &entry),
+            Decision::Delete(entry) => work.batch.push(entry),
+            Decision::Transfer(entry) => {
+                // A file must be deleted before a directory can have its name.
+                let is_file = matches!(self.transfers.destination, BaseLocation::Local { .. });
+                if is_file && work.batch.has_file_above(&entry.key) {
+                    work.running.extend(self.start_deletion(&mut work.batch));
+                    self.finish_running(work).await;
+                }
+                let is_large = self.transfers.is_large(&entry);
+                work.state.running_large += usize::from(is_large);
+                work.running
+                    .push(self.start_transfer(entry, is_large, None));
+            }
+        }
+    }
+
+    /// The answer of a call, when no work is running any more.
+    async fn finish_call(
         &self,
         listing: Result<(), StepError>,
-        listed: bool,
+        is_listed: bool,
         position: Position,
-    ) -> Result<Progress<Done>, StepError> {
+    ) -> Result<Progress<TransferSummary>, StepError> {
         let Position {
             unfinished, report, ..
         } = &position;
-        let is_hopeless = report.is_hopeless();
-        if let Err(error) = listing.and_then(|()| {
-            if is_hopeless {
-                report.clone().end().map(drop)
+        let failure = listing.and_then(|()| {
+            if report.should_stop_early() {
+                report.clone().into_result().map(drop)
             } else {
                 Ok(())
             }
-        }) {
-            // What ended it, before what could not be ended.
-            let ended = self.transfers.slice.at_last(self.give_up(unfinished)).await;
-            return Err(match ended.unwrap_or_else(|| Err(too_late())) {
+        });
+
+        if let Err(error) = failure {
+            let cleanup = self
+                .transfers
+                .budget
+                .run_cleanup(self.abort_unfinished(unfinished))
+                .await;
+            return Err(match cleanup.unwrap_or_else(|| Err(cut_off_error())) {
                 Ok(()) => error,
-                Err(also) => StepError {
-                    message: format!("{}; and {also}", error.message),
+                // The first error is the reason of the failure.
+                Err(cleanup_error) => StepError {
+                    message: format!("{}; and {cleanup_error}", error.message),
                     ..error
                 },
             });
         }
-        if !listed || !unfinished.is_empty() {
-            return Progress::pending(
-                &position,
-                Duration::ZERO,
-                progress(report, unfinished.len()),
-            );
+
+        if !is_listed || !unfinished.is_empty() {
+            let text = progress_text(report, unfinished.len());
+            return Progress::pending(&position, Duration::ZERO, text);
         }
-        self.clean_up().await?;
-        position.report.end().map(Progress::Done)
+        self.remove_scratch().await?;
+        position.report.into_result().map(Progress::Done)
     }
 
-    fn transfer(&self, entry: Entry, is_large: bool, begin: Option<Begin>) -> BoxFuture<'_, Came> {
+    fn start_transfer(
+        &self,
+        entry: Entry,
+        is_large: bool,
+        partial: Option<PartialTransfer>,
+    ) -> BoxFuture<'_, WorkResult> {
         Box::pin(async move {
-            let worked = self
+            let result = self
                 .transfers
-                .transfer(&entry, self.name(&entry.key), begin)
+                .transfer_entry(&entry, self.destination_name(&entry.key), partial)
                 .await;
-            Came::Transferred(entry, is_large, worked)
+            WorkResult::Transferred {
+                entry,
+                is_large,
+                result,
+            }
         })
     }
 
-    fn deletion(&self, batch: &mut Batch) -> Option<BoxFuture<'_, Came>> {
-        let entries = batch.take()?;
-        let Transfers {
-            destination, slice, ..
+    fn start_deletion(&self, batch: &mut DeletionBatch) -> Option<BoxFuture<'_, WorkResult>> {
+        let entries = batch.take_entries()?;
+        let TransferContext {
+            destination,
+            budget,
+            ..
         } = self.transfers;
         Some(Box::pin(async move {
-            Came::Deleted(delete::all(destination, entries, slice).await)
+            WorkResult::Deleted(delete::delete_entries(destination, entries, budget).await)
         }))
     }
 
-    fn note(&self, came: Came, report: &mut Report, left: &mut Vec<Unfinished>, large: &mut usize) {
-        match came {
-            Came::Transferred(entry, is_large, worked) => {
-                *large -= usize::from(is_large);
-                match worked {
-                    Ok(None) => self.transferred(report, &entry),
-                    Ok(Some(begin)) => {
-                        let Entry {
-                            key, size, etag, ..
-                        } = entry;
-                        left.push(Unfinished {
-                            key,
-                            size,
-                            etag,
-                            begin,
-                        });
-                    }
-                    Err(error) => self.fail(report, &entry.key, &error),
-                }
-            }
-            Came::Deleted(entries) => {
-                for (entry, worked) in entries {
-                    match worked {
-                        Ok(()) => self.deleted(report, &entry),
-                        Err(error) => {
-                            let shown = self.transfers.destination.shown(&entry.key);
-                            report.fail(
-                                self.transfers.ctx,
-                                &format!("delete failed: {shown}"),
-                                &error,
-                            );
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    fn fail(&self, report: &mut Report, key: &str, error: &StepError) {
-        let what = format!("{} failed: {}", self.verb, self.transfers.source.shown(key));
-        report.fail(self.transfers.ctx, &what, error);
-    }
-
-    fn transferred(&self, report: &mut Report, entry: &Entry) {
-        let Transfers {
-            ctx,
-            source,
-            destination,
-            ..
-        } = self.transfers;
-        report.done.transferred += 1;
-        report.done.bytes += entry.size;
-        let line = || {
-            format!(
-                "{}: {} to {}",
-                self.verb,
-                source.shown(&entry.key),
-                destination.shown(self.name(&entry.key))
-            )
-        };
-        report.say(ctx, line);
-    }
-
-    fn deleted(&self, report: &mut Report, entry: &Entry) {
-        report.done.deleted += 1;
-        report.say(self.transfers.ctx, || {
-            format!("delete: {}", self.transfers.destination.shown(&entry.key))
-        });
-    }
-
-    fn name<'e>(&'e self, key: &'e str) -> &'e str {
-        self.rename.as_deref().unwrap_or(key)
-    }
-
-    /// Ends what was begun, when it will not go on.
+    /// Aborts transfers that will not continue, and removes unfinished files.
     ///
     /// # Errors
-    /// Why it cannot be ended.
-    pub async fn give_up(&self, left: &[Unfinished]) -> Result<(), StepError> {
-        let mut ended = Ok(());
-        for Unfinished { key, begin, .. } in left {
-            ended = ended.and(self.transfers.give_up(begin, self.name(key)).await);
+    /// Why a transfer cannot be aborted.
+    pub async fn abort_unfinished(
+        &self,
+        unfinished: &[UnfinishedTransfer],
+    ) -> Result<(), StepError> {
+        let mut result = Ok(());
+        for UnfinishedTransfer { key, partial, .. } in unfinished {
+            let name = self.destination_name(key);
+            result = result.and(self.transfers.abort_partial(partial, name).await);
         }
-        ended.and(self.clean_up().await)
+        result.and(self.remove_scratch().await)
     }
 
     /// Removes the directory of unfinished files.
-    async fn clean_up(&self) -> Result<(), StepError> {
+    async fn remove_scratch(&self) -> Result<(), StepError> {
         match self.transfers.scratch.clone() {
-            Some(scratch) => blocking(move || scratch.remove()).await,
+            Some(scratch) => run_blocking(move || scratch.remove_directory()).await,
             None => Ok(()),
         }
     }
 }
 
-fn silent() -> StepError {
+fn stalled_listing_error() -> StepError {
     ErrorName::TimedOut.with_message(
-        "nothing was listed in all of this call's time; look at S3's status, then run it again",
+        "S3 or the file system listed nothing during a whole call; check S3's status, then run the \
+         step again",
     )
 }
 
-fn progress(report: &Report, unfinished: usize) -> String {
-    let Done {
+fn progress_text(report: &Report, unfinished: usize) -> String {
+    let TransferSummary {
         transferred,
         bytes,
         deleted,
         unchanged,
         ..
     } = &report.done;
-    let under_way = if unfinished > 0 {
-        format!(", {unfinished} large ones under way")
+    let running = if unfinished > 0 {
+        format!(", {unfinished} large ones running")
     } else {
         String::new()
     };
     format!(
-        "{transferred} transferred ({bytes} bytes), {deleted} deleted, {unchanged} unchanged so far{under_way}"
+        "{transferred} transferred ({bytes} bytes), {deleted} deleted, {unchanged} unchanged so \
+         far{running}"
     )
 }

@@ -1,9 +1,9 @@
-//! Which names are meant: `exclude` and `include` as `aws s3` decides them.
+//! Selects names by `exclude` and `include`, as `aws s3` does.
 //!
-//! Its rules are in
+//! The rules are in
 //! <https://docs.aws.amazon.com/cli/latest/reference/s3/#use-of-exclude-and-include-filters>. One
-//! is left out on purpose: there, a `[` or `*` in the path or prefix that is copied is read as a
-//! pattern; here it is a character like any other.
+//! rule is omitted intentionally: the AWS CLI reads `[` or `*` in the transferred path or prefix as
+//! a pattern; here they are ordinary characters.
 
 mod pattern;
 
@@ -15,23 +15,23 @@ use stepward::StepError;
 use stepward::model::input::require;
 
 use self::pattern::Pattern;
-use crate::local::lexical;
+use crate::local::clean_path;
 
-/// One rule: `{"exclude": "*.tmp"}` or `{"include": "logs/*"}`. Rules are read in order and the
-/// last one that matches a name wins; a name that none matches is included. So an `include` only
-/// brings back what an `exclude` before it took out: `[{"exclude": "*"}, {"include": "*.log"}]`
-/// means the logs and nothing else.
+/// One rule: `{"exclude": "*.tmp"}` or `{"include": "logs/*"}`. Rules apply in order, and the last
+/// one that matches a name decides. A name that no rule matches is included, so an `include` only
+/// restores what an earlier `exclude` removed: `[{"exclude": "*"}, {"include": "*.log"}]` selects
+/// the logs and nothing else.
 ///
-/// A pattern is relative to the source and to the destination, as in the AWS CLI: `tmp/*` is
-/// `s3://bucket/prefix/tmp/…` when `s3://bucket/prefix` is copied. `*` stands for any characters,
-/// slashes too, so `*.log` is also met in folders below; `?` for one character, `[a-z]` for one of
-/// several, `[!a-z]` for any other. Upper and lower case differ.
+/// A pattern is relative to the source and to the destination, as in the AWS CLI: if
+/// `s3://bucket/prefix` is copied, `tmp/*` matches `s3://bucket/prefix/tmp/…`. `*` matches any
+/// characters, also slashes, so `*.log` matches files in directories below, too. `?` matches one
+/// character, `[a-z]` one of several, `[!a-z]` any other. Patterns are case-sensitive.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Filter {
-    /// Leave out what matches.
+    /// Exclude the names that match.
     Exclude(String),
-    /// Take what matches, also when a rule before left it out.
+    /// Include the names that match, even if an earlier rule excluded them.
     Include(String),
 }
 
@@ -42,7 +42,7 @@ impl Filter {
     }
 }
 
-/// Filters, read against the two ends of a transfer.
+/// The rules of a transfer, relative to its source and destination.
 #[derive(Clone, Debug)]
 pub struct Filters {
     rules: Vec<Rule>,
@@ -55,48 +55,54 @@ struct Rule {
     destination: Pattern,
 }
 
-// A hostile pattern costs its length times a name's length, for each name; a list that a person
-// wrote is far below these.
-const MOST_FILTERS: usize = 1_000;
-const LONGEST_PATTERN: usize = 4_096;
+// A malicious pattern costs its length times the name's length for each name. Lists written by
+// people are far below these limits.
+const MAX_FILTERS: usize = 1_000;
+const MAX_PATTERN_BYTES: usize = 4_096;
 
 impl Filters {
-    /// Reads `filters` relative to the roots of source and destination, from [`root_of_s3`] and
-    /// [`root_of_local`].
+    /// Reads `filters` relative to the roots of source and destination, from [`s3_filter_root`] and
+    /// [`local_filter_root`].
     ///
     /// # Errors
-    /// `InvalidInput` when there are too many or one is too long.
+    /// `InvalidInput` if there are too many filters or one is too long.
     pub fn new(
         filters: &[Filter],
         source_root: &str,
         destination_root: &str,
     ) -> Result<Self, StepError> {
-        require(filters.len() <= MOST_FILTERS, || {
+        require(filters.len() <= MAX_FILTERS, || {
             format!(
-                "filters has {} rules, and {MOST_FILTERS} is the most",
+                "parameter \"filters\": expected at most {MAX_FILTERS} rules, got {}; use \
+                 wildcards",
                 filters.len()
             )
         })?;
-        if let Some(long) = filters
+        if let Some(index) = filters
             .iter()
-            .position(|filter| filter.pattern().len() > LONGEST_PATTERN)
+            .position(|filter| filter.pattern().len() > MAX_PATTERN_BYTES)
         {
             require(false, || {
-                format!("filters[{long}] is longer than {LONGEST_PATTERN} bytes")
+                format!(
+                    "parameter \"filters[{index}]\": expected a pattern of at most \
+                     {MAX_PATTERN_BYTES} bytes; shorten it"
+                )
             })?;
         }
+
         let rule = |filter: &Filter| Rule {
             include: matches!(filter, Filter::Include(_)),
-            source: Pattern::below(source_root, filter.pattern()),
-            destination: Pattern::below(destination_root, filter.pattern()),
+            source: Pattern::parse_below(source_root, filter.pattern()),
+            destination: Pattern::parse_below(destination_root, filter.pattern()),
         };
+
         Ok(Self {
             rules: filters.iter().map(rule).collect(),
         })
     }
 
-    /// Whether an entry of source or destination is meant. `path` is whole: `bucket/key` in S3, the
-    /// absolute path of a file.
+    /// Whether a name of the source or destination is selected. `path` is the full path:
+    /// `bucket/key` in S3, the absolute path of a file.
     #[must_use]
     pub fn accepts(&self, path: &str) -> bool {
         let last = self
@@ -108,30 +114,30 @@ impl Filters {
     }
 }
 
-/// What patterns are relative to in S3: the bucket and prefix, or, for a single object, what is
-/// before its last slash.
+/// The root of patterns in S3: the bucket and prefix or, for a single object, everything before its
+/// last slash.
 #[must_use]
-pub fn root_of_s3(bucket: &str, key: &str, recursive: bool) -> String {
+pub fn s3_filter_root(bucket: &str, key: &str, recursive: bool) -> String {
     let directory = if recursive || key.ends_with('/') {
         key
     } else {
-        key.rsplit_once('/').map_or("", |(up, _)| up)
+        key.rsplit_once('/').map_or("", |(parent, _)| parent)
     };
     format!("{bucket}/{directory}")
 }
 
-/// What patterns are relative to below the local root: the directory `given`, or, for a single
-/// file, the one that it is in. `given` is the parameter as the operator wrote it, because `logs/`
-/// is a directory where `logs` is a file in one.
+/// The root of patterns below the local root: the directory `parameter` or, for a single file, its
+/// parent directory. `parameter` is the original text, because `logs/` is a directory but `logs` a
+/// file in one.
 #[must_use]
-pub fn root_of_local(local_root: &Path, given: &str, recursive: bool) -> String {
-    let whole = local_root.join(given).to_string_lossy().into_owned();
+pub fn local_filter_root(local_root: &Path, parameter: &str, recursive: bool) -> String {
+    let full_path = local_root.join(parameter).to_string_lossy().into_owned();
     let directory = if recursive {
-        &whole
+        &full_path
     } else {
-        whole.rsplit_once('/').map_or("", |(up, _)| up)
+        full_path.rsplit_once('/').map_or("", |(parent, _)| parent)
     };
-    format!("/{}", lexical(directory).unwrap_or_default().join("/"))
+    format!("/{}", clean_path(directory).unwrap_or_default().join("/"))
 }
 
 #[cfg(test)]
@@ -146,46 +152,46 @@ mod tests {
         Filter::Include(pattern.into())
     }
 
-    fn between(filters: &[Filter]) -> Filters {
+    fn filters_between(filters: &[Filter]) -> Filters {
         Filters::new(filters, "bucket/prefix/", "/mnt/data/in").unwrap()
     }
 
     #[test]
-    fn a_name_that_no_filter_matches_is_meant() {
-        assert!(between(&[]).accepts("bucket/prefix/a"));
-        assert!(between(&[exclude("b")]).accepts("bucket/prefix/a"));
+    fn a_name_that_no_filter_matches_is_selected() {
+        assert!(filters_between(&[]).accepts("bucket/prefix/a"));
+        assert!(filters_between(&[exclude("b")]).accepts("bucket/prefix/a"));
     }
 
     #[test]
     fn the_last_filter_that_matches_wins() {
-        let filters = between(&[exclude("*"), include("*.log")]);
+        let filters = filters_between(&[exclude("*"), include("*.log")]);
         assert!(filters.accepts("bucket/prefix/a.log") && !filters.accepts("bucket/prefix/a.txt"));
-        let filters = between(&[include("*.log"), exclude("*")]);
+        let filters = filters_between(&[include("*.log"), exclude("*")]);
         assert!(!filters.accepts("bucket/prefix/a.log"));
     }
 
     #[test]
-    fn patterns_are_relative_to_both_ends_and_each_end_is_tested_for_every_entry() {
-        let filters = between(&[exclude("tmp/*")]);
+    fn patterns_are_relative_to_source_and_destination() {
+        let filters = filters_between(&[exclude("tmp/*")]);
         assert!(!filters.accepts("bucket/prefix/tmp/a") && !filters.accepts("/mnt/data/in/tmp/a"));
         assert!(filters.accepts("bucket/tmp/a") && filters.accepts("bucket/prefix/x/tmp/a"));
     }
 
     #[test]
-    fn a_pattern_that_begins_with_a_slash_is_a_whole_path() {
-        let filters = between(&[exclude("/mnt/data/in/a*")]);
+    fn a_pattern_with_a_leading_slash_is_absolute() {
+        let filters = filters_between(&[exclude("/mnt/data/in/a*")]);
         assert!(!filters.accepts("/mnt/data/in/abc") && filters.accepts("bucket/prefix/abc"));
     }
 
     #[test]
-    fn pattern_characters_in_a_root_are_only_characters() {
+    fn pattern_characters_in_a_root_are_literal() {
         let filters = Filters::new(&[exclude("*.tmp")], "bucket/[ab]*/", "/mnt/?").unwrap();
         assert!(!filters.accepts("bucket/[ab]*/x.tmp") && !filters.accepts("/mnt/?/x.tmp"));
         assert!(filters.accepts("bucket/a/x.tmp") && filters.accepts("/mnt/y/x.tmp"));
     }
 
     #[test]
-    fn roots_are_those_of_the_aws_cli() {
+    fn roots_match_the_aws_cli() {
         for (key, recursive, root) in [
             ("", true, "b/"),
             ("", false, "b/"),
@@ -196,9 +202,13 @@ mod tests {
             ("a", false, "b/"),
             ("a//b", false, "b/a/"),
         ] {
-            assert_eq!(root_of_s3("b", key, recursive), root, "{key:?} {recursive}");
+            assert_eq!(
+                s3_filter_root("b", key, recursive),
+                root,
+                "{key:?} {recursive}"
+            );
         }
-        for (given, recursive, root) in [
+        for (parameter, recursive, root) in [
             ("in", true, "/mnt/data/in"),
             ("in/", true, "/mnt/data/in"),
             ("in", false, "/mnt/data"),
@@ -209,15 +219,15 @@ mod tests {
             ("/mnt/data", false, "/mnt"),
         ] {
             assert_eq!(
-                root_of_local(Path::new("/mnt/data"), given, recursive),
+                local_filter_root(Path::new("/mnt/data"), parameter, recursive),
                 root,
-                "{given:?} {recursive}"
+                "{parameter:?} {recursive}"
             );
         }
     }
 
     #[test]
-    fn filters_are_read_as_objects_with_one_key() {
+    fn filters_are_objects_with_one_key() {
         let filters: Vec<Filter> =
             serde_json::from_str(r#"[{"exclude":"*"},{"include":"*.log"}]"#).unwrap();
         assert_eq!(filters, [exclude("*"), include("*.log")]);
@@ -227,7 +237,7 @@ mod tests {
     #[test]
     fn too_many_or_too_long_filters_are_refused() {
         let error = Filters::new(&vec![exclude("a"); 1_001], "b/", "b/").unwrap_err();
-        assert!(error.message.contains("1001 rules"), "{error}");
+        assert!(error.message.contains("got 1001"), "{error}");
         let error =
             Filters::new(&[exclude("a"), exclude(&"a".repeat(4_097))], "b/", "b/").unwrap_err();
         assert!(error.message.contains("filters[1]"), "{error}");

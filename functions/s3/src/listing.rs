@@ -1,5 +1,4 @@
-//! What is in a bucket or below a directory: in byte order of keys, page after page, in bounded
-//! memory.
+//! Lists a prefix or directory in byte order of keys, page by page, in bounded memory.
 
 use std::ops::ControlFlow;
 use std::time::SystemTime;
@@ -9,75 +8,84 @@ use stepward::model::s3_error::s3_error;
 use stepward::{ErrorName, StepError};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
+use crate::base_location::BaseLocation;
 use crate::bucket::Bucket;
-use crate::end::End;
-use crate::keys::listed;
+use crate::keys::decode_listed_key;
 use crate::local::{self, Root};
 
-/// Entries of a local listing that are handed over at once; S3's pages have as many.
-const PAGE: usize = 1000;
-/// Pages that are read ahead while others are worked on.
-const AHEAD: usize = 1;
+/// How many entries of a local listing are passed on together; S3's pages have as many.
+const PAGE_SIZE: usize = 1000;
+/// How many pages are read ahead.
+const PAGES_AHEAD: usize = 1;
 
 /// An object or a file.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Entry {
-    /// Its key behind the listed prefix, or its path below the listed directory with slashes.
+    /// The key without the listed prefix, or the path relative to the listed directory.
     pub key: String,
-    /// Its size, in bytes.
+    /// The size, in bytes.
     pub size: u64,
     /// When it was last written.
     pub modified: SystemTime,
     /// An object's entity tag.
     pub etag: Option<String>,
-    /// Whether its storage class keeps it from being read, unless it has been restored.
+    /// Whether the storage class prevents reading, unless the object was restored.
     pub archived: bool,
 }
 
 /// One name of a listing.
 #[derive(Clone, Debug)]
-pub enum Listed {
-    /// What can be transferred.
+pub enum ListedName {
+    /// A name that can be transferred.
     Entry(Entry),
-    /// What cannot, and why.
+    /// A name that cannot be transferred.
     Skipped {
         /// As in [`Entry::key`].
         key: String,
-        /// The reason, for a person.
+        /// The reason, as the end of a sentence.
         reason: String,
     },
 }
 
-/// A listing on its way. What it reads ahead ends when it is dropped.
+/// A running listing. Dropping it ends the task that reads ahead.
 #[derive(Debug)]
 pub struct Listing {
-    /// Pages that are not empty, and at the end one that is: an end that is not told is a fault,
-    /// because what is taken for the end of a source would be deleted at the destination.
-    pages: Receiver<Result<Vec<Listed>, StepError>>,
-    page: std::vec::IntoIter<Listed>,
-    is_over: bool,
+    /// Pages that are not empty, then an empty page as the end mark. A listing without an end mark
+    /// was interrupted. It must not pass for a complete one, because a sync would delete the
+    /// missing names at the destination.
+    pages: Receiver<Result<Vec<ListedName>, StepError>>,
+    page: std::vec::IntoIter<ListedName>,
+    is_finished: bool,
 }
 
 impl Listing {
-    /// Lists what is below an end, after the key `after`. With `folders` also empty objects with a
-    /// slash at the end, as consoles make them; with `optional` a directory that is not there is an
-    /// empty one.
+    /// Starts listing a location after the key `after`. With `with_folders` it includes empty
+    /// objects with a final slash, which consoles create. With `is_optional` a missing directory is
+    /// an empty listing.
     #[must_use]
-    pub fn below(end: &End, after: Option<&str>, folders: bool, optional: bool) -> Self {
-        let (sender, pages) = mpsc::channel(AHEAD);
+    pub fn start(
+        base: &BaseLocation,
+        after: Option<&str>,
+        with_folders: bool,
+        is_optional: bool,
+    ) -> Self {
+        let (sender, pages) = mpsc::channel(PAGES_AHEAD);
         let after = after.map(str::to_owned);
-        match end.clone() {
-            End::S3 { bucket, prefix } => {
+
+        match base.clone() {
+            BaseLocation::S3 { bucket, prefix } => {
                 tokio::spawn(async move {
-                    if let Err(error) = objects(&bucket, &prefix, folders, after, &sender).await {
+                    if let Err(error) =
+                        list_objects(&bucket, &prefix, with_folders, after, &sender).await
+                    {
                         let _ = sender.send(Err(error)).await;
                     }
                 });
             }
-            End::Local { root, base } => {
+            BaseLocation::Local { root, directory } => {
                 tokio::task::spawn_blocking(move || {
-                    match files(&root, &base, after.as_deref(), &sender) {
-                        Err(error) if error.name == ErrorName::NotFound && optional => {
+                    match list_files(&root, &directory, after.as_deref(), &sender) {
+                        Err(error) if error.name == ErrorName::NotFound && is_optional => {
                             let _ = sender.blocking_send(Ok(Vec::new()));
                         }
                         Err(error) => drop(sender.blocking_send(Err(error))),
@@ -86,78 +94,80 @@ impl Listing {
                 });
             }
         }
+
         Self {
             pages,
             page: Vec::new().into_iter(),
-            is_over: false,
+            is_finished: false,
         }
     }
 
     /// A listing of one entry.
     #[must_use]
-    pub fn of(entry: Entry) -> Self {
+    pub fn single(entry: Entry) -> Self {
         Self {
-            page: vec![Listed::Entry(entry)].into_iter(),
+            page: vec![ListedName::Entry(entry)].into_iter(),
             ..Self::empty()
         }
     }
 
     /// A listing of these names, in this order.
     #[cfg(test)]
-    pub(crate) fn of_all(names: Vec<Listed>) -> Self {
+    pub(crate) fn from_names(names: Vec<ListedName>) -> Self {
         Self {
             page: names.into_iter(),
             ..Self::empty()
         }
     }
 
-    /// A listing of nothing.
+    /// A listing without names.
     #[must_use]
     pub fn empty() -> Self {
-        let (_, pages) = mpsc::channel(AHEAD);
+        let (_, pages) = mpsc::channel(PAGES_AHEAD);
         Self {
             pages,
             page: Vec::new().into_iter(),
-            is_over: true,
+            is_finished: true,
         }
     }
 
-    /// The next name. Nothing is lost where the future is dropped.
+    /// The next name. The future can be dropped without losing a name.
     ///
     /// # Errors
-    /// Why S3 or the file system failed.
-    pub async fn next(&mut self) -> Result<Option<Listed>, StepError> {
+    /// The error of S3 or of the file system.
+    pub async fn next_name(&mut self) -> Result<Option<ListedName>, StepError> {
         loop {
             if let Some(listed) = self.page.next() {
                 return Ok(Some(listed));
             }
-            if self.is_over {
+            if self.is_finished {
                 return Ok(None);
             }
             let page = self.pages.recv().await.unwrap_or_else(|| {
                 Err(ErrorName::Internal.with_message(
-                    "a listing broke off; run it again, and report it if it comes back",
+                    "a listing was interrupted; run the step again, and report it as a bug if it \
+                     fails again",
                 ))
             })?;
-            self.is_over = page.is_empty();
+            self.is_finished = page.is_empty();
             self.page = page.into_iter();
         }
     }
 }
 
-/// Whether objects of a storage class cannot be read before they are restored.
+/// Whether objects of a storage class must be restored before they can be read:
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/archived-objects.html>
 #[must_use]
 pub fn is_archived(storage_class: Option<&str>) -> bool {
     matches!(storage_class, Some("GLACIER" | "DEEP_ARCHIVE"))
 }
 
-async fn objects(
+async fn list_objects(
     bucket: &Bucket,
     prefix: &str,
-    folders: bool,
+    with_folders: bool,
     after: Option<String>,
-    sender: &Sender<Result<Vec<Listed>, StepError>>,
+    sender: &Sender<Result<Vec<ListedName>, StepError>>,
 ) -> Result<(), StepError> {
     let request = bucket
         .client
@@ -169,29 +179,33 @@ async fn objects(
     let mut last = after.map(|after| format!("{prefix}{after}"));
     let request = request.set_start_after(last.clone());
     let mut pages = request.into_paginator().send();
+
     while let Some(page) = pages.next().await {
         let page = page.map_err(s3_error)?;
         let mut entries = Vec::new();
         for object in page.contents.unwrap_or_default() {
-            let key = listed(page.encoding_type.as_ref(), object.key.unwrap_or_default())?;
+            let key =
+                decode_listed_key(page.encoding_type.as_ref(), object.key.unwrap_or_default())?;
             if last.as_ref().is_some_and(|last| *last >= key) {
-                return Err(out_of_order(&bucket.name, &key));
+                return Err(unordered_listing_error(&bucket.name, &key));
             }
             last = Some(key.clone());
             let size = object.size.unwrap_or_default().unsigned_abs();
-            if size == 0 && (key.ends_with('/') || key.is_empty()) && !folders {
+            if size == 0 && (key.ends_with('/') || key.is_empty()) && !with_folders {
                 continue;
             }
             let Some(relative) = key.strip_prefix(prefix) else {
                 return Err(ErrorName::Internal.with_message(format!(
-                    "S3 listed {key:?}, which does not begin {prefix:?}"
+                    "S3 listed {key:?} below the prefix {prefix:?}; report this as a bug"
                 )));
             };
             let modified = object
                 .last_modified
                 .and_then(|time| SystemTime::try_from(time).ok());
             let modified = modified.ok_or_else(|| {
-                ErrorName::Internal.with_message("S3 listed an object without a time")
+                ErrorName::Internal.with_message(
+                    "S3 listed an object without a modification time; report this as a bug",
+                )
             })?;
             let archived = is_archived(
                 object
@@ -199,7 +213,7 @@ async fn objects(
                     .as_ref()
                     .map(ObjectStorageClass::as_str),
             );
-            entries.push(Listed::Entry(Entry {
+            entries.push(ListedName::Entry(Entry {
                 key: relative.into(),
                 size,
                 modified,
@@ -211,40 +225,41 @@ async fn objects(
             return Ok(());
         }
     }
+
     let _ = sender.send(Ok(Vec::new())).await;
     Ok(())
 }
 
-/// Whoever compares two listings side by side, or goes on behind a key, relies on their order.
-/// Directory buckets have none.
+/// The error of a listing that is not in the order of keys. Comparing two listings and resuming
+/// after a key rely on the order, which directory buckets do not have:
 /// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html> ("Sorting order of
 /// returned objects")
-fn out_of_order(bucket: &str, key: &str) -> StepError {
+fn unordered_listing_error(bucket: &str, key: &str) -> StepError {
     ErrorName::StepFailed.with_message(format!(
-        "bucket {bucket} does not list its keys in order ({key:?} came too late): directory buckets, and what is only \
-         similar to S3, cannot be used here"
+        "bucket \"{bucket}\" does not list its keys in order ({key:?} came too late); use a \
+         general purpose bucket, not a directory bucket or an S3-compatible server"
     ))
 }
 
-fn files(
+fn list_files(
     root: &Root,
-    base: &str,
+    directory: &str,
     after: Option<&str>,
-    sender: &Sender<Result<Vec<Listed>, StepError>>,
+    sender: &Sender<Result<Vec<ListedName>, StepError>>,
 ) -> Result<(), StepError> {
-    let mut page = Vec::with_capacity(PAGE);
-    root.walk(base, after, &mut |found| {
-        page.push(match found {
-            local::Listed::File { key, stat } => Listed::Entry(Entry {
+    let mut page = Vec::with_capacity(PAGE_SIZE);
+    root.walk(directory, after, &mut |entry| {
+        page.push(match entry {
+            local::WalkedEntry::File { key, stat } => ListedName::Entry(Entry {
                 key,
                 size: stat.size,
                 modified: stat.modified,
                 etag: None,
                 archived: false,
             }),
-            local::Listed::Skipped { key, reason } => Listed::Skipped { key, reason },
+            local::WalkedEntry::Skipped { key, reason } => ListedName::Skipped { key, reason },
         });
-        if page.len() < PAGE || sender.blocking_send(Ok(std::mem::take(&mut page))).is_ok() {
+        if page.len() < PAGE_SIZE || sender.blocking_send(Ok(std::mem::take(&mut page))).is_ok() {
             ControlFlow::Continue(())
         } else {
             ControlFlow::Break(())
@@ -253,6 +268,7 @@ fn files(
     if page.is_empty() || sender.blocking_send(Ok(page)).is_ok() {
         let _ = sender.blocking_send(Ok(Vec::new()));
     }
+
     Ok(())
 }
 
@@ -261,23 +277,26 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_listing_that_breaks_off_is_not_taken_for_one_that_is_over() {
-        let (sender, pages) = mpsc::channel(AHEAD);
+    async fn an_interrupted_listing_is_an_error() {
+        let (sender, pages) = mpsc::channel(PAGES_AHEAD);
         let mut listing = Listing {
             pages,
             page: Vec::new().into_iter(),
-            is_over: false,
+            is_finished: false,
         };
         tokio::spawn(async move {
-            let entry = Listed::Skipped {
+            let entry = ListedName::Skipped {
                 key: "a".into(),
                 reason: "of a test".into(),
             };
             sender.send(Ok(vec![entry])).await.unwrap();
-            panic!("as any fault would");
+            panic!("as a bug would");
         });
-        assert!(listing.next().await.unwrap().is_some());
-        assert_eq!(listing.next().await.unwrap_err().name, ErrorName::Internal);
-        assert!(Listing::empty().next().await.unwrap().is_none());
+        assert!(listing.next_name().await.unwrap().is_some());
+        assert_eq!(
+            listing.next_name().await.unwrap_err().name,
+            ErrorName::Internal
+        );
+        assert!(Listing::empty().next_name().await.unwrap().is_none());
     }
 }

@@ -1,12 +1,11 @@
-//! Files below the local root, and nothing else.
+//! Access to files below the local root, and to nothing else.
 //!
-//! The root is opened once. Everything after goes through that handle with paths that the kernel
-//! itself keeps below it (`openat2` with `RESOLVE_BENEATH`:
-//! <https://man7.org/linux/man-pages/man2/openat2.2.html>), so there is no moment between a check
-//! and a use in which a directory could be swapped for a link to somewhere else. Links that stay
-//! inside are followed.
+//! The root is opened once. All other paths go through that handle, and the kernel itself keeps
+//! them below it (`openat2` with `RESOLVE_BENEATH`:
+//! <https://man7.org/linux/man-pages/man2/openat2.2.html>). So a directory cannot be replaced by a
+//! link to another place between a check and its use. Links that stay inside the root are followed.
 //!
-//! All of this blocks: call it where blocking is allowed.
+//! All functions block; call them on a thread that may block.
 
 mod failure;
 mod names;
@@ -19,8 +18,8 @@ mod scratch;
 mod tests;
 mod walk;
 
-pub(crate) use self::failure::failed;
-pub(crate) use self::path::lexical;
-pub use self::root::{OpenFile, Root, Stat};
+pub(crate) use self::failure::open_file_error;
+pub(crate) use self::path::clean_path;
+pub use self::root::{FileStat, OpenFile, Root};
 pub use self::scratch::Scratch;
-pub use self::walk::Listed;
+pub use self::walk::WalkedEntry;

@@ -1,8 +1,8 @@
-//! Multipart uploads: begun, resumed, finished, and never left behind.
+//! Multipart uploads: started, resumed, completed, and always aborted after a failure.
 //!
 //! <https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html>
 
-mod left;
+mod abandoned;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -20,132 +20,139 @@ use stepward::runtime::resend::RetryThrottlingOnly;
 use stepward::{ErrorName, StepError};
 
 use crate::body::Checksum;
-use crate::bucket::{Attributes, Bucket, patient};
-use crate::slice::Slice;
-use crate::transfer::{Begin, Begun, Reached};
-use crate::tries::{TRIES, jitter};
+use crate::bucket::{Attributes, Bucket, long_request_config};
+use crate::call_budget::CallBudget;
+use crate::retries::{MAX_ATTEMPTS, random_delay};
+use crate::transfer::{PartialTransfer, StartedUpload, TransferProgress};
 
-use self::left::abort_lost;
-pub(crate) use self::left::aborted;
-pub use self::left::{abort, abort_after, abort_lost_after, is_of, unfinished};
+pub(crate) use self::abandoned::abort_if_exists;
+use self::abandoned::abort_lost_uploads;
+pub use self::abandoned::{
+    abort_after_error, abort_lost_after_error, abort_upload, is_started_by, list_unfinished,
+};
 
-/// Size above which an object is moved in parts, and of a part: the AWS CLI's.
-pub const PART: u64 = 8 * 1024 * 1024;
-/// Parts that an object can have.
+/// The size of a part, and from which objects are transferred in parts; the same as in the AWS CLI.
+pub const PART_SIZE: u64 = 8 * 1024 * 1024;
+/// The highest number of parts of an object:
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>
-const PARTS: u64 = 10_000;
-/// Parts of one object that are on their way at once.
-pub const AT_ONCE: usize = 8;
+const MAX_PARTS: u64 = 10_000;
+/// How many parts of one object are transferred at the same time.
+pub const MAX_CONCURRENT_PARTS: usize = 8;
 
-/// What a multipart upload is to make.
+/// A multipart upload.
 pub struct Upload<'a> {
-    /// Where.
+    /// The bucket.
     pub bucket: &'a Bucket,
-    /// As what.
+    /// The key of the object.
     pub key: &'a str,
-    /// How it is written.
+    /// How the object is written.
     pub attributes: &'a Attributes,
-    /// Bytes of the whole.
+    /// The size of the object, in bytes.
     pub size: u64,
-    /// Bytes of a part, but for the last.
+    /// The size of each part except the last, in bytes.
     pub part_size: u64,
-    /// What it is of: the source's size and time, or its entity tag.
-    pub of: &'a str,
-    /// The role session that uploads: what it has begun and lost is aborted.
+    /// The version of the source: a file's size, time and inode, or an object's entity tag.
+    pub source_version: &'a str,
+    /// The role session that uploads. Uploads that it started and lost are aborted.
     pub session_arn: Option<&'a str>,
-    /// When to stop for now.
-    pub slice: &'a Slice,
+    /// The time that the call may spend.
+    pub budget: &'a CallBudget,
 }
 
-/// What has come of it.
-pub enum Uploaded {
-    /// All of it, with the checksum of what was sent, where every part has one.
-    All(Option<Checksum>),
-    /// What another call goes on with.
-    Partly(Begun),
+/// How far an upload got.
+pub enum UploadOutcome {
+    /// Complete, with the checksum of the sent bytes if every part has one.
+    Complete(Option<Checksum>),
+    /// Partial; another call continues it.
+    Partial(StartedUpload),
 }
 
-impl Uploaded {
-    /// What another call goes on with.
+impl UploadOutcome {
+    /// The upload that another call continues.
     #[must_use]
-    pub fn left(self) -> Option<Begun> {
+    pub fn into_unfinished(self) -> Option<StartedUpload> {
         match self {
-            Self::All(_) => None,
-            Self::Partly(begun) => Some(begun),
+            Self::Complete(_) => None,
+            Self::Partial(started) => Some(started),
         }
     }
 }
 
-/// A part that is to be uploaded.
+/// A part to upload.
 #[derive(Clone, Debug)]
-pub struct Part {
+pub struct UploadPart {
     /// S3's ID of the upload.
     pub upload_id: String,
-    /// Its number, from 1.
+    /// The part's number, from 1.
     pub number: i32,
-    /// Where it begins.
-    pub at: u64,
-    /// Its bytes.
+    /// The position of its first byte.
+    pub offset: u64,
+    /// Its length, in bytes.
     pub length: u64,
 }
 
-/// How big parts must be for an object of this size.
+/// The size of the parts of an object, so that S3's limit of 10,000 parts suffices.
 #[must_use]
-pub fn part_size(size: u64, at_least: u64) -> u64 {
-    at_least.max(size.div_ceil(PARTS))
+pub fn part_size(size: u64, min_part_size: u64) -> u64 {
+    min_part_size.max(size.div_ceil(MAX_PARTS))
 }
 
 impl Upload<'_> {
-    /// Uploads all parts that are not there yet. Not over in time, it answers what to go on with;
-    /// after a failure it leaves nothing behind.
+    /// Uploads all missing parts. If the budget is spent first, another call can continue. After a
+    /// failure nothing remains.
     ///
     /// # Errors
-    /// What a part, or S3, failed with.
+    /// The error of a part or of S3.
     pub async fn run<F: Future<Output = Result<CompletedPart, StepError>>>(
         &self,
-        begun: Option<Begun>,
-        reached: &Reached,
+        earlier: Option<StartedUpload>,
+        progress: &TransferProgress,
         create: impl Future<Output = Result<CreateMultipartUploadFluentBuilder, StepError>>,
-        part: impl Fn(Part) -> F,
-    ) -> Result<Uploaded, StepError> {
-        let (begun, mut done) = if let Some(resumed) = self.resumed(begun).await? {
+        upload_part: impl Fn(UploadPart) -> F,
+    ) -> Result<UploadOutcome, StepError> {
+        let (started, mut parts) = if let Some(resumed) = self.resume_upload(earlier).await? {
             resumed
         } else {
-            let begun = Begun {
-                upload_id: self.begin(&create.await?).await?,
-                of: self.of.into(),
+            let started = StartedUpload {
+                upload_id: self.start_upload(&create.await?).await?,
+                source_version: self.source_version.into(),
             };
-            reached.note(Some(Begin::Upload(begun.clone())));
-            (begun, BTreeMap::new())
+            progress.record(Some(PartialTransfer::Upload(started.clone())));
+            (started, BTreeMap::new())
         };
-        let further = || reached.note(Some(Begin::Upload(begun.clone())));
-        let upload_id = begun.upload_id.clone();
-        let worked = match self.parts(&upload_id, &mut done, further, part).await {
-            Ok(false) => return Ok(Uploaded::Partly(begun)),
-            Ok(true) => self.complete(&upload_id, done).await,
+
+        let record_part = || progress.record(Some(PartialTransfer::Upload(started.clone())));
+        let upload_id = started.upload_id.clone();
+        let result = match self
+            .upload_parts(&upload_id, &mut parts, record_part, upload_part)
+            .await
+        {
+            Ok(false) => return Ok(UploadOutcome::Partial(started)),
+            Ok(true) => self.complete_upload(&upload_id, parts).await,
             Err(error) => Err(error),
         };
-        reached.note(None);
-        match worked {
-            Ok(whole) => Ok(Uploaded::All(whole)),
-            Err(error) => Err(abort_after(error, self.bucket, self.key, &upload_id).await),
+        progress.record(None);
+        match result {
+            Ok(checksum) => Ok(UploadOutcome::Complete(checksum)),
+            Err(error) => Err(abort_after_error(error, self.bucket, self.key, &upload_id).await),
         }
     }
 
-    /// Begins the upload. When the answer is lost it may have begun all the same, so it is never
-    /// asked for twice without a look for what is there.
-    async fn begin(
+    /// Starts the upload. If the response is lost, S3 may have started it, so each attempt first
+    /// aborts the uploads that earlier attempts left.
+    async fn start_upload(
         &self,
         request: &CreateMultipartUploadFluentBuilder,
     ) -> Result<String, StepError> {
-        let mut tries = 0;
+        let mut attempts = 0;
+
         loop {
-            abort_lost(self.bucket, self.key, self.session_arn).await?;
-            tries += 1;
-            match self.create(request.clone()).await {
+            abort_lost_uploads(self.bucket, self.key, self.session_arn).await?;
+            attempts += 1;
+            match self.create_upload(request.clone()).await {
                 Err(error) if matches!(error.name, ErrorName::TimedOut | ErrorName::Internal) => {
-                    if tries == TRIES {
-                        return Err(abort_lost_after(
+                    if attempts == MAX_ATTEMPTS {
+                        return Err(abort_lost_after_error(
                             error,
                             self.bucket,
                             self.key,
@@ -153,18 +160,18 @@ impl Upload<'_> {
                         )
                         .await);
                     }
-                    tokio::time::sleep(jitter(Duration::from_secs(1 << tries))).await;
+                    tokio::time::sleep(random_delay(Duration::from_secs(1 << attempts))).await;
                 }
-                answer => return answer,
+                result => return result,
             }
         }
     }
 
-    async fn create(
+    async fn create_upload(
         &self,
         request: CreateMultipartUploadFluentBuilder,
     ) -> Result<String, StepError> {
-        let once = Config::builder()
+        let without_retries = Config::builder()
             .retry_classifier(RetryThrottlingOnly::<CreateMultipartUploadError>::default());
         let request = request.bucket(&self.bucket.name).key(self.key);
         let request = request
@@ -180,50 +187,54 @@ impl Upload<'_> {
             .set_server_side_encryption(encryption.clone())
             .set_ssekms_key_id(kms_key.clone())
             .set_expected_bucket_owner(self.bucket.owner.clone());
-        let answer = request
+        let response = request
             .customize()
-            .config_override(once)
+            .config_override(without_retries)
             .send()
             .await
             .map_err(s3_error)?;
-        answer
-            .upload_id
-            .ok_or_else(|| ErrorName::Internal.with_message("S3 began an upload and gave it no ID"))
+        response.upload_id.ok_or_else(|| {
+            ErrorName::Internal
+                .with_message("S3 started an upload and returned no ID; report this as a bug")
+        })
     }
 
-    /// The parts that an upload of an earlier call has; `None` where it is of no use any more.
-    async fn resumed(
+    /// The existing parts of an earlier call's upload; `None` if the upload cannot be used any
+    /// more.
+    async fn resume_upload(
         &self,
-        begun: Option<Begun>,
-    ) -> Result<Option<(Begun, BTreeMap<i32, CompletedPart>)>, StepError> {
-        let Some(Begun { upload_id, of }) = begun else {
+        earlier: Option<StartedUpload>,
+    ) -> Result<Option<(StartedUpload, BTreeMap<i32, CompletedPart>)>, StepError> {
+        let Some(started) = earlier else {
             return Ok(None);
         };
-        if of != self.of {
-            abort(self.bucket, self.key, &upload_id).await?;
+        if started.source_version != self.source_version {
+            abort_upload(self.bucket, self.key, &started.upload_id).await?;
             return Ok(None);
         }
+
         let request = self
             .bucket
             .client
             .list_parts()
             .bucket(&self.bucket.name)
             .key(self.key)
-            .upload_id(&upload_id);
+            .upload_id(&started.upload_id);
         let request = request.set_expected_bucket_owner(self.bucket.owner.clone());
-        let mut parts = request.into_paginator().items().send();
-        let mut done = BTreeMap::new();
-        while let Some(part) = parts.next().await {
+        let mut listed = request.into_paginator().items().send();
+        let mut parts = BTreeMap::new();
+
+        while let Some(part) = listed.next().await {
             let part = match part.map_err(s3_error) {
                 Err(error) if error.has_code("NoSuchUpload") => return Ok(None),
                 part => part?,
             };
             let number = part.part_number.unwrap_or_default();
-            if part.size.map(i64::unsigned_abs) == Some(self.length(number)) {
+            if part.size.map(i64::unsigned_abs) == Some(self.part_length(number)) {
                 let completed = CompletedPart::builder()
                     .part_number(number)
                     .set_e_tag(part.e_tag);
-                done.insert(
+                parts.insert(
                     number,
                     completed
                         .set_checksum_crc64_nvme(part.checksum_crc64_nvme)
@@ -231,78 +242,81 @@ impl Upload<'_> {
                 );
             }
         }
-        Ok(Some((Begun { upload_id, of }, done)))
+
+        Ok(Some((started, parts)))
     }
 
-    /// Whether all parts are there now.
-    async fn parts<F: Future<Output = Result<CompletedPart, StepError>>>(
+    /// Uploads the missing parts. Returns whether all parts exist now.
+    async fn upload_parts<F: Future<Output = Result<CompletedPart, StepError>>>(
         &self,
         upload_id: &str,
-        done: &mut BTreeMap<i32, CompletedPart>,
-        further: impl Fn(),
-        part: impl Fn(Part) -> F,
+        parts: &mut BTreeMap<i32, CompletedPart>,
+        record_part: impl Fn(),
+        upload_part: impl Fn(UploadPart) -> F,
     ) -> Result<bool, StepError> {
         let count = i32::try_from(self.size.div_ceil(self.part_size)).map_err(|_| {
-            ErrorName::Internal.with_message("more parts than there are numbers for")
+            ErrorName::Internal
+                .with_message("the object needs more than 10,000 parts, which is S3's limit")
         })?;
         let mut missing = (1..=count)
-            .filter(|number| !done.contains_key(number))
+            .filter(|number| !parts.contains_key(number))
             .collect::<Vec<_>>()
             .into_iter();
         let mut running = FuturesUnordered::new();
+
         loop {
-            while running.len() < AT_ONCE && !self.slice.is_over() {
+            while running.len() < MAX_CONCURRENT_PARTS && !self.budget.is_spent() {
                 let Some(number) = missing.next() else { break };
-                let at = u64::from(number.unsigned_abs() - 1) * self.part_size;
-                running.push(part(Part {
+                let offset = u64::from(number.unsigned_abs() - 1) * self.part_size;
+                running.push(upload_part(UploadPart {
                     upload_id: upload_id.into(),
                     number,
-                    at,
-                    length: self.length(number),
+                    offset,
+                    length: self.part_length(number),
                 }));
             }
             let Some(completed) = running.next().await else {
                 return Ok(missing.len() == 0);
             };
             let completed = match completed {
-                // Parts that are on their way would come after the upload is aborted.
+                // Wait for running parts; otherwise they would arrive after the abort.
                 Err(error) => {
                     while running.next().await.is_some() {}
                     return Err(error);
                 }
                 completed => completed?,
             };
-            done.insert(completed.part_number.unwrap_or_default(), completed);
-            further();
+            parts.insert(completed.part_number.unwrap_or_default(), completed);
+            record_part();
         }
     }
 
-    fn length(&self, number: i32) -> u64 {
+    fn part_length(&self, number: i32) -> u64 {
         let before =
             (u64::from(number.unsigned_abs()).saturating_sub(1)).saturating_mul(self.part_size);
         self.size.saturating_sub(before).min(self.part_size)
     }
 
-    async fn complete(
+    async fn complete_upload(
         &self,
         upload_id: &str,
-        done: BTreeMap<i32, CompletedPart>,
+        parts: BTreeMap<i32, CompletedPart>,
     ) -> Result<Option<Checksum>, StepError> {
-        // Where every part has a checksum, S3 is told that of the whole and refuses what does not
-        // fit.
-        let whole = done.iter().try_fold(
+        // If every part has a checksum, S3 gets the checksum of the whole object and refuses an
+        // object that differs.
+        let whole = parts.iter().try_fold(
             Checksum::empty(CrcAlgorithm::Crc64Nvme),
             |whole, (number, part)| {
                 let text = part.checksum_crc64_nvme.as_deref()?;
-                Some(whole.then(Checksum::parse(
+                Some(whole.concat(Checksum::parse(
                     CrcAlgorithm::Crc64Nvme,
                     text,
-                    self.length(*number),
+                    self.part_length(*number),
                 )?))
             },
         );
         let parts = CompletedMultipartUpload::builder()
-            .set_parts(Some(done.into_values().collect()))
+            .set_parts(Some(parts.into_values().collect()))
             .build();
         let request = self
             .bucket
@@ -311,38 +325,42 @@ impl Upload<'_> {
             .bucket(&self.bucket.name)
             .key(self.key);
         let request = request.upload_id(upload_id).multipart_upload(parts);
-        let request = request.set_checksum_crc64_nvme(whole.map(|whole| whole.text()));
+        let request = request.set_checksum_crc64_nvme(whole.map(|checksum| checksum.to_base64()));
         let request = request.set_checksum_type(whole.map(|_| ChecksumType::FullObject));
         let request = request.set_expected_bucket_owner(self.bucket.owner.clone());
         let Err(error) = request
             .customize()
-            .config_override(patient())
+            .config_override(long_request_config())
             .send()
             .await
             .map_err(s3_error)
         else {
             return Ok(whole);
         };
-        // The answer may have been lost, and another try have found no upload any more.
+
+        // If a response was lost, the SDK's next attempt found no upload.
         let is_unclear = matches!(error.name, ErrorName::TimedOut | ErrorName::Internal)
             || error.has_code("NoSuchUpload");
-        if is_unclear && self.is_complete(upload_id, whole).await {
+        if is_unclear && self.was_completed(upload_id, whole).await {
             Ok(whole)
         } else {
             Err(error)
         }
     }
 
-    /// Whether the upload is over, and its object there.
-    async fn is_complete(&self, upload_id: &str, whole: Option<Checksum>) -> bool {
-        // What can be aborted has not been completed: the object is an older one then.
-        let is_over = matches!(aborted(self.bucket, self.key, upload_id).await, Ok(false));
-        is_over
+    /// Whether the upload was completed and its object exists.
+    async fn was_completed(&self, upload_id: &str, whole: Option<Checksum>) -> bool {
+        // An upload that can be aborted was not completed, so an existing object is an older one.
+        let is_gone = matches!(
+            abort_if_exists(self.bucket, self.key, upload_id).await,
+            Ok(false)
+        );
+        is_gone
             && self
                 .bucket
-                .head(self.key)
+                .head_object(self.key)
                 .await
-                .is_ok_and(|head| whole.is_some_and(|sum| head.checksums.contains(&sum)))
+                .is_ok_and(|head| whole.is_some_and(|checksum| head.checksums.contains(&checksum)))
     }
 }
 
@@ -351,12 +369,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_grow_with_the_object_so_that_ten_thousand_are_enough() {
+    fn ten_thousand_parts_suffice_for_every_object() {
         const GIB: u64 = 1 << 30;
-        assert_eq!(part_size(1, PART), PART);
-        assert_eq!(part_size(78 * GIB, PART), PART);
+        assert_eq!(part_size(1, PART_SIZE), PART_SIZE);
+        assert_eq!(part_size(78 * GIB, PART_SIZE), PART_SIZE);
         for size in [79 * GIB, 5 << 40, 48 << 40] {
-            assert!(size.div_ceil(part_size(size, PART)) <= PARTS);
+            assert!(size.div_ceil(part_size(size, PART_SIZE)) <= MAX_PARTS);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The parameters that S3 steps share. A step merges them with its own.
+//! Parameters that S3 steps share. Each step merges them with its own parameters.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -7,39 +7,43 @@ use stepward::model::merged::Merged;
 use crate::bucket::Encryption;
 use crate::filter::Filter;
 
-/// Which objects are meant, and whether anything is changed: in `s3-copy`, `s3-move`, `s3-sync` and
-/// `s3-delete`.
+/// Which objects a step handles, and whether it changes anything: for `s3-copy`, `s3-move`,
+/// `s3-sync` and `s3-delete`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Selection {
-    /// Which names are meant, in order: the last one that matches wins. All when absent.
+    /// Which names to exclude and include, as in `[{"exclude": "*"}, {"include": "*.log"}]`. The
+    /// last filter that matches a name decides; names that no filter matches are included. Patterns
+    /// are relative to source and destination, and `*` also matches slashes.
     #[serde(default)]
     pub filters: Vec<Filter>,
-    /// Change nothing, only say what would be done.
+    /// Change nothing; only log what the step would do.
     #[serde(default)]
     pub dry_run: bool,
 }
 
-/// How objects are read and written: in `s3-copy`, `s3-move` and `s3-sync`.
+/// How objects are read and written: for `s3-copy`, `s3-move` and `s3-sync`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TransferOptions {
-    /// The storage class of what is written to S3, as in `STANDARD_IA`; `STANDARD` when absent.
+    /// The storage class of objects written to S3, as in `STANDARD_IA`. Default: `STANDARD`.
     pub storage_class: Option<String>,
-    /// How S3 encrypts what is written; the bucket's default when absent.
+    /// How S3 encrypts the objects it writes. Default: the bucket's default encryption.
     pub sse: Option<Encryption>,
-    /// The KMS key's ID or ARN for `aws:kms`; the key that AWS manages for S3 when absent.
+    /// The ID or ARN of the KMS key for `sse` = `aws:kms`. Default: the AWS managed key for S3.
     pub sse_kms_key_id: Option<String>,
-    /// Another account of the same customer that the source bucket is read in.
+    /// The account of the same customer in which the source bucket is read. Default: the target's
+    /// account.
     pub source_account: Option<String>,
-    /// The Region of the source bucket, where it is not the target's.
+    /// The Region of the source bucket. Default: the target's Region.
     pub source_region: Option<String>,
-    /// The account ID that owns the bucket that is written, where it is not the target's account.
+    /// The 12-digit ID of the account that owns the destination bucket. Default: the target's
+    /// account.
     pub bucket_owner: Option<String>,
 }
 
 impl TransferOptions {
-    /// All absent, for steps that transfer nothing.
+    /// No options, for steps that transfer nothing.
     pub(crate) const NONE: Self = Self {
         storage_class: None,
         sse: None,
@@ -50,19 +54,19 @@ impl TransferOptions {
     };
 }
 
-/// All that the steps that transfer objects share.
+/// The parameters that all steps with transfers share.
 pub type Transfer = Merged<Selection, TransferOptions>;
 
-/// From where to where: in `s3-copy` and `s3-move`.
+/// Source and destination of `s3-copy` and `s3-move`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Places {
-    /// From where: `s3://bucket/key`, or a path below the deployment's local root.
+pub struct TransferLocations {
+    /// Where to read: `s3://bucket/key`, or a path below the deployment's local root.
     pub source: String,
-    /// To where: `s3://bucket/key`, or a path below the deployment's local root. With a slash at
-    /// its end, or where it is a directory, the source's name is kept.
+    /// Where to write: `s3://bucket/key`, or a path below the deployment's local root. If it ends
+    /// with a slash or is a directory, the source's name is kept.
     pub destination: String,
-    /// All below the source, and not the one object or file that it names.
+    /// Transfer everything below the source, not the one object or file that it names.
     #[serde(default)]
     pub recursive: bool,
 }

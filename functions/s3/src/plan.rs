@@ -1,89 +1,92 @@
-//! What is to be done, decided as `aws s3` decides it: both listings side by side, in the order of
-//! their keys.
+//! Decides about each name as `aws s3` does, by comparing both listings in the order of their keys.
 
 use std::cmp::Ordering;
 
 use stepward::StepError;
 
-use crate::listing::{Entry, Listed, Listing};
+use crate::listing::{Entry, ListedName, Listing};
 
-/// What is to be done with one name.
+/// What to do with one name.
 #[derive(Debug)]
 pub enum Decision {
-    /// It is copied, or moved.
+    /// Copy or move it.
     Transfer(Entry),
-    /// It is deleted at the destination.
+    /// Delete it at the destination.
     Delete(Entry),
-    /// Nothing: the destination has it.
+    /// Nothing: the destination is up to date.
     Unchanged(Entry),
-    /// Nothing: the name is not meant, or only the destination has it.
-    Left(String),
-    /// It cannot be transferred.
-    Impossible {
-        /// Its key.
+    /// Nothing: the name is not selected, or only the destination has it.
+    Skip(String),
+    /// Nothing: the name cannot be transferred.
+    CannotTransfer {
+        /// The key.
         key: String,
-        /// Why, for a person.
+        /// The reason, as the end of a sentence.
         reason: String,
     },
 }
 
-/// Which way a transfer goes, as far as times are compared.
+/// How the modification times of source and destination are compared.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Direction {
-    /// To S3: what S3 has is the same when it is not older, because S3 notes when it was written.
+    /// To S3: an object is up to date if it is at least as new as the source, because S3 records
+    /// when it wrote the object.
     ToS3,
-    /// From S3 to files: a file is the same when it is not newer, because it was given the object's
-    /// time.
+    /// From S3 to files: a file is up to date if it is no newer than the object, because a download
+    /// gives it the object's time.
     ToFiles,
 }
 
-/// Decisions on their way.
+/// The decisions of a run, made one after the other.
 pub struct Plan<'a> {
-    source: Side<'a>,
-    destination: Side<'a>,
-    /// Where both have a name: what to compare. All are transferred without.
+    source: ComparedListing<'a>,
+    destination: ComparedListing<'a>,
+    /// How to compare names that both sides have. `None` transfers all of them.
     compare: Option<Direction>,
     delete: bool,
-    /// The key after which an earlier call left off.
+    /// The last key that an earlier call decided.
     after: Option<String>,
-    /// What cannot be read in the source and may have more below it, with a slash, as long as that
-    /// can still come.
-    closed: Vec<String>,
+    /// Source directories that cannot be read, and links that may be directories, each with a
+    /// slash. An entry is removed when all keys below it have passed.
+    unreadable: Vec<String>,
 }
 
-/// A listing, and which of its names are meant.
-struct Side<'a> {
+/// A listing, and which of its names are selected.
+struct ComparedListing<'a> {
     listing: Listing,
-    is_meant: Box<dyn Fn(&str) -> bool + Send + Sync + 'a>,
-    /// The next name, if it has been looked at.
-    next: Option<Listed>,
+    is_selected: Box<dyn Fn(&str) -> bool + Send + Sync + 'a>,
+    /// The next name, if it was read ahead.
+    next: Option<ListedName>,
 }
 
 impl<'a> Plan<'a> {
-    /// Everything in the source is transferred.
-    pub fn copy(source: Listing, is_meant: impl Fn(&str) -> bool + Send + Sync + 'a) -> Self {
-        let destination = Side::new(Listing::empty(), |_| false);
+    /// Transfers everything in the source.
+    pub fn copy(source: Listing, is_selected: impl Fn(&str) -> bool + Send + Sync + 'a) -> Self {
+        let destination = ComparedListing::new(Listing::empty(), |_| false);
         Self {
-            source: Side::new(source, is_meant),
+            source: ComparedListing::new(source, is_selected),
             destination,
             compare: None,
             delete: false,
             after: None,
-            closed: Vec::new(),
+            unreadable: Vec::new(),
         }
     }
 
-    /// What the destination lacks or has otherwise is transferred; what only it has is deleted,
-    /// where that is wished.
+    /// Transfers what the destination lacks or has in another state; with `delete`, also deletes
+    /// what only the destination has.
     pub fn sync(
-        (source, is_meant): (Listing, impl Fn(&str) -> bool + Send + Sync + 'a),
-        (destination, is_meant_there): (Listing, impl Fn(&str) -> bool + Send + Sync + 'a),
+        (source, is_selected): (Listing, impl Fn(&str) -> bool + Send + Sync + 'a),
+        (destination, is_selected_at_destination): (
+            Listing,
+            impl Fn(&str) -> bool + Send + Sync + 'a,
+        ),
         direction: Direction,
         delete: bool,
     ) -> Self {
         let (source, destination) = (
-            Side::new(source, is_meant),
-            Side::new(destination, is_meant_there),
+            ComparedListing::new(source, is_selected),
+            ComparedListing::new(destination, is_selected_at_destination),
         );
         Self {
             source,
@@ -91,147 +94,154 @@ impl<'a> Plan<'a> {
             compare: Some(direction),
             delete,
             after: None,
-            closed: Vec::new(),
+            unreadable: Vec::new(),
         }
     }
 
-    /// What both listings come after, where an earlier call has decided up to there.
+    /// Continues after a key that an earlier call decided. Both listings must start after it, too.
     #[must_use]
-    pub fn resumed(self, after: Option<&str>) -> Self {
+    pub fn resume_after(self, after: Option<&str>) -> Self {
         Self {
             after: after.map(str::to_owned),
             ..self
         }
     }
 
-    /// The next decision: one for every name, in the order of their keys, so that the caller can
-    /// stop after any of them. Nothing is lost where the future is dropped.
+    /// The next decision. Each name gets one decision, in the order of keys, so that the caller can
+    /// stop after any of them. The future can be dropped without losing a name.
     ///
     /// # Errors
-    /// Why a listing failed.
-    pub async fn next(&mut self) -> Result<Option<Decision>, StepError> {
-        let (here, there) = (self.source.peek().await?, self.destination.peek().await?);
-        let order = match (here, there) {
+    /// The error of a listing.
+    pub async fn next_decision(&mut self) -> Result<Option<Decision>, StepError> {
+        let source = self.source.peek_name().await?;
+        let destination = self.destination.peek_name().await?;
+        let order = match (source, destination) {
             (None, None) => return Ok(None),
-            (Some(here), _) if !here.has_place() => Ordering::Less,
-            (_, Some(there)) if !there.has_place() => Ordering::Greater,
+            (Some(source), _) if !source.has_sort_position() => Ordering::Less,
+            (_, Some(destination)) if !destination.has_sort_position() => Ordering::Greater,
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
-            (Some(here), Some(there)) => here.key().cmp(there.key()),
+            (Some(source), Some(destination)) => source.key().cmp(destination.key()),
         };
-        let here = if order.is_le() {
+        let source = if order.is_le() {
             self.source.next.take()
         } else {
             None
         };
-        let there = if order.is_ge() {
+        let destination = if order.is_ge() {
             self.destination.next.take()
         } else {
             None
         };
-        let key = here
+
+        let key = source
             .as_ref()
-            .or(there.as_ref())
-            .map(Listed::key)
+            .or(destination.as_ref())
+            .map(ListedName::key)
             .unwrap_or_default()
             .to_owned();
-        // What cannot be read may be a directory, or a link to one, also where its name does not
-        // tell.
-        self.closed
-            .retain(|closed| key.starts_with(closed) || key < *closed);
-        if let Some(Listed::Skipped { key, .. }) = &here {
-            self.closed.push(format!("{}/", key.trim_end_matches('/')));
+
+        // An unreadable entry may be a directory or a link to one, even without a final slash.
+        self.unreadable
+            .retain(|prefix| key.starts_with(prefix) || key < *prefix);
+        if let Some(ListedName::Skipped { key, .. }) = &source {
+            self.unreadable
+                .push(format!("{}/", key.trim_end_matches('/')));
         }
-        let here = here.filter(|here| (self.source.is_meant)(here.key()));
-        let there = there.filter(|there| (self.destination.is_meant)(there.key()));
-        Ok(Some(match (here, there) {
-            (Some(Listed::Skipped { key, reason }), _) => {
-                // A directory is listed again to go on with what is in it.
+
+        let source = source.filter(|source| (self.source.is_selected)(source.key()));
+        let destination =
+            destination.filter(|destination| (self.destination.is_selected)(destination.key()));
+        Ok(Some(match (source, destination) {
+            (Some(ListedName::Skipped { key, reason }), _) => {
+                // A listing repeats a directory to continue below it.
                 if self.after.as_ref().is_some_and(|after| key <= *after) {
-                    Decision::Left(key)
+                    Decision::Skip(key)
                 } else {
-                    Decision::Impossible { key, reason }
+                    Decision::CannotTransfer { key, reason }
                 }
             }
-            (Some(Listed::Entry(here)), Some(Listed::Entry(there)))
-                if self.is_same(&here, &there) =>
+            (Some(ListedName::Entry(source)), Some(ListedName::Entry(destination)))
+                if self.is_up_to_date(&source, &destination) =>
             {
-                Decision::Unchanged(here)
+                Decision::Unchanged(source)
             }
-            (Some(Listed::Entry(here)), _) => Decision::Transfer(here),
-            (None, Some(Listed::Entry(there))) if self.delete && !self.is_closed(&there.key) => {
-                Decision::Delete(there)
+            (Some(ListedName::Entry(source)), _) => Decision::Transfer(source),
+            (None, Some(ListedName::Entry(destination)))
+                if self.delete && !self.may_exist_unread(&destination.key) =>
+            {
+                Decision::Delete(destination)
             }
-            // What cannot be transferred is no file that a sync would delete.
-            (None, _) => Decision::Left(key),
+            // Entries that cannot be transferred are not deleted either.
+            (None, _) => Decision::Skip(key),
         }))
     }
 
-    /// Whether nobody can tell if the source has this key.
-    fn is_closed(&self, key: &str) -> bool {
-        self.closed.iter().any(|closed| key.starts_with(closed))
+    /// Whether the source may have this key below a directory that cannot be read.
+    fn may_exist_unread(&self, key: &str) -> bool {
+        self.unreadable.iter().any(|prefix| key.starts_with(prefix))
     }
 
-    /// <https://docs.aws.amazon.com/cli/latest/reference/s3/sync.html>: other sizes, or a source
-    /// that is newer. For files
-    /// "newer" is the other way round: the CLI gives a file its object's time, so one that is newer
-    /// was changed since.
-    fn is_same(&self, here: &Entry, there: &Entry) -> bool {
-        here.size == there.size
+    /// Whether the destination is up to date:
+    /// <https://docs.aws.amazon.com/cli/latest/reference/s3/sync.html>. For files, "newer" is
+    /// reversed: a download gives a file its object's time, so a newer file was changed since.
+    fn is_up_to_date(&self, source: &Entry, destination: &Entry) -> bool {
+        source.size == destination.size
             && match self.compare {
-                Some(Direction::ToS3) => there.modified >= here.modified,
-                Some(Direction::ToFiles) => there.modified <= here.modified,
+                Some(Direction::ToS3) => destination.modified >= source.modified,
+                Some(Direction::ToFiles) => destination.modified <= source.modified,
                 None => false,
             }
     }
 }
 
-impl<'a> Side<'a> {
-    fn new(listing: Listing, is_meant: impl Fn(&str) -> bool + Send + Sync + 'a) -> Self {
+impl<'a> ComparedListing<'a> {
+    fn new(listing: Listing, is_selected: impl Fn(&str) -> bool + Send + Sync + 'a) -> Self {
         Self {
             listing,
-            is_meant: Box::new(is_meant),
+            is_selected: Box::new(is_selected),
             next: None,
         }
     }
 
-    async fn peek(&mut self) -> Result<Option<&Listed>, StepError> {
+    async fn peek_name(&mut self) -> Result<Option<&ListedName>, StepError> {
         if self.next.is_none() {
-            self.next = self.listing.next().await?;
+            self.next = self.listing.next_name().await?;
         }
         Ok(self.next.as_ref())
     }
 }
 
-impl Listed {
+impl ListedName {
     fn key(&self) -> &str {
         match self {
             Self::Entry(Entry { key, .. }) | Self::Skipped { key, .. } => key,
         }
     }
 
-    /// Whether its key tells where it is among the others. Of a file's name that is not UTF-8 only
-    /// a replacement is known.
-    fn has_place(&self) -> bool {
-        matches!(self, Self::Entry(_)) || is_exact(self.key())
+    /// Whether the key determines the position among the others. For a file name that is not UTF-8,
+    /// only a replacement is known.
+    fn has_sort_position(&self) -> bool {
+        matches!(self, Self::Entry(_)) || is_exact_name(self.key())
     }
 }
 
 impl Decision {
-    /// The key up to which all is decided with this; `None` where it has no place among the others.
+    /// The key up to which everything is decided; `None` if this key has no position among the
+    /// others.
     #[must_use]
     pub fn position(&self) -> Option<&str> {
         match self {
             Self::Transfer(entry) | Self::Delete(entry) | Self::Unchanged(entry) => {
                 Some(&entry.key)
             }
-            Self::Left(key) => Some(key),
-            Self::Impossible { key, .. } => Some(key.as_str()).filter(|key| is_exact(key)),
+            Self::Skip(key) => Some(key),
+            Self::CannotTransfer { key, .. } => Some(key.as_str()).filter(|key| is_exact_name(key)),
         }
     }
 }
 
-fn is_exact(key: &str) -> bool {
+fn is_exact_name(key: &str) -> bool {
     !key.contains(char::REPLACEMENT_CHARACTER)
 }
 
@@ -242,21 +252,21 @@ mod tests {
 
     use super::*;
 
-    /// Numbers that look random and are the same in every run: xorshift.
+    /// A reproducible random number generator: xorshift.
     struct Random(u64);
 
     impl Random {
-        fn below(&mut self, most: u64) -> u64 {
+        fn below(&mut self, max: u64) -> u64 {
             self.0 ^= self.0 << 13;
             self.0 ^= self.0 >> 7;
             self.0 ^= self.0 << 17;
-            self.0 % most
+            self.0 % max
         }
     }
 
-    fn entry(key: &str, size: u64, seconds: u64) -> Listed {
+    fn entry(key: &str, size: u64, seconds: u64) -> ListedName {
         let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        Listed::Entry(Entry {
+        ListedName::Entry(Entry {
             key: key.into(),
             size,
             modified,
@@ -265,47 +275,48 @@ mod tests {
         })
     }
 
-    fn skipped(key: &str) -> Listed {
-        Listed::Skipped {
+    fn skipped(key: &str) -> ListedName {
+        ListedName::Skipped {
             key: key.into(),
-            reason: "it may not be read".into(),
+            reason: "of a test".into(),
         }
     }
 
-    /// What a listing gives that is begun after a key: a directory that cannot be read once more,
-    /// to go on in it.
-    fn after(all: &[Listed], after: Option<&str>) -> Listing {
-        let is_left = |listed: &&Listed| {
+    /// A listing that starts after a key. It repeats an unreadable directory that may contain the
+    /// key.
+    fn listing_after(all: &[ListedName], after: Option<&str>) -> Listing {
+        let is_listed = |listed: &&ListedName| {
             let key = listed.key();
             after.is_none_or(|after| {
-                key > after || matches!(listed, Listed::Skipped { .. }) && after.starts_with(key)
+                key > after
+                    || matches!(listed, ListedName::Skipped { .. }) && after.starts_with(key)
             })
         };
-        Listing::of_all(all.iter().filter(is_left).cloned().collect())
+        Listing::from_names(all.iter().filter(is_listed).cloned().collect())
     }
 
-    fn is_meant(key: &str) -> bool {
+    fn is_selected(key: &str) -> bool {
         !key.contains('x')
     }
 
-    fn shown(decision: &Decision) -> Option<String> {
+    fn describe(decision: &Decision) -> Option<String> {
         match decision {
             Decision::Transfer(entry) => Some(format!("transfer {}", entry.key)),
             Decision::Delete(entry) => Some(format!("delete {}", entry.key)),
             Decision::Unchanged(entry) => Some(format!("unchanged {}", entry.key)),
-            Decision::Impossible { key, .. } => Some(format!("impossible {key}")),
-            Decision::Left(_) => None,
+            Decision::CannotTransfer { key, .. } => Some(format!("impossible {key}")),
+            Decision::Skip(_) => None,
         }
     }
 
-    /// What a plan decides of up to `most` names, and where it goes on.
-    async fn decided(mut plan: Plan<'_>, most: usize) -> (Vec<String>, Option<String>) {
+    /// The decisions of a plan about up to `max` names, and the position afterwards.
+    async fn decide_up_to(mut plan: Plan<'_>, max: usize) -> (Vec<String>, Option<String>) {
         let (mut all, mut position) = (Vec::new(), None);
-        for _ in 0..most {
-            let Some(decision) = plan.next().await.unwrap() else {
+        for _ in 0..max {
+            let Some(decision) = plan.next_decision().await.unwrap() else {
                 return (all, None);
             };
-            all.extend(shown(&decision));
+            all.extend(describe(&decision));
             position = position.max(decision.position().map(str::to_owned));
         }
         (all, position)
@@ -318,37 +329,37 @@ mod tests {
         delete: bool,
     ) -> Plan<'a> {
         Plan::sync(
-            (source, is_meant),
-            (destination, is_meant),
+            (source, is_selected),
+            (destination, is_selected),
             direction,
             delete,
         )
     }
 
-    /// The same by sets, name by name.
-    fn reference(
-        source: &[Listed],
-        destination: &[Listed],
+    /// The expected decisions, computed name by name from sets.
+    fn expected_decisions(
+        source: &[ListedName],
+        destination: &[ListedName],
         direction: Direction,
         delete: bool,
     ) -> Vec<String> {
-        let by_key = |all: &[Listed]| -> BTreeMap<String, Listed> {
-            let meant = all.iter().filter(|listed| is_meant(listed.key()));
+        let by_key = |all: &[ListedName]| -> BTreeMap<String, ListedName> {
+            let meant = all.iter().filter(|listed| is_selected(listed.key()));
             meant
                 .map(|listed| (listed.key().to_owned(), listed.clone()))
                 .collect()
         };
         let (source, destination) = (by_key(source), by_key(destination));
-        let closed: Vec<_> = source
+        let unreadable: Vec<_> = source
             .values()
-            .filter(|listed| matches!(listed, Listed::Skipped { .. }))
+            .filter(|listed| matches!(listed, ListedName::Skipped { .. }))
             .collect();
         let mut keys: Vec<_> = source.keys().chain(destination.keys()).collect();
         keys.sort();
         keys.dedup();
         let decide = |key: &String| match (source.get(key), destination.get(key)) {
-            (Some(Listed::Skipped { .. }), _) => Some(format!("impossible {key}")),
-            (Some(Listed::Entry(here)), Some(Listed::Entry(there)))
+            (Some(ListedName::Skipped { .. }), _) => Some(format!("impossible {key}")),
+            (Some(ListedName::Entry(here)), Some(ListedName::Entry(there)))
                 if here.size == there.size
                     && match direction {
                         Direction::ToS3 => here.modified <= there.modified,
@@ -357,9 +368,9 @@ mod tests {
             {
                 Some(format!("unchanged {key}"))
             }
-            (Some(Listed::Entry(_)), _) => Some(format!("transfer {key}")),
-            (None, Some(Listed::Entry(_)))
-                if delete && !closed.iter().any(|dir| key.starts_with(dir.key())) =>
+            (Some(ListedName::Entry(_)), _) => Some(format!("transfer {key}")),
+            (None, Some(ListedName::Entry(_)))
+                if delete && !unreadable.iter().any(|dir| key.starts_with(dir.key())) =>
             {
                 Some(format!("delete {key}"))
             }
@@ -368,8 +379,8 @@ mod tests {
         keys.into_iter().filter_map(decide).collect()
     }
 
-    /// Names in order, some of them directories that cannot be read.
-    fn names(random: &mut Random) -> Vec<Listed> {
+    /// Names in order, some of them unreadable directories.
+    fn random_names(random: &mut Random) -> Vec<ListedName> {
         let mut all = BTreeMap::new();
         for _ in 0..random.below(12) {
             let mut key = String::new();
@@ -379,8 +390,8 @@ mod tests {
                         [usize::try_from(random.below(8)).unwrap()],
                 );
             }
-            let closed = random.below(8) == 0;
-            let listed = if closed {
+            let unreadable = random.below(8) == 0;
+            let listed = if unreadable {
                 key = format!("{}/", key.trim_end_matches('/'));
                 skipped(&key)
             } else {
@@ -388,63 +399,71 @@ mod tests {
             };
             all.insert(key, listed);
         }
-        // Nothing is listed of what cannot be read.
-        let closed: Vec<_> = all
+        // A listing has no names below an unreadable directory.
+        let unreadable: Vec<_> = all
             .values()
-            .filter(|one| matches!(one, Listed::Skipped { .. }))
+            .filter(|listed| matches!(listed, ListedName::Skipped { .. }))
             .cloned()
             .collect();
-        let is_in = |key: &str| {
-            closed
+        let is_below_unreadable = |key: &str| {
+            unreadable
                 .iter()
                 .any(|dir| key != dir.key() && key.starts_with(dir.key()))
         };
         all.into_values()
-            .filter(|listed| !is_in(listed.key()))
+            .filter(|listed| !is_below_unreadable(listed.key()))
             .collect()
     }
 
     #[tokio::test]
-    async fn random_listings_are_decided_as_sets_are_and_resumed_anywhere_nothing_is_missed_or_done_twice()
-     {
+    async fn random_listings_match_the_model_also_when_resumed() {
         let mut random = Random(0x5EED);
         let mut decisions = 0;
         for _ in 0..3_000 {
-            let (source, destination) = (names(&mut random), names(&mut random));
+            let (source, destination) = (random_names(&mut random), random_names(&mut random));
             let direction = if random.below(2) == 0 {
                 Direction::ToS3
             } else {
                 Direction::ToFiles
             };
             let delete = random.below(2) == 0;
-            let expected = reference(&source, &destination, direction, delete);
-            let what = format!("{source:?} to {destination:?}, {direction:?}, delete: {delete}");
+            let expected = expected_decisions(&source, &destination, direction, delete);
+            let scenario =
+                format!("{source:?} to {destination:?}, {direction:?}, delete: {delete}");
             let whole = sync(
-                after(&source, None),
-                after(&destination, None),
+                listing_after(&source, None),
+                listing_after(&destination, None),
                 direction,
                 delete,
             );
-            assert_eq!(decided(whole, usize::MAX).await.0, expected, "{what}");
-            for most in 1..=source.len() + destination.len() {
+            assert_eq!(
+                decide_up_to(whole, usize::MAX).await.0,
+                expected,
+                "{scenario}"
+            );
+            for max in 1..=source.len() + destination.len() {
                 let first = sync(
-                    after(&source, None),
-                    after(&destination, None),
+                    listing_after(&source, None),
+                    listing_after(&destination, None),
                     direction,
                     delete,
                 );
-                let (mut all, position) = decided(first, most).await;
+                let (mut all, position) = decide_up_to(first, max).await;
                 if position.is_some() {
                     let position = position.as_deref();
                     let rest = sync(
-                        after(&source, position),
-                        after(&destination, position),
+                        listing_after(&source, position),
+                        listing_after(&destination, position),
                         direction,
                         delete,
                     );
-                    all.extend(decided(rest.resumed(position), usize::MAX).await.0);
+                    all.extend(
+                        decide_up_to(rest.resume_after(position), usize::MAX)
+                            .await
+                            .0,
+                    );
                 }
-                assert_eq!(all, expected, "resumed after {most}: {what}");
+                assert_eq!(all, expected, "resumed after {max}: {scenario}");
             }
             decisions += expected.len();
         }
@@ -452,116 +471,116 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_name_is_a_decision_so_that_a_call_can_end_anywhere() {
+    async fn every_name_is_a_decision() {
         let (source, destination) = (
             vec![entry("ax", 1, 1), entry("bx", 1, 1)],
             vec![entry("c", 1, 1)],
         );
         let mut plan = sync(
-            Listing::of_all(source),
-            Listing::of_all(destination),
+            Listing::from_names(source),
+            Listing::from_names(destination),
             Direction::ToS3,
             false,
         );
         for key in ["ax", "bx", "c"] {
-            let decision = plan.next().await.unwrap();
+            let decision = plan.next_decision().await.unwrap();
             assert!(
-                matches!(&decision, Some(Decision::Left(left)) if left == key),
+                matches!(&decision, Some(Decision::Skip(left)) if left == key),
                 "{decision:?}"
             );
         }
-        assert!(plan.next().await.unwrap().is_none());
+        assert!(plan.next_decision().await.unwrap().is_none());
     }
 
     #[tokio::test]
-    async fn a_name_that_is_not_utf_8_is_told_and_does_not_bring_the_others_out_of_order() {
-        // As the file system has them: \x80, then é. The first is shown as U+FFFD, which would come
-        // last.
+    async fn a_name_outside_utf_8_does_not_disturb_the_order() {
+        // The file system sorts \x80 before é, but its replacement U+FFFD sorts last.
         let source = vec![skipped("\u{fffd}"), entry("é", 1, 1)];
         let destination = vec![entry("é", 1, 1)];
         let mut plan = sync(
-            Listing::of_all(source),
-            Listing::of_all(destination),
+            Listing::from_names(source),
+            Listing::from_names(destination),
             Direction::ToS3,
             true,
         );
-        let first = plan.next().await.unwrap().unwrap();
+        let first = plan.next_decision().await.unwrap().unwrap();
         assert_eq!(
-            (shown(&first).unwrap().as_str(), first.position()),
+            (describe(&first).unwrap().as_str(), first.position()),
             ("impossible \u{fffd}", None)
         );
-        assert_eq!(decided(plan, usize::MAX).await.0, ["unchanged é"]);
+        assert_eq!(decide_up_to(plan, usize::MAX).await.0, ["unchanged é"]);
     }
 
     #[tokio::test]
-    async fn what_is_in_a_directory_that_cannot_be_read_is_not_deleted() {
+    async fn nothing_below_an_unreadable_directory_is_deleted() {
         let (source, destination) = (
             vec![skipped("a/")],
             vec![entry("a/1", 1, 1), entry("b", 1, 1)],
         );
         let plan = sync(
-            Listing::of_all(source),
-            Listing::of_all(destination),
+            Listing::from_names(source),
+            Listing::from_names(destination),
             Direction::ToS3,
             true,
         );
         assert_eq!(
-            decided(plan, usize::MAX).await.0,
+            decide_up_to(plan, usize::MAX).await.0,
             ["impossible a/", "delete b"]
         );
     }
 
     #[tokio::test]
-    async fn a_copy_takes_everything_that_is_meant() {
+    async fn a_copy_transfers_everything_that_is_selected() {
         let plan = Plan::copy(
-            Listing::of_all(vec![entry("a", 1, 1), entry("bx", 1, 1), skipped("c")]),
-            is_meant,
+            Listing::from_names(vec![entry("a", 1, 1), entry("bx", 1, 1), skipped("c")]),
+            is_selected,
         );
         assert_eq!(
-            decided(plan, usize::MAX).await.0,
+            decide_up_to(plan, usize::MAX).await.0,
             ["transfer a", "impossible c"]
         );
     }
 
     #[tokio::test]
-    async fn behind_a_link_that_cannot_be_followed_nothing_is_deleted_also_when_a_call_begins_there()
-     {
+    async fn nothing_below_an_unreadable_link_is_deleted() {
         let source = [
             entry("a", 1, 1),
             skipped("current"),
             skipped("current.old"),
             entry("z", 1, 1),
         ];
-        let there =
+        let destination =
             ["current.old/1", "current/1", "current/2", "d", "z"].map(|key| entry(key, 1, 1));
-        for left_off in [
+        for last_key in [
             None,
             Some("current"),
             Some("current.old"),
             Some("current/1"),
         ] {
-            let is_left = |listed: &&Listed| {
+            let is_listed = |listed: &&ListedName| {
                 let key = listed.key();
-                let may_be_above = matches!(listed, Listed::Skipped { .. })
-                    && left_off.is_some_and(|after| {
+                let may_be_above = matches!(listed, ListedName::Skipped { .. })
+                    && last_key.is_some_and(|after| {
                         after < format!("{key}/").as_str() || after.starts_with(key)
                     });
-                left_off.is_none_or(|after| key > after) || may_be_above
+                last_key.is_none_or(|after| key > after) || may_be_above
             };
-            let here = Listing::of_all(source.iter().filter(is_left).cloned().collect());
-            let there = Listing::of_all(there.iter().filter(is_left).cloned().collect());
+            let source_listing =
+                Listing::from_names(source.iter().filter(is_listed).cloned().collect());
+            let destination =
+                Listing::from_names(destination.iter().filter(is_listed).cloned().collect());
             let plan = Plan::sync(
-                (here, |_: &str| true),
-                (there, |_: &str| true),
+                (source_listing, |_: &str| true),
+                (destination, |_: &str| true),
                 Direction::ToS3,
                 true,
             );
-            let (all, _) = decided(plan.resumed(left_off), usize::MAX).await;
+            let (all, _) = decide_up_to(plan.resume_after(last_key), usize::MAX).await;
             let deleted: Vec<_> = all
                 .iter()
                 .filter(|decision| decision.starts_with("delete"))
                 .collect();
-            assert_eq!(deleted, ["delete d"], "after {left_off:?}");
+            assert_eq!(deleted, ["delete d"], "after {last_key:?}");
         }
     }
 }

@@ -1,68 +1,72 @@
-//! What was done, and what was not.
+//! What a run did, and what failed.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stepward::{Context, ErrorName, StepError};
 
-/// Failures whose reasons an error's message has; all are in the log.
-const SHOWN: usize = 5;
-/// Characters of a failure's name, and of its reason, that are kept until the end.
-const KEPT: usize = 300;
-/// Lines of a call's log that tell of what went well.
-const LINES: u64 = 1000;
-/// Failures after which it is given up, where nothing went well: it would go on for every object.
-const HOPELESS: u64 = 1000;
+/// How many reasons the final error contains; the log has all of them.
+const MAX_REASONS: usize = 5;
+/// How many characters of a failure's subject, and of its reason, are kept until the end.
+const MAX_REASON_CHARS: usize = 300;
+/// How many lines about successes a call logs.
+const MAX_SUCCESS_LINES: u64 = 1000;
+/// After how many failures without a success the run stops: every further object would probably
+/// fail, too.
+const MAX_FAILURES_WITHOUT_SUCCESS: u64 = 1000;
 
-/// What was done.
+/// What the step did.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
-pub struct Done {
-    /// Objects or files that were copied or moved; with `dry_run` those that would be.
+pub struct TransferSummary {
+    /// How many objects or files were copied or moved; with `dry_run`, how many would be.
     pub transferred: u64,
-    /// Their size, in bytes.
+    /// Their total size, in bytes.
     pub bytes: u64,
-    /// Objects or files that were deleted at the destination.
+    /// How many objects or files were deleted at the destination; with `dry_run`, how many would
+    /// be.
     pub deleted: u64,
-    /// Objects or files that the destination had already, where that was compared.
+    /// How many objects or files were already up to date at the destination. Only `s3-sync`
+    /// compares.
     pub unchanged: u64,
-    /// Whether nothing was changed, only shown.
+    /// Whether the step only logged what it would do.
     pub dry_run: bool,
 }
 
-/// What failed.
+/// The failures of a run.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
-struct Failed {
+struct Failures {
     count: u64,
     first: Vec<String>,
-    /// The name of all of them, where they share one.
+    /// The error name of all failures, if they share one.
     name: Option<ErrorName>,
 }
 
-/// What was done and what failed, over all calls.
+/// The results of a run, over all its calls.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Report {
-    /// What went well.
-    pub done: Done,
-    failed: Failed,
-    /// Lines that this call has logged.
+    /// The successes.
+    pub done: TransferSummary,
+    failed: Failures,
+    /// How many lines about successes this call has logged.
     #[serde(skip)]
     lines: u64,
 }
 
 impl Report {
-    /// Notes, and says, what went well.
-    pub fn say(&mut self, ctx: &Context, line: impl FnOnce() -> String) {
+    /// Logs a success.
+    pub fn log_success(&mut self, ctx: &Context, line: impl FnOnce() -> String) {
         self.lines += 1;
-        if self.lines <= LINES {
+        if self.lines <= MAX_SUCCESS_LINES {
             let dry = if self.done.dry_run { "(dryrun) " } else { "" };
             ctx.log(format_args!("{dry}{}", line()));
-        } else if self.lines == LINES + 1 {
-            ctx.log("… more, which the counts tell; failures are all shown");
+        } else if self.lines == MAX_SUCCESS_LINES + 1 {
+            ctx.log("… further successes are only counted; all failures are logged");
         }
     }
 
-    /// Notes, and says, what failed.
-    pub fn fail(&mut self, ctx: &Context, what: &str, error: &StepError) {
-        ctx.log(format_args!("{what}: {error}"));
+    /// Logs and counts a failure of `subject`.
+    pub fn log_failure(&mut self, ctx: &Context, subject: &str, error: &StepError) {
+        ctx.log(format_args!("{subject}: {error}"));
+
         let failed = &mut self.failed;
         failed.name = if failed.count == 0 {
             Some(error.name)
@@ -70,19 +74,19 @@ impl Report {
             failed.name.filter(|name| *name == error.name)
         };
         failed.count += 1;
-        if failed.first.len() < SHOWN {
-            // A key may be longer than all that can be kept; the reason must not go for it.
-            let cut = |text: &str| text.chars().take(KEPT).collect::<String>();
+        if failed.first.len() < MAX_REASONS {
+            // A key can be longer than everything that is kept. It must not displace the reason.
+            let cut = |text: &str| text.chars().take(MAX_REASON_CHARS).collect::<String>();
             failed
                 .first
-                .push(format!("{}: {}", cut(what), cut(&error.to_string())));
+                .push(format!("{}: {}", cut(subject), cut(&error.to_string())));
         }
     }
 
-    /// Whether it is of no use to go on: nothing went well, and what failed did so for a reason
-    /// that is no object's own.
+    /// Whether it is useless to continue: nothing succeeded, and the reason of the failures is not
+    /// specific to an object.
     #[must_use]
-    pub fn is_hopeless(&self) -> bool {
+    pub fn should_stop_early(&self) -> bool {
         let shared = matches!(
             self.failed.name,
             Some(
@@ -92,41 +96,48 @@ impl Report {
                     | ErrorName::TimedOut
             )
         );
-        shared && self.failed.count >= HOPELESS && self.done.transferred + self.done.deleted == 0
+        shared
+            && self.failed.count >= MAX_FAILURES_WITHOUT_SUCCESS
+            && self.done.transferred + self.done.deleted == 0
     }
 
-    /// What was done, once all is over or given up.
+    /// The summary of a run that finished or stopped early.
     ///
     /// # Errors
-    /// What failed, under the name that all failures share where nothing went well, else as
-    /// `StepFailed`.
-    pub fn end(self) -> Result<Done, StepError> {
-        let given_up = self.is_hopeless();
+    /// The failures: under their common error name if nothing succeeded, otherwise as `StepFailed`.
+    pub fn into_result(self) -> Result<TransferSummary, StepError> {
+        let stopped_early = self.should_stop_early();
         let Self {
             done,
-            failed: Failed { count, first, name },
+            failed: Failures { count, first, name },
             ..
         } = self;
         if count == 0 {
             return Ok(done);
         }
-        let well = done.transferred + done.deleted;
+
+        let succeeded = done.transferred + done.deleted;
         let name = name
-            .filter(|_| well + done.unchanged == 0)
+            .filter(|_| succeeded + done.unchanged == 0)
             .unwrap_or(ErrorName::StepFailed);
         let more = count.saturating_sub(first.len() as u64);
         let more = if more > 0 {
-            format!("; and {more} more, which the log names")
+            format!("; the log has {more} more")
         } else {
             String::new()
         };
-        Err(name.with_message(if count == 1 && well + done.unchanged == 0 {
+
+        Err(name.with_message(if count == 1 && succeeded + done.unchanged == 0 {
             first.concat()
         } else {
-            let rest = if given_up { ", so it was given up and the rest not tried" } else { "" };
+            let stop = if stopped_early {
+                ", so the step stopped before the rest"
+            } else {
+                ""
+            };
             format!(
-                "{count} failed and {well} went well ({} were there already){rest}; run it again once they are mended: \
-                 {}{more}",
+                "{count} failed, {succeeded} succeeded, {} were unchanged{stop}; fix the reasons \
+                 and run the step again: {}{more}",
                 done.unchanged,
                 first.join("; ")
             )
@@ -150,78 +161,78 @@ mod tests {
     }
 
     #[test]
-    fn the_only_failure_keeps_its_name_and_many_are_counted_with_the_first_ones_reasons() {
+    fn one_failure_keeps_its_name_and_many_are_counted() {
         let ctx = context();
         let mut report = Report::default();
-        report.fail(
+        report.log_failure(
             &ctx,
             "upload failed: a",
             &ErrorName::NotFound.with_message("gone"),
         );
         assert_eq!(
-            report.clone().end().unwrap_err(),
+            report.clone().into_result().unwrap_err(),
             ErrorName::NotFound.with_message("upload failed: a: gone")
         );
         report.done.transferred = 7;
         for n in 0..9 {
-            report.fail(
+            report.log_failure(
                 &ctx,
                 &format!("upload failed: {n}"),
                 &ErrorName::AccessDenied.with_message("no"),
             );
         }
-        let error = report.end().unwrap_err();
+        let error = report.into_result().unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
-        assert!(
-            error.message.starts_with("10 failed and 7 went well"),
-            "{error}"
-        );
         assert!(
             error
                 .message
-                .ends_with("3: no; and 5 more, which the log names"),
+                .starts_with("10 failed, 7 succeeded, 0 were unchanged"),
+            "{error}"
+        );
+        assert!(
+            error.message.ends_with("3: no; the log has 5 more"),
             "{error}"
         );
         assert_eq!(testing::log(&ctx).len(), 10, "every failure is in the log");
     }
 
     #[test]
-    fn what_fails_for_every_object_is_given_up() {
+    fn a_run_stops_when_every_object_fails() {
         let ctx = context();
         let mut report = Report::default();
-        (0..HOPELESS)
-            .for_each(|_| report.fail(&ctx, "a", &ErrorName::AccessDenied.with_message("no")));
-        assert!(report.is_hopeless());
-        let error = report.clone().end().unwrap_err();
+        (0..MAX_FAILURES_WITHOUT_SUCCESS).for_each(|_| {
+            report.log_failure(&ctx, "a", &ErrorName::AccessDenied.with_message("no"));
+        });
+        assert!(report.should_stop_early());
+        let error = report.clone().into_result().unwrap_err();
         assert_eq!(error.name, ErrorName::AccessDenied);
         assert!(
-            error.message.contains("given up and the rest not tried"),
+            error
+                .message
+                .contains("so the step stopped before the rest"),
             "{error}"
         );
         report.done.transferred = 1;
-        assert!(!report.is_hopeless());
+        assert!(!report.should_stop_early());
     }
 
     #[test]
-    fn what_fails_for_reasons_of_single_objects_is_not_given_up() {
+    fn a_run_continues_when_reasons_are_specific_to_objects() {
         let ctx = context();
         let mut report = Report::default();
-        (0..HOPELESS).for_each(|_| {
-            report.fail(
+        (0..MAX_FAILURES_WITHOUT_SUCCESS).for_each(|_| {
+            report.log_failure(
                 &ctx,
                 "a//b",
-                &ErrorName::InvalidInput.with_message("no name of a file"),
-            )
+                &ErrorName::InvalidInput.with_message("not a file name"),
+            );
         });
-        assert!(!report.is_hopeless());
+        assert!(!report.should_stop_early());
         let mut report = Report::default();
-        (1..HOPELESS)
-            .for_each(|_| report.fail(&ctx, "a", &ErrorName::AccessDenied.with_message("no")));
-        report.fail(
-            &ctx,
-            "b",
-            &ErrorName::Conflict.with_message("it was changed"),
-        );
-        assert!(!report.is_hopeless());
+        (1..MAX_FAILURES_WITHOUT_SUCCESS).for_each(|_| {
+            report.log_failure(&ctx, "a", &ErrorName::AccessDenied.with_message("no"));
+        });
+        report.log_failure(&ctx, "b", &ErrorName::Conflict.with_message("it changed"));
+        assert!(!report.should_stop_early());
     }
 }

@@ -1,13 +1,13 @@
-//! Sizes for people.
+//! Sizes for people to read.
 
-/// Sizes as the AWS CLI writes them: powers of 1,024, one decimal.
+/// A size in the AWS CLI's format: powers of 1,024 with one decimal.
 #[must_use]
 pub fn human_readable(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if bytes < 1024 {
         return format!("{bytes} {}", if bytes == 1 { "Byte" } else { "Bytes" });
     }
-    // A listing's sizes are shown with one decimal; a double is exact enough for that.
+    // A double is exact enough for one decimal.
     #[expect(clippy::cast_precision_loss)]
     let mut size = bytes as f64 / 1024.0;
     let mut unit = 0;
@@ -23,13 +23,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_read_as_the_cli_writes_them() {
+    fn sizes_match_the_cli() {
         for (bytes, text) in [
             (0, "0 Bytes"),
             (1, "1 Byte"),
             (1023, "1023 Bytes"),
             (1024, "1.0 KiB"),
-            // As Python rounds: to the even digit.
+            // Rounded to the even digit, as Python does.
             (1280, "1.2 KiB"),
             (1792, "1.8 KiB"),
             (1_048_575, "1.0 MiB"),

@@ -1,9 +1,8 @@
-//! What the unit tests of the S3 steps share: a small S3 that is asked by the SDK as the real one
-//! is and notes every request, and a process with a local root.
+//! What the unit tests of the S3 steps share: a fake S3 that records every request, and a process
+//! with a local root.
 //!
-//! It stands where the SDK's connection would: what a test sees are the requests as they go over
-//! the wire, with the checksums that the SDK adds, and the SDK reads and checks the answers as it
-//! always does.
+//! The fake replaces the SDK's connection. A test sees the requests on the wire, with the checksums
+//! that the SDK adds, and the SDK parses and checks the responses as usual.
 
 mod parts;
 mod process;
@@ -32,43 +31,43 @@ use futures_util::FutureExt;
 use serde_json::Value;
 use stepward::{Context, Progress, Resume, Step, StepError};
 
-pub(crate) use self::process::{in_root, with_root};
-pub(crate) use self::sent::Sent;
+pub(crate) use self::process::{run_in_root, run_with_root};
+pub(crate) use self::sent::SentRequest;
 pub(crate) use self::store::{Object, Store, Upload, refusal};
 
-/// The account that the steps work in, and that owns every bucket but `theirs`.
-pub(crate) const OURS: &str = "222222222222";
-/// The customer's other account, which owns the bucket `theirs`.
-pub(crate) const THEIRS: &str = "333333333333";
-/// When objects were written that a test has put there: 2026-01-31 10:40:00 UTC.
-pub(crate) const WRITTEN: i64 = 1_769_856_000;
+/// The target's account, which owns every bucket except `theirs`.
+pub(crate) const TARGET_ACCOUNT: &str = "222222222222";
+/// The customer's second account, which owns the bucket `theirs`.
+pub(crate) const PEER_ACCOUNT: &str = "333333333333";
+/// When a test's objects were written: 2026-01-31 10:40:00 UTC.
+pub(crate) const WRITTEN_AT: i64 = 1_769_856_000;
 const MIB: usize = 1024 * 1024;
 
-/// An answer: status, headers and body.
+/// A response: status, headers and body.
 pub(crate) type Answer = (u16, Vec<(String, String)>, Bytes);
-type Silence = Box<dyn Fn(&Sent) -> bool + Send>;
-type Hook = Box<dyn FnMut(&Sent, &mut Store) -> Option<Answer> + Send>;
+type Silence = Box<dyn Fn(&SentRequest) -> bool + Send>;
+type Hook = Box<dyn FnMut(&SentRequest, &mut Store) -> Option<Answer> + Send>;
 
-/// The small S3.
+/// The fake S3.
 #[derive(Clone, Default)]
-pub(crate) struct S3 {
+pub(crate) struct FakeS3 {
     store: Arc<Mutex<Store>>,
     hooks: Arc<Mutex<Vec<(&'static str, Hook)>>>,
     silences: Arc<Mutex<Vec<(&'static str, Silence)>>>,
 }
 
-impl Debug for S3 {
+impl Debug for FakeS3 {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("S3")
+        f.write_str("FakeS3")
     }
 }
 
-impl S3 {
-    /// Its inside.
+impl FakeS3 {
+    /// The fake's content.
     pub(crate) fn store(&self) -> MutexGuard<'_, Store> {
         self.store
             .try_lock()
-            .expect("let go of the store before it is taken again")
+            .expect("drop the store before you lock it again")
     }
 
     /// The unfinished uploads, by ID.
@@ -76,10 +75,10 @@ impl S3 {
         self.store().uploads.clone()
     }
 
-    /// Puts an object there, as an upload with a checksum would have left it.
+    /// Puts an object, like an upload with a checksum.
     pub(crate) fn put(&self, bucket: &str, key: &str, bytes: impl Into<Bytes>) {
         let bytes = bytes.into();
-        let checksum = Some(crc(&bytes));
+        let checksum = Some(crc_base64(&bytes));
         let object = Object {
             size: bytes.len() as u64,
             bytes,
@@ -89,7 +88,7 @@ impl S3 {
         self.store().put(bucket, key, object);
     }
 
-    /// Puts an object of this size there, without its bytes.
+    /// Puts an object of this size, without content.
     pub(crate) fn put_size(&self, bucket: &str, key: &str, size: u64) {
         self.store().put(
             bucket,
@@ -109,73 +108,75 @@ impl S3 {
             .cloned()
     }
 
-    /// What all requests of an operation get, where it is not `None`. It is asked first, and may
-    /// change what is there.
-    pub(crate) fn on(
+    /// Calls `hook` before each request of an operation. The hook may change the content, and its
+    /// result, if any, is the response.
+    pub(crate) fn hook_operation(
         &self,
         operation: &'static str,
-        hook: impl FnMut(&Sent, &mut Store) -> Option<Answer> + Send + 'static,
+        hook: impl FnMut(&SentRequest, &mut Store) -> Option<Answer> + Send + 'static,
     ) {
         self.hooks.lock().unwrap().push((operation, Box::new(hook)));
     }
 
-    /// Refuses an operation so many times.
-    pub(crate) fn refuse(
+    /// Refuses the next requests of an operation.
+    pub(crate) fn refuse_requests(
         &self,
         operation: &'static str,
         times: usize,
         status: u16,
         code: &'static str,
     ) {
-        let mut left = times;
-        self.on(operation, move |_, _| {
-            left = left.checked_sub(1)?;
+        let mut remaining = times;
+        self.hook_operation(operation, move |_, _| {
+            remaining = remaining.checked_sub(1)?;
             Some(refusal(status, code))
         });
     }
 
-    /// Leaves requests of an operation without an answer, for ever.
-    pub(crate) fn silence(
+    /// Leaves requests of an operation without a response.
+    pub(crate) fn never_answer(
         &self,
         operation: &'static str,
-        which: impl Fn(&Sent) -> bool + Send + 'static,
+        is_silent: impl Fn(&SentRequest) -> bool + Send + 'static,
     ) {
         self.silences
             .lock()
             .unwrap()
-            .push((operation, Box::new(which)));
+            .push((operation, Box::new(is_silent)));
     }
 
-    /// Answers again.
-    pub(crate) fn speak(&self) {
+    /// Ends [`Self::never_answer`].
+    pub(crate) fn answer_again(&self) {
         self.silences.lock().unwrap().clear();
     }
 
-    /// Lets the time for a call be over when an operation is asked for the `n`th time.
-    pub(crate) fn is_slow_at(&self, operation: &'static str, n: usize) {
-        let mut asked = 0;
-        self.on(operation, move |_, _| {
-            asked += 1;
-            if asked == n {
+    /// Spends the call's budget at the `n`th request of an operation.
+    pub(crate) fn spend_budget_at(&self, operation: &'static str, n: usize) {
+        let mut count = 0;
+        self.hook_operation(operation, move |_, _| {
+            count += 1;
+            if count == n {
                 let _ = tokio::time::advance(Duration::from_secs(31)).now_or_never();
             }
             None
         });
     }
 
-    /// All requests so far, as in `PutObject data/a.csv` or `UploadPart data/a.csv 2`; forgotten
-    /// with that.
-    pub(crate) fn requests(&self) -> Vec<String> {
-        self.take().iter().map(Sent::line).collect()
+    /// All requests since the last call, as in `PutObject data/a.csv` or `UploadPart data/a.csv 2`.
+    pub(crate) fn take_summaries(&self) -> Vec<String> {
+        self.take_requests()
+            .iter()
+            .map(SentRequest::summary)
+            .collect()
     }
 
-    /// All requests so far; forgotten with that.
-    pub(crate) fn take(&self) -> Vec<Sent> {
+    /// All requests since the last call.
+    pub(crate) fn take_requests(&self) -> Vec<SentRequest> {
         std::mem::take(&mut self.store().sent)
     }
 
-    /// The requests of one operation so far.
-    pub(crate) fn sent(&self, operation: &str) -> Vec<Sent> {
+    /// The recorded requests of one operation.
+    pub(crate) fn sent_requests(&self, operation: &str) -> Vec<SentRequest> {
         self.store()
             .sent
             .iter()
@@ -184,7 +185,7 @@ impl S3 {
             .collect()
     }
 
-    /// A client as steps make it, for an account.
+    /// A client with an account's credentials, made as steps make it.
     pub(crate) fn client(&self, account: &str) -> Client {
         let connector = SharedHttpConnector::new(self.clone());
         let keys = Credentials::new(account, "not-a-secret", None, None, "test");
@@ -193,53 +194,53 @@ impl S3 {
             .region(Region::new("eu-west-1"))
             .credentials_provider(SharedCredentialsProvider::new(keys))
             .http_client(http_client_fn(move |_, _| connector.clone()));
-        bucket::client(&config.build())
+        bucket::transfer_client(&config.build())
     }
 
-    /// A context for one call of a step. Its time is over after half a minute.
+    /// A context for one call of a step. Its budget is half a minute.
     pub(crate) fn context(&self) -> Context {
-        stepward::testing::context(self.client(OURS))
+        stepward::testing::context(self.client(TARGET_ACCOUNT))
     }
 
-    /// As [`Self::context`], in a role session of this ARN, which also begins the uploads.
-    pub(crate) fn context_as(&self, session_arn: &str) -> Context {
+    /// As [`Self::context`], in the role session of this ARN, which also starts the uploads.
+    pub(crate) fn context_in_session(&self, session_arn: &str) -> Context {
         self.store().session = session_arn.into();
-        stepward::testing::context_as(self.client(OURS), session_arn)
+        stepward::testing::context_as(self.client(TARGET_ACCOUNT), session_arn)
     }
 
-    /// As [`Self::context`], with the other account beside it.
-    pub(crate) fn context_of_two(&self) -> Context {
+    /// As [`Self::context`], with the second account as peer.
+    pub(crate) fn context_with_peer(&self) -> Context {
         stepward::testing::with_peer(
             self.context(),
-            stepward::testing::context(self.client(THEIRS)),
+            stepward::testing::context(self.client(PEER_ACCOUNT)),
         )
     }
 }
 
-impl HttpConnector for S3 {
+impl HttpConnector for FakeS3 {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let s3 = self.clone();
         HttpConnectorFuture::new(async move {
-            let sent = Sent::read(request).await;
-            let hooked = {
+            let sent = SentRequest::read(request).await;
+            let hook_answer = {
                 let (mut hooks, mut store) = (s3.hooks.lock().unwrap(), s3.store());
                 store.sent.push(sent.clone());
-                let mut of_operation = hooks
+                let mut matching = hooks
                     .iter_mut()
                     .filter(|(operation, _)| *operation == sent.operation);
-                of_operation.find_map(|(_, hook)| hook(&sent, &mut store))
+                matching.find_map(|(_, hook)| hook(&sent, &mut store))
             };
             let is_silent = s3
                 .silences
                 .lock()
                 .unwrap()
                 .iter()
-                .any(|(one, which)| *one == sent.operation && which(&sent));
+                .any(|(operation, is_silent)| *operation == sent.operation && is_silent(&sent));
             if is_silent {
                 return std::future::pending().await;
             }
-            let (status, headers, body) = hooked.unwrap_or_else(|| s3.store().answer(&sent));
-            // An answer to a HEAD is without a body, also where it is a refusal.
+            let (status, headers, body) = hook_answer.unwrap_or_else(|| s3.store().answer(&sent));
+            // A response to HEAD has no body, not even an error.
             let body = if sent.operation == "HeadObject" {
                 Bytes::new()
             } else {
@@ -254,13 +255,13 @@ impl HttpConnector for S3 {
     }
 }
 
-/// CRC-64/NVME in Base64.
-pub(crate) fn crc(bytes: &[u8]) -> String {
-    Checksum::of(CrcAlgorithm::Crc64Nvme, bytes).text()
+/// The CRC-64/NVME of these bytes, in Base64.
+pub(crate) fn crc_base64(bytes: &[u8]) -> String {
+    Checksum::compute(CrcAlgorithm::Crc64Nvme, bytes).to_base64()
 }
 
-/// So many MiB, each of other bytes than the one before.
-pub(crate) fn mib(n: u8) -> Bytes {
+/// `n` MiB, each with different bytes.
+pub(crate) fn mib_bytes(n: u8) -> Bytes {
     (0..n)
         .map(|at| vec![at; MIB])
         .collect::<Vec<_>>()
@@ -268,23 +269,23 @@ pub(crate) fn mib(n: u8) -> Bytes {
         .into()
 }
 
-/// A step with these parameters, which are checked as the runtime does.
-pub(crate) fn step<S: Step>(params: Value) -> S {
+/// A step with these parameters, validated as the runtime does it.
+pub(crate) fn valid_step<S: Step>(params: Value) -> S {
     let step: S = stepward::testing::step(params);
     step.validate().unwrap();
     step
 }
 
-/// As [`stepward::testing::pending`], of a step that began before all that the small S3 has;
-/// without how long it waits.
-pub(crate) fn pending<T: Debug>(answer: Result<Progress<T>, StepError>) -> (Resume, String) {
+/// As [`stepward::testing::pending`], without the delay, for a step that started before all of the
+/// fake's content was written.
+pub(crate) fn unwrap_pending<T: Debug>(answer: Result<Progress<T>, StepError>) -> (Resume, String) {
     let (mut resume, _, progress) = stepward::testing::pending(answer);
     resume.since = 0;
     (resume, progress)
 }
 
-/// What comes of a call before Lambda would end it.
-pub(crate) fn in_time<T>(call: impl Future<Output = T>) -> impl Future<Output = T> {
+/// Fails if a call outlives its deadline.
+pub(crate) fn before_deadline<T>(call: impl Future<Output = T>) -> impl Future<Output = T> {
     let call = Box::pin(tokio::time::timeout(Duration::from_secs(59), call));
     async { call.await.expect("the call outlived its deadline") }
 }

@@ -1,86 +1,99 @@
-//! Moving one object: up, down, or from bucket to bucket.
+//! Transfers one object: uploads, downloads, and copies between buckets.
 
-mod begin;
+mod completed_move;
+mod context;
 mod copy;
 mod download;
-mod moved;
-mod shared;
+mod partial;
 mod upload;
 
 use stepward::{ErrorName, StepError};
 use tokio::time::timeout_at;
 
-pub use self::begin::{Begin, Begun, Partial, Reached};
+pub use self::context::{MEMORY_UNITS, TransferContext};
 use self::copy::COPY_LIMIT;
-pub(crate) use self::download::scratch_name;
-pub use self::shared::{MEMORY, Transfers};
-use crate::end::End;
+pub(crate) use self::download::scratch_file_name;
+pub use self::partial::{PartialDownload, PartialTransfer, StartedUpload, TransferProgress};
+use crate::base_location::BaseLocation;
+use crate::call_budget::cut_off_error;
 use crate::listing::Entry;
 use crate::multipart;
-use crate::slice::too_late;
 
-impl Transfers<'_> {
-    /// Transfers an entry to its name at the destination. What is not over in time goes on with
-    /// what comes back.
+impl TransferContext<'_> {
+    /// Transfers an entry to its name at the destination. Returns the partial transfer if it did
+    /// not finish in this call.
     ///
     /// # Errors
-    /// Why it failed; nothing is left of it then.
-    pub async fn transfer(
+    /// The reason of the failure; the transfer then leaves nothing behind.
+    pub async fn transfer_entry(
         &self,
         entry: &Entry,
         name: &str,
-        begun: Option<Begin>,
-    ) -> Result<Option<Begin>, StepError> {
-        let reached = Reached::default();
-        let work = self.transferred(entry, name, begun.clone(), &reached);
-        let (error, is_late) = match timeout_at(self.slice.limit(), work).await {
-            Ok(Ok(left)) => return Ok(left),
+        partial: Option<PartialTransfer>,
+    ) -> Result<Option<PartialTransfer>, StepError> {
+        let progress = TransferProgress::default();
+        let work = self.run_transfer(entry, name, partial.clone(), &progress);
+        let (error, is_cut_off) = match timeout_at(self.budget.cutoff(), work).await {
+            Ok(Ok(partial)) => return Ok(partial),
             Ok(Err(error)) => {
                 let may_be_moved = self.is_move && error.name == ErrorName::NotFound;
-                if let Some(begun) = begun.as_ref().filter(|_| may_be_moved)
-                    && let Some(Ok(true)) =
-                        self.slice.at_last(self.has_moved(entry, name, begun)).await
+                if let Some(partial) = partial.as_ref().filter(|_| may_be_moved)
+                    && let Some(Ok(true)) = self
+                        .budget
+                        .run_cleanup(self.was_moved_before(entry, name, partial))
+                        .await
                 {
                     return Ok(None);
                 }
                 (error, false)
             }
-            Err(_) => match reached.take() {
-                None => (too_late(), true),
-                left => return Ok(left),
+            Err(_) => match progress.take() {
+                None => (cut_off_error(), true),
+                partial => return Ok(partial),
             },
         };
-        let End::S3 { bucket, .. } = &self.destination else {
+
+        let BaseLocation::S3 { bucket, .. } = &self.destination else {
             return Err(error);
         };
-        let key = self.destination.path(name);
-        let ended = self.slice.at_last(async {
-            match &begun {
-                Some(Begin::Upload(begun)) => {
-                    multipart::abort_after(error.clone(), bucket, &key, &begun.upload_id).await
+        let key = self.destination.path_of(name);
+        let cleanup = self.budget.run_cleanup(async {
+            match &partial {
+                Some(PartialTransfer::Upload(upload)) => {
+                    let error = error.clone();
+                    multipart::abort_after_error(error, bucket, &key, &upload.upload_id).await
                 }
-                None if is_late && self.is_large(entry) => {
-                    multipart::abort_lost_after(error.clone(), bucket, &key, self.ctx.session_arn())
-                        .await
+                None if is_cut_off && self.is_large(entry) => {
+                    let (error, session_arn) = (error.clone(), self.ctx.session_arn());
+                    multipart::abort_lost_after_error(error, bucket, &key, session_arn).await
                 }
                 _ => error.clone(),
             }
         });
-        Err(ended.await.unwrap_or_else(|| {
-            let left = "an unfinished multipart upload of it may be left, which is charged for until it is aborted";
-            StepError { message: format!("{}; {left}", error.message), ..error }
+        Err(cleanup.await.unwrap_or_else(|| StepError {
+            message: format!(
+                "{}; an unfinished multipart upload may remain, and AWS charges for it until you \
+                 abort it",
+                error.message
+            ),
+            ..error
         }))
     }
 
-    /// Ends what was begun and will not go on: nothing is left of it. Unfinished files go with
-    /// their directory.
+    /// Aborts a partial transfer that will not continue. Unfinished files are removed with their
+    /// directory.
     ///
     /// # Errors
-    /// Why it cannot be ended.
-    pub async fn give_up(&self, begun: &Begin, name: &str) -> Result<(), StepError> {
-        match (begun, &self.destination) {
-            (Begin::Upload(begun), End::S3 { bucket, .. }) => {
-                multipart::abort(bucket, &self.destination.path(name), &begun.upload_id).await
+    /// Why it cannot be aborted.
+    pub async fn abort_partial(
+        &self,
+        partial: &PartialTransfer,
+        name: &str,
+    ) -> Result<(), StepError> {
+        match (partial, &self.destination) {
+            (PartialTransfer::Upload(upload), BaseLocation::S3 { bucket, .. }) => {
+                let key = self.destination.path_of(name);
+                multipart::abort_upload(bucket, &key, &upload.upload_id).await
             }
             _ => Ok(()),
         }
@@ -89,96 +102,115 @@ impl Transfers<'_> {
     /// Whether an entry takes many requests.
     #[must_use]
     pub fn is_large(&self, entry: &Entry) -> bool {
-        let by_s3 = !self.two_accounts
+        let is_copied_by_s3 = !self.has_peer_source
             && matches!(
                 (&self.source, &self.destination),
-                (End::S3 { .. }, End::S3 { .. })
+                (BaseLocation::S3 { .. }, BaseLocation::S3 { .. })
             );
-        // A move may have to read what it has copied.
-        entry.size
-            >= if by_s3 && !self.is_move {
-                COPY_LIMIT
-            } else {
-                multipart::PART
-            }
+        // A move may have to read both objects.
+        let limit = if is_copied_by_s3 && !self.is_move {
+            COPY_LIMIT
+        } else {
+            multipart::PART_SIZE
+        };
+        entry.size >= limit
     }
 
-    /// Whether an entry can be transferred to a name at all.
+    /// Checks whether an entry can be transferred to a name.
     ///
     /// # Errors
-    /// `InvalidInput` when the name can be no file's; `Conflict` when the source lies below a
-    /// destination that is itself below the source's prefix: what is copied there would be copied
-    /// again.
-    pub fn check(&self, entry: &Entry, name: &str) -> Result<(), StepError> {
+    /// `InvalidInput` if the name cannot be a file's; `Conflict` if the source is below the
+    /// destination and the destination is below the source's prefix, because then the copies would
+    /// be copied again.
+    pub fn check_transferable(&self, entry: &Entry, name: &str) -> Result<(), StepError> {
         match (&self.source, &self.destination) {
-            (_, End::Local { root, base }) => root.check_key(base, name),
-            (End::S3 { bucket: from, prefix: of }, End::S3 { bucket: to, prefix })
-                if self.recursive
-                    && from.name == to.name
-                    && !prefix.starts_with(of.as_str())
-                    && self.destination.path(name).starts_with(of.as_str()) =>
-            {
-                Err(ErrorName::Conflict.with_message(
-                    "its new name is below the source, where it could overwrite what is still to be transferred: \
-                     transfer it alone",
-                ))
-            }
-            (End::S3 { bucket: from, prefix: of }, End::S3 { bucket: to, prefix })
-                if from.name == to.name
-                    && prefix.len() > of.len()
-                    && self.source.path(&entry.key).starts_with(prefix.as_str()) =>
-            {
-                Err(ErrorName::Conflict.with_message(
-                    "it is below the destination, which is below the source: exclude the destination, or it would be \
-                     copied into itself again and again",
-                ))
+            (_, BaseLocation::Local { root, directory }) => root.check_key(directory, name),
+            (
+                BaseLocation::S3 {
+                    bucket: source_bucket,
+                    prefix: source_prefix,
+                },
+                BaseLocation::S3 { bucket, prefix },
+            ) if source_bucket.name == bucket.name => {
+                let would_overwrite_source = self.recursive
+                    && !prefix.starts_with(source_prefix.as_str())
+                    && self
+                        .destination
+                        .path_of(name)
+                        .starts_with(source_prefix.as_str());
+                let is_below_destination = prefix.len() > source_prefix.len()
+                    && self.source.path_of(&entry.key).starts_with(prefix.as_str());
+
+                if would_overwrite_source {
+                    Err(ErrorName::Conflict.with_message(
+                        "its new name is below the source, where it could overwrite objects still \
+                         to be transferred; transfer it separately",
+                    ))
+                } else if is_below_destination {
+                    Err(ErrorName::Conflict.with_message(
+                        "it is below the destination, which is below the source, so it would be \
+                         copied into itself repeatedly; exclude the destination with a filter",
+                    ))
+                } else {
+                    Ok(())
+                }
             }
             _ => Ok(()),
         }
     }
 
-    async fn transferred(
+    async fn run_transfer(
         &self,
         entry: &Entry,
         name: &str,
-        begun: Option<Begin>,
-        reached: &Reached,
-    ) -> Result<Option<Begin>, StepError> {
+        partial: Option<PartialTransfer>,
+        progress: &TransferProgress,
+    ) -> Result<Option<PartialTransfer>, StepError> {
+        let source_path = self.source.path_of(&entry.key);
+        let destination_path = self.destination.path_of(name);
+
         match (&self.source, &self.destination) {
-            (End::Local { root, .. }, End::S3 { bucket, .. }) => {
-                let path = self.source.path(&entry.key);
-                Box::pin(self.upload(
-                    (root, &path),
-                    (bucket, &self.destination.path(name)),
-                    begun,
-                    reached,
+            (BaseLocation::Local { root, .. }, BaseLocation::S3 { bucket, .. }) => {
+                Box::pin(self.upload_file(
+                    (root, &source_path),
+                    (bucket, &destination_path),
+                    partial,
+                    progress,
                 ))
                 .await
             }
-            (End::S3 { bucket, .. }, End::Local { root, .. }) => {
-                let key = self.source.path(&entry.key);
-                Box::pin(self.download(
-                    (bucket, &key),
+            (BaseLocation::S3 { bucket, .. }, BaseLocation::Local { root, .. }) => {
+                Box::pin(self.download_object(
+                    (bucket, &source_path),
                     entry,
-                    (root, &self.destination.path(name)),
-                    begun,
-                    reached,
+                    (root, &destination_path),
+                    partial,
+                    progress,
                 ))
                 .await
             }
-            (End::S3 { bucket: from, .. }, End::S3 { bucket: to, .. }) => {
-                let key = self.source.path(&entry.key);
-                Box::pin(self.copy(
-                    (from, &key),
+            (
+                BaseLocation::S3 {
+                    bucket: source_bucket,
+                    ..
+                },
+                BaseLocation::S3 { bucket, .. },
+            ) => {
+                Box::pin(self.copy_object(
+                    (source_bucket, &source_path),
                     entry,
-                    (to, &self.destination.path(name)),
-                    begun,
-                    reached,
+                    (bucket, &destination_path),
+                    partial,
+                    progress,
                 ))
                 .await
             }
-            (End::Local { .. }, End::Local { .. }) => Err(ErrorName::InvalidInput
-                .with_message("source and destination are both local: one must be s3://…")),
+            (BaseLocation::Local { .. }, BaseLocation::Local { .. }) => {
+                Err(ErrorName::InvalidInput.with_message(
+                    "source and destination are both local; at least one must be a URI such as \
+                     s3://bucket/key",
+                ))
+            }
         }
     }
 }

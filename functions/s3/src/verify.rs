@@ -1,4 +1,4 @@
-//! Whether a copy is what it was copied from: asked before a move deletes its source.
+//! Verifies a copy before a move deletes its source.
 
 use std::sync::Arc;
 
@@ -6,122 +6,139 @@ use crc_fast::CrcAlgorithm;
 use stepward::model::s3_error::s3_error;
 use stepward::{ErrorName, StepError};
 
-use crate::body::{CHUNK, Checksum, blocking};
-use crate::bucket::{Bucket, Head};
+use crate::body::{CHUNK_BYTES, Checksum, run_blocking};
+use crate::bucket::{Bucket, ObjectHead};
 use crate::local::{OpenFile, Root};
 
-/// The largest object that is read again, in bytes, where S3 has no checksum to compare: 1 GiB.
+/// The largest object that is read for verification if S3 has no checksum to compare, in bytes: 1
+/// GiB.
 const READ_LIMIT: u64 = 1 << 30;
 
-/// Bytes of a file that are read again at a time: a large one takes longer than a call.
-const STRETCH: u64 = 8 << 20;
+/// How many bytes of a file are verified at a time. Reading a large file takes longer than a call.
+const READ_STEP: u64 = 8 << 20;
 
-/// Whether an object is what the file is: by the checksum of what was sent of it, where that is
-/// known, else by reading it again.
+/// Verifies an uploaded file: by the checksum of the sent bytes if it is known, otherwise by
+/// reading the file again.
 ///
 /// # Errors
-/// `StepFailed` when it is not, or why one of them cannot be read.
-pub async fn uploaded(
+/// `StepFailed` if the object differs; an error of reading one of them.
+pub async fn verify_upload(
     file: &OpenFile,
     sent: Option<Checksum>,
     bucket: &Bucket,
     key: &str,
 ) -> Result<(), StepError> {
-    let head = bucket.head(key).await?;
-    same_size(file.stat.size, head.size)?;
-    let there = match head.checksums.first() {
+    let head = bucket.head_object(key).await?;
+    check_same_size(file.stat.size, head.size)?;
+    let uploaded = match head.checksums.first() {
         Some(checksum) => *checksum,
-        None => read_again(bucket, key, &head).await?,
+        None => read_object_checksum(bucket, key, &head).await?,
     };
-    if let Some(sent) = sent.filter(|sent| sent.algorithm == there.algorithm) {
-        return same(sent, there);
+    if let Some(sent) = sent.filter(|sent| sent.algorithm == uploaded.algorithm) {
+        return check_same_checksum(sent, uploaded);
     }
     let file = file.clone();
-    let (here, _) =
-        blocking(move || read_on(&file, Checksum::empty(there.algorithm), u64::MAX)).await?;
-    same(here, there)
+    let (local, _) = run_blocking(move || {
+        read_file_checksum(&file, Checksum::empty(uploaded.algorithm), u64::MAX)
+    })
+    .await?;
+    check_same_checksum(local, uploaded)
 }
 
-/// Whether a file is what was received, as far as one stretch tells behind what was read of it
-/// before; `None` once that is all of it.
+/// Verifies the next bytes of a downloaded file, after the `verified` ones. Returns the checksum of
+/// the bytes verified so far, or `None` when the whole file is verified.
 ///
 /// # Errors
-/// `StepFailed` when it is not, or why it cannot be read.
-pub async fn downloaded(
+/// `StepFailed` if the file differs from the received bytes; an error of reading it.
+pub async fn verify_download(
     root: &Arc<Root>,
     path: &str,
     received: Checksum,
-    read: Checksum,
+    verified: Checksum,
 ) -> Result<Option<Checksum>, StepError> {
     let (root, path) = (Arc::clone(root), path.to_owned());
-    let (read, is_over) = blocking(move || read_on(&root.open_file(&path)?, read, STRETCH)).await?;
-    if is_over {
-        same(received, read).map(|()| None)
+    let (verified, is_complete) =
+        run_blocking(move || read_file_checksum(&root.open_file(&path)?, verified, READ_STEP))
+            .await?;
+    if is_complete {
+        check_same_checksum(received, verified).map(|()| None)
     } else {
-        Ok(Some(read))
+        Ok(Some(verified))
     }
 }
 
-/// Whether an object is what another one is; the entity tag of that other one.
+/// Verifies a copy between buckets. Returns the entity tag of the source.
 ///
 /// # Errors
-/// `StepFailed` when it is not, or when neither S3's checksums nor reading both can tell.
-pub async fn copied(
-    (from, source): (&Bucket, &str),
-    (to, key): (&Bucket, &str),
+/// `StepFailed` if the objects differ, or if they cannot be compared.
+pub async fn verify_copy(
+    (source_bucket, source_key): (&Bucket, &str),
+    (bucket, key): (&Bucket, &str),
 ) -> Result<Option<String>, StepError> {
-    let (before, after) = futures_util::try_join!(from.head(source), to.head(key))?;
-    same_size(before.size, after.size)?;
-    let both = before.checksums.iter().find_map(|one| {
-        let other = after
+    let (source, copy) = futures_util::try_join!(
+        source_bucket.head_object(source_key),
+        bucket.head_object(key)
+    )?;
+    check_same_size(source.size, copy.size)?;
+    let checksums = source.checksums.iter().find_map(|source_checksum| {
+        let copy_checksum = copy
             .checksums
             .iter()
-            .find(|other| other.algorithm == one.algorithm)?;
-        Some((*one, *other))
+            .find(|checksum| checksum.algorithm == source_checksum.algorithm)?;
+        Some((*source_checksum, *copy_checksum))
     });
-    match both {
-        Some((one, other)) => same(one, other)?,
-        // Equal entity tags are equal content; different ones tell nothing.
+
+    match checksums {
+        Some((source_checksum, copy_checksum)) => {
+            check_same_checksum(source_checksum, copy_checksum)?;
+        }
+        // Equal entity tags mean equal content; different ones mean nothing:
         // https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html
-        None if before.etag.is_some() && before.etag == after.etag => {}
+        None if source.etag.is_some() && source.etag == copy.etag => {}
         None => {
-            let (one, other) = futures_util::try_join!(
-                read_again(from, source, &before),
-                read_again(to, key, &after)
+            let (source_checksum, copy_checksum) = futures_util::try_join!(
+                read_object_checksum(source_bucket, source_key, &source),
+                read_object_checksum(bucket, key, &copy)
             )?;
-            same(one, other)?;
+            check_same_checksum(source_checksum, copy_checksum)?;
         }
     }
-    Ok(before.etag)
+
+    Ok(source.etag)
 }
 
-fn same_size(one: u64, other: u64) -> Result<(), StepError> {
-    if one == other {
+fn check_same_size(source: u64, copy: u64) -> Result<(), StepError> {
+    if source == copy {
         return Ok(());
     }
     Err(ErrorName::StepFailed.with_message(format!(
-        "the copy has {other} bytes and not {one}, so the source was kept; run the move again"
+        "the copy has {copy} bytes, the source {source}, so the source was kept; run the move again"
     )))
 }
 
-fn same(one: Checksum, other: Checksum) -> Result<(), StepError> {
-    if one == other {
+fn check_same_checksum(source: Checksum, copy: Checksum) -> Result<(), StepError> {
+    if source == copy {
         return Ok(());
     }
     Err(ErrorName::StepFailed.with_message(format!(
-        "the copy's checksum is {} and the source's {}, so the source was kept; run the move again",
-        other.text(),
-        one.text()
+        "the copy has the checksum {}, the source {}, so the source was kept; run the move again",
+        copy.to_base64(),
+        source.to_base64()
     )))
 }
 
-async fn read_again(bucket: &Bucket, key: &str, head: &Head) -> Result<Checksum, StepError> {
+async fn read_object_checksum(
+    bucket: &Bucket,
+    key: &str,
+    head: &ObjectHead,
+) -> Result<Checksum, StepError> {
     if head.size > READ_LIMIT {
         return Err(ErrorName::StepFailed.with_message(
-            "the copy is complete, but S3 has no checksum that could verify an object of this size, so the source was \
-             kept: compare them, then delete it with s3-delete",
+            "the copy is complete, but S3 has no checksum to verify an object of more than 1 GiB, \
+             so the source was kept; compare both, then delete the source with s3-delete",
         ));
     }
+
     let request = bucket
         .client
         .get_object()
@@ -136,13 +153,17 @@ async fn read_again(bucket: &Bucket, key: &str, head: &Head) -> Result<Checksum,
         .body;
     let mut digest = crc_fast::Digest::new(CrcAlgorithm::Crc64Nvme);
     let mut bytes = 0;
-    while let Some(piece) = body.next().await {
-        let piece = piece.map_err(|error| {
-            ErrorName::TimedOut.with_message(format!("the copy cannot be read again: {error}"))
+
+    while let Some(chunk) = body.next().await {
+        let chunk = chunk.map_err(|error| {
+            ErrorName::TimedOut.with_message(format!(
+                "the objects could not be read for verification: {error}; run the move again"
+            ))
         })?;
-        digest.update(&piece);
-        bytes += piece.len() as u64;
+        digest.update(&chunk);
+        bytes += chunk.len() as u64;
     }
+
     Ok(Checksum {
         algorithm: CrcAlgorithm::Crc64Nvme,
         value: digest.finalize(),
@@ -150,13 +171,17 @@ async fn read_again(bucket: &Bucket, key: &str, head: &Head) -> Result<Checksum,
     })
 }
 
-/// Reads some of a file behind what was read of it already; whether that was the rest.
-fn read_on(file: &OpenFile, mut read: Checksum, most: u64) -> Result<(Checksum, bool), StepError> {
+/// Extends a checksum by up to `max_bytes` more bytes of a file. Returns whether the file ended.
+fn read_file_checksum(
+    file: &OpenFile,
+    mut checksum: Checksum,
+    max_bytes: u64,
+) -> Result<(Checksum, bool), StepError> {
     let size = file.stat.size;
-    let end = size.min(read.bytes.saturating_add(most));
-    while read.bytes < end {
-        let piece = file.piece(read.bytes, CHUNK.min(end - read.bytes))?;
-        read = read.then(Checksum::of(read.algorithm, &piece));
+    let end = size.min(checksum.bytes.saturating_add(max_bytes));
+    while checksum.bytes < end {
+        let bytes = file.read_range(checksum.bytes, CHUNK_BYTES.min(end - checksum.bytes))?;
+        checksum = checksum.concat(Checksum::compute(checksum.algorithm, &bytes));
     }
-    Ok((read, end == size))
+    Ok((checksum, end == size))
 }

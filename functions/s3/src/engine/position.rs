@@ -1,40 +1,41 @@
-//! Where a call goes on.
+//! Where the next call continues.
 
 use serde::{Deserialize, Serialize};
 use stepward::{Resume, StepError};
 
 use crate::report::Report;
-use crate::transfer::Begin;
+use crate::transfer::PartialTransfer;
 
-/// Where a run goes on.
+/// The state of a run between two calls.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Position {
-    /// The key up to which all is decided, and over but for what follows.
+    /// The last key that was decided. All keys up to it are finished, except `unfinished`.
     pub after: Option<String>,
-    /// What is not over yet.
-    pub unfinished: Vec<Unfinished>,
-    /// What has been done so far.
+    /// The transfers that continue in the next call.
+    pub unfinished: Vec<UnfinishedTransfer>,
+    /// The results so far.
     pub report: Report,
 }
 
-/// An object that goes on in another call.
+/// The transfer of an object that continues in the next call.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Unfinished {
-    /// Its key in the source.
+pub struct UnfinishedTransfer {
+    /// The key in the source.
     pub key: String,
-    /// Its size when it was begun, in bytes.
+    /// The size when the transfer started, in bytes.
     pub size: u64,
-    /// Its entity tag when it was begun, if it is an object.
+    /// The entity tag when the transfer started, if the source is an object.
     pub etag: Option<String>,
-    /// How far it is.
-    pub begin: Begin,
+    /// The parts that are finished.
+    #[serde(rename = "begin")]
+    pub partial: PartialTransfer,
 }
 
-/// The position that a call goes on from.
+/// The position at which a call continues; the start if there is no earlier call.
 ///
 /// # Errors
-/// `InvalidInput` where it is none.
-pub fn position(resume: Option<&Resume>) -> Result<Position, StepError> {
+/// `InvalidInput` if the resume state is not a position.
+pub fn position_from(resume: Option<&Resume>) -> Result<Position, StepError> {
     resume
         .map(Resume::state)
         .transpose()

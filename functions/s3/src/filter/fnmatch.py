@@ -1,4 +1,4 @@
-"""Prints what Python's fnmatch answers for patterns made from a seed: [pattern, text, matches], one a line.
+"""Prints the results of Python's fnmatch for random patterns: [pattern, text, matches], one per line.
 
 python3.11 fnmatch.py 400 7 > fnmatch.jsonl
 """
@@ -13,20 +13,20 @@ rng = random.Random(seed)
 CHARS = "ab-]![^\\&~|é\n/.z"
 
 
-def some_set():
+def random_set():
     inner = "".join(rng.choice(CHARS + "--!a") for _ in range(rng.randint(0, 6)))
     return "[" + rng.choice(["", "", "!"]) + inner + rng.choice(["]", "]", "]", ""])
 
 
-def some_piece():
+def random_piece():
     kind = rng.random()
     if kind < 0.35:
-        return some_set()
+        return random_set()
     return rng.choice("**?") if kind < 0.65 else rng.choice(CHARS)
 
 
-def some_text(pattern):
-    """Something near the pattern, so that about half of all texts match."""
+def random_text(pattern):
+    """Returns a text similar to the pattern, so that about half of all texts match."""
     text = []
     for c in pattern if rng.random() < 0.7 else "":
         if c == "*":
@@ -38,10 +38,10 @@ def some_text(pattern):
 
 rows = {True: [], False: []}
 while min(len(found) for found in rows.values()) < count // 2:
-    pattern = "".join(some_piece() for _ in range(rng.randint(1, 4)))
+    pattern = "".join(random_piece() for _ in range(rng.randint(1, 4)))
     if "[" not in pattern and rng.random() < 0.8:
         continue
-    text = some_text(pattern)
+    text = random_text(pattern)
     matches = fnmatch.fnmatch(text, pattern)
     if len(rows[matches]) < count // 2 and [pattern, text, matches] not in rows[matches][-1000:]:
         rows[matches].append([pattern, text, matches])

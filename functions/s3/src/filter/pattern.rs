@@ -1,6 +1,7 @@
-//! Shell patterns as Python's `fnmatch` reads them, which is what the AWS CLI matches with.
+//! Shell patterns with the semantics of Python's `fnmatch`, which the AWS CLI uses.
 //!
-//! Not the `glob` crate: it refuses `**`, knows no empty range, and recurses once for every star.
+//! The `glob` crate does not fit: it refuses `**`, does not support empty ranges, and recurses once
+//! per star.
 
 /// A pattern below a root.
 #[derive(Clone, Debug)]
@@ -20,10 +21,10 @@ enum Token {
 }
 
 impl Token {
-    fn takes(&self, c: char) -> bool {
+    fn matches_char(&self, c: char) -> bool {
         match self {
             Self::Star | Self::Any => true,
-            Self::Char(own) => *own == c,
+            Self::Char(expected) => *expected == c,
             Self::Set { negated, ranges } => {
                 ranges.iter().any(|&(low, high)| low <= c && c <= high) != *negated
             }
@@ -32,40 +33,44 @@ impl Token {
 }
 
 impl Pattern {
-    /// `pattern` below `root`, joined as `os.path.join` does: one that begins with a slash stands
-    /// alone. The root is literal.
-    pub(super) fn below(root: &str, pattern: &str) -> Self {
+    /// Parses `pattern` below `root`. They are joined like in `os.path.join`: a pattern with a
+    /// leading slash is absolute. The root is literal.
+    pub(super) fn parse_below(root: &str, pattern: &str) -> Self {
         let mut tokens = Vec::new();
         if !pattern.starts_with('/') {
             tokens.extend(root.chars().map(Token::Char));
             tokens.extend((!root.is_empty() && !root.ends_with('/')).then_some(Token::Char('/')));
         }
+
         let chars: Vec<char> = pattern.chars().collect();
         let mut rest = chars.as_slice();
+
         while let [first, after @ ..] = rest {
             rest = after;
             tokens.push(match first {
                 '*' if matches!(tokens.last(), Some(Token::Star)) => continue,
                 '*' => Token::Star,
                 '?' => Token::Any,
-                '[' => match set_end(after) {
+                '[' => match find_set_end(after) {
                     Some(end) => {
                         rest = &after[end + 1..];
-                        set(&after[..end])
+                        parse_set(&after[..end])
                     }
                     None => Token::Char('['),
                 },
                 other => Token::Char(*other),
             });
         }
+
         Self { tokens }
     }
 
-    /// Whether all of `text` matches. Only the last star is ever tried again, because what matched
-    /// before it can stay as it is: the time is at most the pattern's length times the text's.
+    /// Whether the whole `text` matches. Only the last star is tried again, because the match
+    /// before it can stay unchanged: the time is at most the pattern's length times the text's.
     pub(super) fn matches(&self, text: &str) -> bool {
         let (mut at, mut rest) = (0, text.chars());
         let mut last_star = None;
+
         loop {
             if let Some(Token::Star) = self.tokens.get(at) {
                 at += 1;
@@ -76,24 +81,24 @@ impl Pattern {
             }
             match (self.tokens.get(at), rest.next()) {
                 (None, None) => return true,
-                // Trying again would leave even less for the same tokens.
+                // Another attempt would leave even less text for the same tokens.
                 (Some(_), None) => return false,
-                (Some(token), Some(c)) if token.takes(c) => at += 1,
+                (Some(token), Some(c)) if token.matches_char(c) => at += 1,
                 _ => {
-                    let Some((after_star, from)) = &mut last_star else {
+                    let Some((after_star, retry)) = &mut last_star else {
                         return false;
                     };
-                    from.next();
-                    (at, rest) = (*after_star, from.clone());
+                    retry.next();
+                    (at, rest) = (*after_star, retry.clone());
                 }
             }
         }
     }
 }
 
-/// Where the `]` is that closes a set, `chars` being what follows its `[`. The first character in a
-/// set never closes it.
-fn set_end(chars: &[char]) -> Option<usize> {
+/// The position of the `]` that closes a set. `chars` follow the `[`. The first character in a set
+/// never closes it.
+fn find_set_end(chars: &[char]) -> Option<usize> {
     let first = usize::from(chars.first() == Some(&'!'));
     chars
         .iter()
@@ -103,22 +108,23 @@ fn set_end(chars: &[char]) -> Option<usize> {
         .map(|(at, _)| at)
 }
 
-/// What is between the brackets of a set. Python cuts it at the hyphens that make ranges, then
-/// drops the ends of ranges that run backwards, and only then looks for `!`; so do we, in that
-/// order, because it shows in sets like `[b-a!x]`.
-fn set(inner: &[char]) -> Token {
+/// Parses the content of the brackets. Python splits it at the hyphens of ranges, then drops
+/// reversed ranges, and only then looks for `!`. The order matters for sets like `[b-a!x]`, so this
+/// function keeps it.
+fn parse_set(inner: &[char]) -> Token {
     let mut chunks: Vec<Vec<char>> = Vec::new();
     let mut start = 0;
-    let mut from = if inner.first() == Some(&'!') { 2 } else { 1 };
-    while let Some(hyphen) = (from..inner.len()).find(|&at| inner[at] == '-') {
+    let mut search_start = if inner.first() == Some(&'!') { 2 } else { 1 };
+    while let Some(hyphen) = (search_start..inner.len()).find(|&at| inner[at] == '-') {
         chunks.push(inner[start..hyphen].to_vec());
         start = hyphen + 1;
-        from = hyphen + 3;
+        search_start = hyphen + 3;
     }
     match (&inner[start..], chunks.last_mut()) {
         ([], Some(last)) => last.push('-'),
         (rest, _) => chunks.push(rest.to_vec()),
     }
+
     for at in (1..chunks.len()).rev() {
         if chunks[at - 1].last() > chunks[at].first() {
             let after = chunks.remove(at);
@@ -126,15 +132,17 @@ fn set(inner: &[char]) -> Token {
             chunks[at - 1].extend(&after[1..]);
         }
     }
+
     let negated = chunks[0].first() == Some(&'!');
     if negated {
         chunks[0].remove(0);
     }
+
     let ends = chunks
         .windows(2)
         .map(|pair| match (pair[0].last(), pair[1].first()) {
             (Some(&low), Some(&high)) => (low, high),
-            // A hyphen right after the `!` is one of the characters.
+            // A hyphen directly after the `!` is a character of the set.
             _ => ('-', '-'),
         });
     let ranges = ends
@@ -150,12 +158,12 @@ mod tests {
     use super::*;
 
     fn matches(pattern: &str, text: &str) -> bool {
-        Pattern::below("", pattern).matches(text)
+        Pattern::parse_below("", pattern).matches(text)
     }
 
     #[test]
-    fn answers_are_those_of_pythons_fnmatch() {
-        // Made by fnmatch.py, beside it.
+    fn results_match_pythons_fnmatch() {
+        // Generated by fnmatch.py, next to it.
         let table = include_str!("fnmatch.jsonl");
         let rows: Vec<(String, String, bool)> = table
             .lines()
@@ -165,17 +173,17 @@ mod tests {
             (rows.len(), rows.iter().filter(|row| row.2).count()),
             (400, 200)
         );
-        for (pattern, text, answer) in rows {
+        for (pattern, text, expected) in rows {
             assert_eq!(
                 matches(&pattern, &text),
-                answer,
+                expected,
                 "{pattern:?} against {text:?}"
             );
         }
     }
 
     #[test]
-    fn a_star_crosses_slashes_and_lines_and_two_stars_are_one() {
+    fn a_star_matches_slashes_and_line_ends() {
         assert!(
             matches("a*z", "a/b\nc/z")
                 && matches("a**z", "a/z")
@@ -186,12 +194,12 @@ mod tests {
     }
 
     #[test]
-    fn a_question_mark_is_one_character_and_not_one_byte() {
+    fn a_question_mark_matches_one_character() {
         assert!(matches("?", "é") && matches("?", "/") && !matches("?", "") && !matches("?", "ab"));
     }
 
     #[test]
-    fn a_bracket_that_is_not_closed_is_a_character() {
+    fn an_unclosed_bracket_is_a_character() {
         assert!(
             matches("a[b", "a[b")
                 && matches("[", "[")
@@ -202,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_that_runs_backwards_is_empty() {
+    fn a_reversed_range_is_empty() {
         assert!(
             !matches("[b-a]", "a")
                 && !matches("[b-a]", "b")
@@ -212,18 +220,18 @@ mod tests {
     }
 
     #[test]
-    fn an_exclamation_mark_that_an_empty_range_leaves_in_front_negates() {
+    fn an_exclamation_mark_after_a_dropped_range_negates() {
         assert!(matches("[b-a!x]", "b") && matches("[b-a!x]", "!") && !matches("[b-a!x]", "x"));
         assert!(matches("[b-a!-z]", "b") && !matches("[b-a!-z]", "-") && !matches("[b-a!-z]", "z"));
     }
 
     #[test]
-    fn case_counts() {
+    fn patterns_are_case_sensitive() {
         assert!(!matches("A", "a") && !matches("[A-Z]", "a"));
     }
 
     #[test]
-    fn a_hostile_pattern_takes_no_longer_than_it_is_long() {
+    fn a_malicious_pattern_takes_linear_time() {
         let started = Instant::now();
         for pattern in [
             "a*".repeat(40) + "b",

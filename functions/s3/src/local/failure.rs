@@ -1,4 +1,4 @@
-//! What the file system says, as errors of a step.
+//! Errors of the file system as errors of a step.
 
 use std::io::{self, ErrorKind};
 
@@ -6,48 +6,58 @@ use rustix::io::Errno;
 use stepward::StepError;
 use stepward::model::error::ErrorName;
 
-/// Whether a path was refused because it leads out of the root. cap-std says so with an error of
-/// its own, not the system's.
-pub(super) fn is_escape(error: &io::Error) -> bool {
+/// Whether a path was refused because it leads out of the root. cap-std reports this with an error
+/// of its own, which has no error number of the system.
+pub(super) fn leads_out_of_root(error: &io::Error) -> bool {
     error.kind() == ErrorKind::PermissionDenied && error.raw_os_error().is_none()
 }
 
-/// Whether there is nothing at a path, be it because what should be a directory on the way is a
-/// file.
+/// Whether nothing exists at a path, also because a directory on the path is a file.
 pub(super) fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
-/// Why one entry of a directory is passed over; `None` when the trouble is not the entry's own, and
-/// a listing without it would look complete where it is not.
-pub(super) fn why_skipped(error: &io::Error) -> Option<&'static str> {
+/// Why a listing skips an entry of a directory. `None` if the error does not concern this entry
+/// alone: a listing without the entry would then look complete although it is not.
+pub(super) fn skip_reason(error: &io::Error) -> Option<&'static str> {
     Some(match error.kind() {
-        _ if is_escape(error) => "it is a link that leads out of the local root",
-        _ if is_circle(error) => "it is a link that leads in a circle",
-        ErrorKind::PermissionDenied => "it may not be read",
+        _ if leads_out_of_root(error) => "it is a link that leads out of the local root",
+        _ if is_link_circle(error) => "it is a circular link",
+        ErrorKind::PermissionDenied => "the function's user may not read it",
         ErrorKind::InvalidFilename => "its path is too long",
         _ => return None,
     })
 }
 
-fn is_circle(error: &io::Error) -> bool {
+fn is_link_circle(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
 }
 
-/// The error for `path`, at which `action` did not succeed.
-pub(crate) fn failed(action: &str, path: &str, error: &io::Error) -> StepError {
-    let place = if path.is_empty() {
-        "the local root".into()
+/// The error of `action` on `path`, which is relative to the local root.
+pub(super) fn file_error(action: &str, path: &str, error: &io::Error) -> StepError {
+    if path.is_empty() {
+        error_about(action, "the local root", error)
     } else {
-        format!("{path:?} below the local root")
-    };
-    let (name, why) = match error.kind() {
-        _ if is_escape(error) => (
+        error_about(action, &format!("{path:?} below the local root"), error)
+    }
+}
+
+/// The error of `action` on an open file. The caller names the file.
+pub(crate) fn open_file_error(action: &str, error: &io::Error) -> StepError {
+    error_about(action, "the file", error)
+}
+
+fn error_about(action: &str, subject: &str, error: &io::Error) -> StepError {
+    let (name, reason) = match error.kind() {
+        _ if leads_out_of_root(error) => (
             ErrorName::InvalidInput,
-            "a link on the way leads out of it, and nothing outside is touched".into(),
+            "a link in the path leads out of the local root; use a path inside it".into(),
         ),
-        _ if is_circle(error) => (ErrorName::InvalidInput, "its links lead in a circle".into()),
-        // What opening a socket is answered with.
+        _ if is_link_circle(error) => (
+            ErrorName::InvalidInput,
+            "its links are circular; fix the links".into(),
+        ),
+        // The error of opening a socket.
         _ if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => (
             ErrorName::Conflict,
             "it is a device, a pipe or a socket, not a file".into(),
@@ -56,15 +66,17 @@ pub(crate) fn failed(action: &str, path: &str, error: &io::Error) -> StepError {
         ErrorKind::NotFound => (ErrorName::NotFound, "it does not exist".into()),
         ErrorKind::PermissionDenied => (
             ErrorName::AccessDenied,
-            "owner or mode of it or of its directory keep this function's user out".into(),
+            "the function's user has no permission; change the owner or mode of the file or of its \
+             directory"
+                .into(),
         ),
         ErrorKind::ReadOnlyFilesystem => (
             ErrorName::AccessDenied,
-            "it is mounted to be read only".into(),
+            "the file system is mounted read-only".into(),
         ),
         ErrorKind::IsADirectory => (
             ErrorName::Conflict,
-            "there is a directory of this name".into(),
+            "a directory has this name".into(),
         ),
         ErrorKind::NotADirectory => (
             ErrorName::Conflict,
@@ -72,19 +84,19 @@ pub(crate) fn failed(action: &str, path: &str, error: &io::Error) -> StepError {
         ),
         ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty => (
             ErrorName::Conflict,
-            "something else was put there meanwhile; run it again".into(),
+            "something else was created there at the same time; run the step again".into(),
         ),
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => (
             ErrorName::StepFailed,
-            "the file system is full; make room and run it again".into(),
+            "the file system is full; free some space and run the step again".into(),
         ),
         ErrorKind::CrossesDevices => (
             ErrorName::StepFailed,
-            "it is on another file system than the local root itself".into(),
+            "it is on another file system than the local root".into(),
         ),
         _ => (ErrorName::StepFailed, error.to_string()),
     };
-    name.with_message(format!("could not {action} {place}: {why}"))
+    name.with_message(format!("could not {action} {subject}: {reason}"))
 }
 
 #[cfg(test)]
@@ -92,18 +104,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_trouble_has_its_name_and_the_message_has_the_path() {
-        for (kind, name, says) in [
+    fn each_kind_has_its_error_name_and_the_path() {
+        for (kind, name, reason) in [
             (ErrorKind::NotFound, ErrorName::NotFound, "does not exist"),
             (
                 ErrorKind::ReadOnlyFilesystem,
                 ErrorName::AccessDenied,
-                "read only",
+                "read-only",
             ),
             (
                 ErrorKind::IsADirectory,
                 ErrorName::Conflict,
-                "directory of this name",
+                "directory has this name",
             ),
             (ErrorKind::NotADirectory, ErrorName::Conflict, "is a file"),
             (ErrorKind::StorageFull, ErrorName::StepFailed, "full"),
@@ -115,7 +127,7 @@ mod tests {
             ),
             (ErrorKind::Other, ErrorName::StepFailed, "other error"),
         ] {
-            let error = failed("write", "a/b", &kind.into());
+            let error = file_error("write", "a/b", &kind.into());
             assert_eq!(error.name, name, "{error}");
             assert!(
                 error
@@ -123,12 +135,15 @@ mod tests {
                     .starts_with("could not write \"a/b\" below the local root: "),
                 "{error}"
             );
-            assert!(error.message.contains(says), "{error}");
+            assert!(error.message.contains(reason), "{error}");
         }
         let denied = io::Error::from_raw_os_error(Errno::ACCESS.raw_os_error());
-        assert_eq!(failed("write", "a", &denied).name, ErrorName::AccessDenied);
+        assert_eq!(
+            file_error("write", "a", &denied).name,
+            ErrorName::AccessDenied
+        );
         assert!(
-            failed("list", "", &denied)
+            file_error("list", "", &denied)
                 .message
                 .contains("could not list the local root: ")
         );

@@ -1,77 +1,83 @@
-//! Which paths there can be below the local root.
+//! Which paths are possible below the local root.
 
 use stepward::StepError;
 use stepward::model::error::ErrorName;
 use stepward::model::input::require;
 
-use super::path::lexical;
+use super::path::clean_path;
 use super::root::Root;
-use super::scratch::SCRATCH;
+use super::scratch::SCRATCH_DIR;
 
-// https://man7.org/linux/man-pages/man3/limits.h.0p.html: NAME_MAX, and PATH_MAX without the NUL
-// that ends a path.
-const LONGEST_NAME: usize = 255;
-const LONGEST_PATH: usize = 4_095;
+// NAME_MAX, and PATH_MAX without the final NUL:
+// https://man7.org/linux/man-pages/man3/limits.h.0p.html
+const MAX_NAME_BYTES: usize = 255;
+const MAX_PATH_BYTES: usize = 4_095;
 
 impl Root {
-    /// Where a path, absolute or relative to the root, is below it: without `.`, `..` and doubled
-    /// slashes, and empty for the root itself. `..` is taken back by name, before any link is
-    /// followed, as in the AWS CLI.
+    /// Resolves a path, absolute or relative to the root, to a path relative to the root: without
+    /// `.`, `..` and doubled slashes, and empty for the root itself. `..` is resolved by name,
+    /// before links are followed, as in the AWS CLI.
     ///
     /// # Errors
-    /// `InvalidInput` naming the parameter when it leaves the root or cannot be a path.
+    /// `InvalidInput` with the parameter's name if the path leaves the root or cannot be a path.
     pub fn resolve(&self, parameter: &str, path: &str) -> Result<String, StepError> {
         require(!path.is_empty(), || {
-            format!("{parameter} is empty; the local root itself is \".\"")
+            format!(
+                "parameter \"{parameter}\": expected a path, got \"\"; use \".\" for the local root"
+            )
         })?;
         let root = self.path.to_string_lossy();
         let above = if path.starts_with('/') {
-            lexical(&root).unwrap_or_default()
+            clean_path(&root).unwrap_or_default()
         } else {
             Vec::new()
         };
-        let clean =
-            lexical(path).and_then(|clean| Some(clean.strip_prefix(above.as_slice())?.join("/")));
+        let clean = clean_path(path)
+            .and_then(|clean| Some(clean.strip_prefix(above.as_slice())?.join("/")));
         let clean = clean.ok_or_else(|| {
             ErrorName::InvalidInput.with_message(format!(
-                "{parameter} {path:?} leaves the local root {root}; stay below it"
+                "parameter \"{parameter}\": {path:?} leaves the local root {root:?}; use a path \
+                 below it"
             ))
         })?;
-        match self.unfit(&clean) {
-            Some(why) => Err(ErrorName::InvalidInput
-                .with_message(format!("{parameter} {path:?} cannot be used: {why}"))),
+        match self.unusable_reason(&clean) {
+            Some(reason) => Err(ErrorName::InvalidInput.with_message(format!(
+                "parameter \"{parameter}\": {path:?} cannot be used: {reason}"
+            ))),
             None => Ok(clean),
         }
     }
 
-    /// Whether a key can be the name of a file below the directory `base`, a path from
+    /// Checks that a key can be the name of a file below `directory`, a path from
     /// [`Self::resolve`].
     ///
     /// # Errors
-    /// `InvalidInput` saying why not.
-    pub fn check_key(&self, base: &str, key: &str) -> Result<(), StepError> {
-        let odd = match key.split('/').find(|part| matches!(*part, "" | "." | "..")) {
-            Some("") => Some("a part of it between slashes is empty"),
-            Some(_) => Some("a part of it is . or .."),
-            None if base.is_empty() => self.unfit(key),
-            None => self.unfit(&format!("{base}/{key}")),
+    /// `InvalidInput` with the reason.
+    pub fn check_key(&self, directory: &str, key: &str) -> Result<(), StepError> {
+        let reason = match key.split('/').find(|part| matches!(*part, "" | "." | "..")) {
+            Some("") => Some("a part between slashes is empty"),
+            Some(_) => Some("a part between slashes is . or .."),
+            None if directory.is_empty() => self.unusable_reason(key),
+            None => self.unusable_reason(&format!("{directory}/{key}")),
         };
-        let because = |why| {
-            ErrorName::InvalidInput
-                .with_message(format!("key {key:?} cannot be the name of a file: {why}"))
-        };
-        odd.map_or(Ok(()), |why| Err(because(why)))
+        match reason {
+            Some(reason) => Err(ErrorName::InvalidInput.with_message(format!(
+                "key {key:?} cannot be the name of a file: {reason}"
+            ))),
+            None => Ok(()),
+        }
     }
 
-    fn unfit(&self, clean: &str) -> Option<&'static str> {
+    /// Why a clean path cannot be used; `None` if it can.
+    fn unusable_reason(&self, clean: &str) -> Option<&'static str> {
         if clean.contains('\0') {
-            Some("it has a NUL in it")
-        } else if clean.split('/').any(|part| part.len() > LONGEST_NAME) {
-            Some("a part of it is longer than 255 bytes")
-        } else if self.path.as_os_str().len() + 1 + clean.len() > LONGEST_PATH {
-            Some("with the local root before it, it is longer than 4,095 bytes")
-        } else if clean.split('/').next() == Some(SCRATCH) {
-            Some(".stepward is where Stepward keeps unfinished files")
+            Some("it contains a NUL character")
+        } else if clean.split('/').any(|part| part.len() > MAX_NAME_BYTES) {
+            Some("a part between slashes is longer than 255 bytes")
+        } else if self.path.as_os_str().len() + 1 + clean.len() > MAX_PATH_BYTES {
+            Some("together with the local root it is longer than 4,095 bytes")
+        } else if clean.split('/').next() == Some(SCRATCH_DIR) {
+            Some("Stepward keeps unfinished files in .stepward")
         } else {
             None
         }
@@ -80,7 +86,7 @@ impl Root {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{Tree, name};
+    use super::super::tests::{Tree, error_name};
     use super::*;
 
     #[test]
@@ -108,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_leaves_the_root_is_invalid_input_that_names_the_parameter() {
+    fn a_path_that_leaves_the_root_is_invalid_input() {
         let tree = Tree::new();
         let root = tree.root.path().to_str().unwrap();
         for path in [
@@ -124,14 +130,15 @@ mod tests {
             let error = tree.root.resolve("destination", path).unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput);
             assert!(
-                error.message.starts_with("destination ") && error.message.contains("leaves"),
+                error.message.starts_with("parameter \"destination\": ")
+                    && error.message.contains("leaves"),
                 "{path:?}: {error}"
             );
         }
     }
 
     #[test]
-    fn a_path_that_no_file_can_have_is_invalid_input() {
+    fn a_path_that_cannot_exist_is_invalid_input() {
         let tree = Tree::new();
         for path in [
             "",
@@ -144,14 +151,17 @@ mod tests {
         ] {
             let error = tree.root.resolve("source", path).unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput, "{path:?}");
-            assert!(error.message.starts_with("source "), "{error}");
+            assert!(
+                error.message.starts_with("parameter \"source\": "),
+                "{error}"
+            );
         }
     }
 
     #[test]
-    fn keys_that_cannot_be_file_names_are_refused_with_the_reason() {
+    fn keys_that_cannot_be_file_names_are_refused() {
         let tree = Tree::new();
-        for (base, key, why) in [
+        for (directory, key, reason) in [
             ("d", "a//b", "empty"),
             ("d", "/a", "empty"),
             ("d", "a/", "empty"),
@@ -165,15 +175,15 @@ mod tests {
             ("", ".stepward", ".stepward"),
             (".stepward", "a", ".stepward"),
         ] {
-            let error = tree.root.check_key(base, key).unwrap_err();
+            let error = tree.root.check_key(directory, key).unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput);
             assert!(
-                error.message.contains(why) && error.message.contains("key"),
+                error.message.contains(reason) && error.message.contains("key"),
                 "{key:?}: {error}"
             );
         }
         let long = format!("{}b", "abc/".repeat(1_000));
-        assert_eq!(name(tree.root.check_key("", &long)), None);
+        assert_eq!(error_name(tree.root.check_key("", &long)), None);
         assert!(
             tree.root
                 .check_key(&"d".repeat(94), &long)
@@ -187,8 +197,8 @@ mod tests {
     fn all_other_keys_are_file_names() {
         let tree = Tree::new();
         for key in ["a", "a b\n", "...", "a/.b/c", "\\", "é", "~", "C:", "*"] {
-            assert_eq!(name(tree.root.check_key("", key)), None, "{key:?}");
+            assert_eq!(error_name(tree.root.check_key("", key)), None, "{key:?}");
         }
-        assert_eq!(name(tree.root.check_key("d", ".stepward/a")), None);
+        assert_eq!(error_name(tree.root.check_key("d", ".stepward/a")), None);
     }
 }

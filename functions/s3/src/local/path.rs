@@ -1,8 +1,8 @@
 //! Paths as text.
 
-/// The parts of a path without `.`, `..` and empty ones, or `None` if a `..` climbs above where it
-/// begins.
-pub(crate) fn lexical(path: &str) -> Option<Vec<&str>> {
+/// The parts of a path without `.`, `..` and empty parts. `None` if a `..` climbs above the start
+/// of the path.
+pub(crate) fn clean_path(path: &str) -> Option<Vec<&str>> {
     let mut clean = Vec::new();
     for part in path.split('/') {
         match part {
@@ -14,7 +14,7 @@ pub(crate) fn lexical(path: &str) -> Option<Vec<&str>> {
     Some(clean)
 }
 
-/// The directory that a path is in, and its name there.
-pub(super) fn split(path: &str) -> (&str, &str) {
+/// The directory of a path, and the name in it.
+pub(super) fn split_parent(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))
 }

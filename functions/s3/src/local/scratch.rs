@@ -1,4 +1,4 @@
-//! Unfinished files, and how they get their name when they are finished.
+//! Unfinished files, and how a finished file gets its name.
 
 use std::fs::{File, FileTimes};
 use std::io::{self, ErrorKind};
@@ -9,19 +9,18 @@ use cap_std::fs::{Dir, DirBuilder, DirBuilderExt, OpenOptions};
 use stepward::StepError;
 use stepward::model::error::ErrorName;
 
-use super::failure::failed;
-use super::path::split;
-use super::root::{Root, Stat};
+use super::failure::file_error;
+use super::path::split_parent;
+use super::root::{FileStat, Root};
 
-/// The directory below the root that listings leave out.
-pub(super) const SCRATCH: &str = ".stepward";
+/// The directory below the root for unfinished files. Listings of the root omit it.
+pub(super) const SCRATCH_DIR: &str = ".stepward";
 
-// Others may take the directory away between two of our calls; that they do so every time is not
-// believed.
+/// Attempts to create a file. Other runs can remove the directory in between, but hardly so often.
 const ATTEMPTS: usize = 16;
 
-/// A directory for one run's unfinished files: `.stepward/<token>` below the root, made when it is
-/// first needed.
+/// The directory for the unfinished files of one run: `.stepward/<token>` below the root. It is
+/// created when the first file is.
 #[derive(Debug)]
 pub struct Scratch {
     root: Arc<Root>,
@@ -29,31 +28,32 @@ pub struct Scratch {
 }
 
 impl Root {
-    /// The directory for a run's unfinished files. `token` is letters, digits, `-` and `_`.
+    /// The directory for a run's unfinished files. `token` may contain letters, digits, `-` and
+    /// `_`.
     ///
     /// # Errors
-    /// `Internal` when the token has anything else.
+    /// `Internal` if the token contains other characters.
     pub fn scratch(self: &Arc<Self>, token: &str) -> Result<Scratch, StepError> {
         Ok(Scratch {
             root: self.clone(),
-            path: format!("{SCRATCH}/{}", plain(token)?),
+            path: format!("{SCRATCH_DIR}/{}", check_plain_name(token)?),
         })
     }
 
-    /// Opens a directory, made with all that are missing on the way to it.
-    fn make_dir(&self, path: &str) -> io::Result<Dir> {
-        let open = || self.beneath(path, |dir, path| dir.open_dir(path));
+    /// Opens a directory, and creates it and its parents if they are missing.
+    fn open_or_create_dir(&self, path: &str) -> io::Result<Dir> {
+        let open = || self.with_path_below(path, |dir, path| dir.open_dir(path));
         match open() {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            done => return done,
+            result => return result,
         }
         for end in path
             .match_indices('/')
             .map(|(at, _)| at)
             .chain([path.len()])
         {
-            let (parent, name) = split(&path[..end]);
-            match self.beneath(parent, |dir, parent| dir.create_dir(parent.join(name))) {
+            let (parent, name) = split_parent(&path[..end]);
+            match self.with_path_below(parent, |dir, parent| dir.create_dir(parent.join(name))) {
                 Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
                 _ => {}
             }
@@ -61,14 +61,14 @@ impl Root {
         open()
     }
 
-    /// Sees to it that a name in `path` and the directories on the way to it outlive a crash.
+    /// Flushes a directory and its parents to disk, so that the names in them survive a crash.
     fn sync_dirs(&self, mut path: &str) -> io::Result<()> {
         loop {
             let synced = self
-                .beneath(path, |dir, path| dir.open(path))?
+                .with_path_below(path, |dir, path| dir.open(path))?
                 .into_std()
                 .sync_all();
-            // Some file systems have nothing to do here, and say so in this way.
+            // Some file systems have nothing to flush, and report it with this error.
             synced.or_else(|error| {
                 if error.kind() == ErrorKind::InvalidInput {
                     Ok(())
@@ -79,102 +79,108 @@ impl Root {
             if path.is_empty() {
                 return Ok(());
             }
-            (path, _) = split(path);
+            (path, _) = split_parent(path);
         }
     }
 }
 
 impl Scratch {
-    /// Makes an empty file to write to, in place of one that may be there.
+    /// Creates an empty file for writing, and replaces an existing one.
     ///
     /// # Errors
-    /// `AccessDenied`, or `StepFailed` when the file system is full.
-    pub fn create(&self, name: &str) -> Result<File, StepError> {
-        let path = self.file(name)?;
+    /// `AccessDenied`, or `StepFailed` if the file system is full.
+    pub fn create_file(&self, name: &str) -> Result<File, StepError> {
+        let path = self.file_path(name)?;
         let mut options = OpenOptions::new();
-        // Only ever a new file: whatever else has this name, a link above all, is not written
-        // through.
+
+        // With `create_new` the target of an existing link is never written to.
         options.read(true).write(true).create_new(true);
+
         for _ in 0..ATTEMPTS {
-            let done = match self.root.dir.open_with(&path, &options) {
+            let prepared = match self.root.dir.open_with(&path, &options) {
                 Ok(file) => return Ok(file.into_std()),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                     self.root.dir.remove_file(&path)
                 }
-                Err(error) if error.kind() == ErrorKind::NotFound => self.make(),
+                Err(error) if error.kind() == ErrorKind::NotFound => self.create_directories(),
                 Err(error) => Err(error),
             };
-            ignoring(ErrorKind::NotFound, done).map_err(|error| failed("make", &path, &error))?;
+            ignore_kind(ErrorKind::NotFound, prepared)
+                .map_err(|error| file_error("create", &path, &error))?;
         }
+
         Err(ErrorName::Conflict.with_message(format!(
-            "{path:?} below the local root is taken away again and again"
+            "could not create {path:?} below the local root: other runs keep removing its \
+             directory; run the step again"
         )))
     }
 
-    /// Opens a file that a call before made, to go on with it; `None` when it is gone.
+    /// Opens a file that an earlier call created. `None` if it no longer exists.
     ///
     /// # Errors
-    /// `AccessDenied`; `Conflict` when it is no file.
-    pub fn reopen(&self, name: &str) -> Result<Option<File>, StepError> {
-        let path = self.file(name)?;
-        match self.open(&path) {
+    /// `AccessDenied`; `Conflict` if it is not a file.
+    pub fn reopen_file(&self, name: &str) -> Result<Option<File>, StepError> {
+        let path = self.file_path(name)?;
+        match self.open_regular_file(&path) {
             Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(failed("go on with", &path, &error)),
+            Err(error) => Err(file_error("reopen", &path, &error)),
         }
     }
 
-    /// Removes a file, if it is there.
+    /// Removes a file, if it exists.
     ///
     /// # Errors
     /// `AccessDenied`.
-    pub fn discard(&self, name: &str) -> Result<(), StepError> {
-        let path = self.file(name)?;
-        ignoring(ErrorKind::NotFound, self.root.dir.remove_file(&path))
-            .map_err(|error| failed("remove", &path, &error))
+    pub fn discard_file(&self, name: &str) -> Result<(), StepError> {
+        let path = self.file_path(name)?;
+        ignore_kind(ErrorKind::NotFound, self.root.dir.remove_file(&path))
+            .map_err(|error| file_error("remove", &path, &error))
     }
 
-    /// Removes all files but these.
+    /// Removes all files except these.
     ///
     /// # Errors
     /// `AccessDenied`.
-    pub fn keep_only(&self, names: &[&str]) -> Result<(), StepError> {
+    pub fn remove_all_except(&self, names: &[&str]) -> Result<(), StepError> {
         let clear = || -> io::Result<()> {
             for entry in self.root.dir.read_dir(&self.path)? {
                 let entry = entry?;
                 if !names.iter().any(|name| *name == entry.file_name()) {
-                    ignoring(ErrorKind::NotFound, entry.remove_file())?;
+                    ignore_kind(ErrorKind::NotFound, entry.remove_file())?;
                 }
             }
             Ok(())
         };
-        ignoring(ErrorKind::NotFound, clear()).map_err(|error| failed("clear", &self.path, &error))
+        ignore_kind(ErrorKind::NotFound, clear())
+            .map_err(|error| file_error("clear", &self.path, &error))
     }
 
-    /// Gives a finished file its name: `destination`, a path from [`Root::resolve`], with
-    /// `modified` to the second. What had the name before is replaced in one step; a link is
-    /// replaced itself, and never written through. Missing directories are made. Close what was
-    /// written first. `durable`: do not return before file and name would outlive a crash.
+    /// Gives a finished file its name: `destination`, a path from [`Root::resolve`], with the time
+    /// `modified` in whole seconds. An existing file is replaced in one operation; an existing link
+    /// is replaced itself, and its target is not written to. Missing directories are created. Close
+    /// the file before. With `durable`, the function returns only when file and name survive a
+    /// crash.
     ///
     /// # Errors
-    /// `Conflict` when a directory has the name, or a file stands where a directory is needed;
-    /// `InvalidInput` when a link on the way leaves the root.
-    pub fn publish(
+    /// `Conflict` if a directory has the name, or a directory of the path is a file; `InvalidInput`
+    /// if a link in the path leaves the root.
+    pub fn publish_file(
         &self,
         name: &str,
         destination: &str,
         modified: SystemTime,
         durable: bool,
     ) -> Result<(), StepError> {
-        let path = self.file(name)?;
-        let time = whole_seconds(modified);
-        let finished = self.open(&path).and_then(|file| {
+        let path = self.file_path(name)?;
+        let time = truncate_to_seconds(modified);
+        let finished = self.open_regular_file(&path).and_then(|file| {
             file.set_times(FileTimes::new().set_accessed(time).set_modified(time))?;
             if durable { file.sync_all() } else { Ok(()) }
         });
-        finished.map_err(|error| failed("finish", &path, &error))?;
-        let (parent, last) = split(destination);
-        let named = self.root.make_dir(parent).and_then(|dir| {
+        finished.map_err(|error| file_error("flush", &path, &error))?;
+        let (parent, last) = split_parent(destination);
+        let renamed = self.root.open_or_create_dir(parent).and_then(|dir| {
             if last.is_empty() {
                 return Err(ErrorKind::IsADirectory.into());
             }
@@ -185,47 +191,47 @@ impl Scratch {
                 Ok(())
             }
         });
-        named.map_err(|error| failed("write", destination, &error))
+        renamed.map_err(|error| file_error("write", destination, &error))
     }
 
-    /// Removes the directory with all that is left in it, and `.stepward` when no other run uses
-    /// it.
+    /// Removes the directory with everything in it, and `.stepward` if no other run uses it.
     ///
     /// # Errors
     /// `AccessDenied`.
-    pub fn remove(&self) -> Result<(), StepError> {
-        let removed = ignoring(
+    pub fn remove_directory(&self) -> Result<(), StepError> {
+        let removed = ignore_kind(
             ErrorKind::NotFound,
             self.root.dir.remove_dir_all(&self.path),
         );
-        removed.map_err(|error| failed("remove", &self.path, &error))?;
-        let removed = ignoring(ErrorKind::NotFound, self.root.dir.remove_dir(SCRATCH));
-        ignoring(ErrorKind::DirectoryNotEmpty, removed)
-            .map_err(|error| failed("remove", SCRATCH, &error))
+        removed.map_err(|error| file_error("remove", &self.path, &error))?;
+        let removed = ignore_kind(ErrorKind::NotFound, self.root.dir.remove_dir(SCRATCH_DIR));
+        ignore_kind(ErrorKind::DirectoryNotEmpty, removed)
+            .map_err(|error| file_error("remove", SCRATCH_DIR, &error))
     }
 
-    fn file(&self, name: &str) -> Result<String, StepError> {
-        Ok(format!("{}/{}", self.path, plain(name)?))
+    /// The path of an unfinished file.
+    fn file_path(&self, name: &str) -> Result<String, StepError> {
+        Ok(format!("{}/{}", self.path, check_plain_name(name)?))
     }
 
-    fn open(&self, path: &str) -> io::Result<File> {
+    fn open_regular_file(&self, path: &str) -> io::Result<File> {
         let file = self
             .root
             .dir
             .open_with(path, OpenOptions::new().read(true).write(true))?
             .into_std();
-        if Stat::of(&file)?.is_file {
+        if FileStat::of_open_file(&file)?.is_file {
             Ok(file)
         } else {
             Err(ErrorKind::IsADirectory.into())
         }
     }
 
-    fn make(&self) -> io::Result<()> {
+    fn create_directories(&self) -> io::Result<()> {
         let mut private = DirBuilder::new();
         private.mode(0o700);
-        for path in [SCRATCH, &self.path] {
-            ignoring(
+        for path in [SCRATCH_DIR, &self.path] {
+            ignore_kind(
                 ErrorKind::AlreadyExists,
                 self.root.dir.create_dir_with(path, &private),
             )?;
@@ -234,19 +240,21 @@ impl Scratch {
     }
 }
 
-/// Nothing but a plain name: as part of a path it must not lead anywhere.
-fn plain(name: &str) -> Result<&str, StepError> {
-    let legal = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-    if (1..=200).contains(&name.len()) && name.bytes().all(legal) {
+/// Accepts plain names only: as part of a path, the name must not lead elsewhere.
+fn check_plain_name(name: &str) -> Result<&str, StepError> {
+    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    if (1..=200).contains(&name.len()) && name.bytes().all(is_allowed) {
         Ok(name)
     } else {
-        Err(ErrorName::Internal
-            .with_message(format!("{name:?} cannot be the name of an unfinished file")))
+        Err(ErrorName::Internal.with_message(format!(
+            "{name:?} cannot be the name of an unfinished file; report this as a bug"
+        )))
     }
 }
 
-fn ignoring(kind: ErrorKind, done: io::Result<()>) -> io::Result<()> {
-    done.or_else(|error| {
+/// Treats one kind of error as success.
+fn ignore_kind(kind: ErrorKind, result: io::Result<()>) -> io::Result<()> {
+    result.or_else(|error| {
         if error.kind() == kind {
             Ok(())
         } else {
@@ -255,8 +263,9 @@ fn ignoring(kind: ErrorKind, done: io::Result<()>) -> io::Result<()> {
     })
 }
 
-/// Rounded down, as the AWS CLI does: a sync compares with what S3 keeps, which is whole seconds.
-fn whole_seconds(time: SystemTime) -> SystemTime {
+/// Rounds down to whole seconds, as the AWS CLI does. S3 stores whole seconds, and a sync compares
+/// with them.
+fn truncate_to_seconds(time: SystemTime) -> SystemTime {
     let since = time
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
@@ -269,81 +278,85 @@ mod tests {
     use std::io::{Read, Write};
     use std::os::unix::fs::PermissionsExt;
 
-    use super::super::tests::{Tree, name};
+    use super::super::tests::{Tree, error_name};
     use super::*;
 
     fn mode(tree: &Tree, path: &str) -> u32 {
         fs::metadata(tree.path(path)).unwrap().permissions().mode() & 0o7777
     }
 
-    fn at(seconds: u64, nanos: u32) -> SystemTime {
+    fn time_at(seconds: u64, nanos: u32) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos)
     }
 
     /// Publishes a file with this content.
-    fn put(tree: &Tree, content: &str, destination: &str) -> Result<(), StepError> {
+    fn publish_text(tree: &Tree, content: &str, destination: &str) -> Result<(), StepError> {
         let scratch = tree.root.scratch("run-1")?;
         scratch
-            .create("one")?
+            .create_file("one")?
             .write_all(content.as_bytes())
             .unwrap();
-        scratch.publish("one", destination, at(1_700_000_000, 0), true)
+        scratch.publish_file("one", destination, time_at(1_700_000_000, 0), true)
     }
 
     #[test]
-    fn a_published_file_has_its_time_to_the_second_and_the_mode_of_any_new_file() {
+    fn a_published_file_has_whole_seconds_and_the_default_mode() {
         let tree = Tree::new();
         tree.file("other");
         let scratch = tree.root.scratch("run-1").unwrap();
-        scratch.create("one").unwrap().write_all(b"new").unwrap();
+        scratch
+            .create_file("one")
+            .unwrap()
+            .write_all(b"new")
+            .unwrap();
         assert_eq!(tree.root.stat("a/b/c").unwrap(), None);
         scratch
-            .publish("one", "a/b/c", at(1_700_000_000, 999_999_999), false)
+            .publish_file("one", "a/b/c", time_at(1_700_000_000, 999_999_999), false)
             .unwrap();
         assert_eq!(tree.read("a/b/c"), "new");
         assert_eq!(
             tree.root.stat("a/b/c").unwrap().unwrap().modified,
-            at(1_700_000_000, 0)
+            time_at(1_700_000_000, 0)
         );
-        tree.dir("beside");
+        tree.dir("new");
         assert_eq!(
             (mode(&tree, "a/b/c"), mode(&tree, "a")),
-            (mode(&tree, "other"), mode(&tree, "beside"))
+            (mode(&tree, "other"), mode(&tree, "new"))
         );
-        assert!(scratch.reopen("one").unwrap().is_none());
+        assert!(scratch.reopen_file("one").unwrap().is_none());
     }
 
     #[test]
-    fn what_had_the_name_before_is_replaced() {
+    fn an_existing_file_is_replaced() {
         let tree = Tree::new();
         tree.file("a");
-        put(&tree, "new", "a").unwrap();
+        publish_text(&tree, "new", "a").unwrap();
         assert_eq!(tree.read("a"), "new");
     }
 
     #[test]
-    fn a_link_that_has_the_name_is_replaced_and_not_written_through() {
+    fn an_existing_link_is_replaced_without_touching_its_target() {
         let tree = Tree::new();
         tree.file("target");
         tree.link("target", "inside");
         tree.link(tree.outside().join("f"), "out");
         for path in ["inside", "out"] {
-            put(&tree, "new", path).unwrap();
+            publish_text(&tree, "new", path).unwrap();
             assert!(fs::symlink_metadata(tree.path(path)).unwrap().is_file());
             assert_eq!(tree.read(path), "new");
         }
         assert_eq!(tree.read("target"), "target");
-        tree.nothing_happened_outside();
+        tree.assert_outside_unchanged();
     }
 
     #[test]
-    fn directories_on_the_way_may_be_links_that_stay_inside() {
+    fn directories_of_the_path_may_be_inside_links() {
         let tree = Tree::new();
         tree.dir("d");
         tree.link("d", "relative");
         tree.link(tree.path("d"), "absolute");
-        put(&tree, "1", "relative/new/x").unwrap();
-        put(&tree, "2", "absolute/other/y").unwrap();
+        publish_text(&tree, "1", "relative/new/x").unwrap();
+        publish_text(&tree, "2", "absolute/other/y").unwrap();
         assert_eq!(
             (tree.read("d/new/x"), tree.read("d/other/y")),
             ("1".into(), "2".into())
@@ -351,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_destination_that_cannot_be_a_file_there_is_an_error_and_nothing_changes() {
+    fn an_impossible_destination_is_an_error_and_changes_nothing() {
         let tree = Tree::new();
         tree.file("dir/f");
         tree.file("file");
@@ -367,82 +380,100 @@ mod tests {
             ("", ErrorName::Conflict),
         ] {
             assert_eq!(
-                name(put(&tree, "new", destination)),
+                error_name(publish_text(&tree, "new", destination)),
                 Some(error),
                 "{destination:?}"
             );
         }
-        assert!(put(&tree, "new", "broken/x").is_err());
+        assert!(publish_text(&tree, "new", "broken/x").is_err());
         assert_eq!(
             (tree.read("dir/f"), tree.read("file")),
             ("dir/f".into(), "file".into())
         );
-        tree.nothing_happened_outside();
+        tree.assert_outside_unchanged();
     }
 
     #[test]
-    fn unfinished_files_are_private_and_go_on_where_they_were() {
+    fn unfinished_files_are_private_and_can_be_reopened() {
         let tree = Tree::new();
         let scratch = tree.root.scratch("run-1").unwrap();
-        assert!(scratch.reopen("one").unwrap().is_none());
-        scratch.create("one").unwrap().write_all(b"half").unwrap();
+        assert!(scratch.reopen_file("one").unwrap().is_none());
+        scratch
+            .create_file("one")
+            .unwrap()
+            .write_all(b"half")
+            .unwrap();
         assert_eq!(
             (mode(&tree, ".stepward"), mode(&tree, ".stepward/run-1")),
             (0o700, 0o700)
         );
         let mut text = String::new();
         scratch
-            .reopen("one")
+            .reopen_file("one")
             .unwrap()
             .unwrap()
             .read_to_string(&mut text)
             .unwrap();
         assert_eq!(text, "half");
-        assert_eq!(scratch.create("one").unwrap().metadata().unwrap().len(), 0);
+        assert_eq!(
+            scratch
+                .create_file("one")
+                .unwrap()
+                .metadata()
+                .unwrap()
+                .len(),
+            0
+        );
     }
 
     #[test]
-    fn only_the_files_that_are_still_wanted_are_kept() {
+    fn all_files_except_the_named_ones_are_removed() {
         let tree = Tree::new();
         let scratch = tree.root.scratch("run-1").unwrap();
-        scratch.keep_only(&["a"]).unwrap();
+        scratch.remove_all_except(&["a"]).unwrap();
         for name in ["a", "b", "c"] {
-            drop(scratch.create(name).unwrap());
+            drop(scratch.create_file(name).unwrap());
         }
-        scratch.keep_only(&["b", "x"]).unwrap();
-        assert!(scratch.reopen("b").unwrap().is_some());
-        assert!(scratch.reopen("a").unwrap().is_none() && scratch.reopen("c").unwrap().is_none());
+        scratch.remove_all_except(&["b", "x"]).unwrap();
+        assert!(scratch.reopen_file("b").unwrap().is_some());
+        assert!(
+            scratch.reopen_file("a").unwrap().is_none()
+                && scratch.reopen_file("c").unwrap().is_none()
+        );
     }
 
     #[test]
-    fn the_last_run_to_end_leaves_nothing_behind() {
+    fn the_last_run_removes_the_scratch_directory() {
         let tree = Tree::new();
-        let (one, two) = (
+        let (first, second) = (
             tree.root.scratch("one").unwrap(),
             tree.root.scratch("two").unwrap(),
         );
-        drop((one.create("x").unwrap(), two.create("x").unwrap()));
-        one.remove().unwrap();
+        drop((
+            first.create_file("x").unwrap(),
+            second.create_file("x").unwrap(),
+        ));
+        first.remove_directory().unwrap();
         assert_eq!(tree.root.stat(".stepward/one").unwrap(), None);
-        assert!(two.reopen("x").unwrap().is_some());
-        two.remove().unwrap();
-        two.remove().unwrap();
+        assert!(second.reopen_file("x").unwrap().is_some());
+        second.remove_directory().unwrap();
+        second.remove_directory().unwrap();
         assert_eq!(tree.root.stat(".stepward").unwrap(), None);
     }
 
     #[test]
-    fn runs_that_begin_and_end_at_the_same_time_do_not_disturb_each_other() {
+    fn concurrent_runs_do_not_disturb_each_other() {
         let tree = Tree::new();
         std::thread::scope(|scope| {
             for token in ["a", "b", "c"] {
                 let scratch = tree.root.scratch(token).unwrap();
                 scope.spawn(move || {
                     for _ in 0..500 {
-                        drop(scratch.create("x").unwrap());
+                        drop(scratch.create_file("x").unwrap());
                         scratch
-                            .publish("x", token, SystemTime::now(), false)
+                            .publish_file("x", token, SystemTime::now(), false)
                             .unwrap();
-                        scratch.remove().unwrap();
+                        scratch.remove_directory().unwrap();
                     }
                 });
             }
@@ -451,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_in_place_of_an_unfinished_file_is_not_written_through() {
+    fn a_link_in_place_of_an_unfinished_file_is_replaced() {
         let tree = Tree::new();
         tree.file("kept");
         tree.dir(".stepward/run-1");
@@ -459,25 +490,29 @@ mod tests {
         tree.link(tree.outside().join("f"), ".stepward/run-1/y");
         let scratch = tree.root.scratch("run-1").unwrap();
         for name in ["x", "y"] {
-            scratch.create(name).unwrap().write_all(b"new").unwrap();
+            scratch
+                .create_file(name)
+                .unwrap()
+                .write_all(b"new")
+                .unwrap();
         }
         assert_eq!(tree.read("kept"), "kept");
-        tree.nothing_happened_outside();
+        tree.assert_outside_unchanged();
     }
 
     #[test]
-    fn tokens_and_names_lead_nowhere() {
+    fn tokens_and_names_cannot_be_paths() {
         let tree = Tree::new();
-        for odd in ["", ".", "..", "a/b", "../x", "é"] {
+        for invalid in ["", ".", "..", "a/b", "../x", "é"] {
             assert_eq!(
-                name(tree.root.scratch(odd)),
+                error_name(tree.root.scratch(invalid)),
                 Some(ErrorName::Internal),
-                "{odd:?}"
+                "{invalid:?}"
             );
             assert_eq!(
-                name(tree.root.scratch("t").unwrap().create(odd)),
+                error_name(tree.root.scratch("t").unwrap().create_file(invalid)),
                 Some(ErrorName::Internal),
-                "{odd:?}"
+                "{invalid:?}"
             );
         }
     }

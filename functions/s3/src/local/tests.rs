@@ -1,4 +1,4 @@
-//! What holds for every path. The helpers serve the modules beside this one.
+//! What holds for every path. The other test modules use these helpers, too.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -15,9 +15,9 @@ use std::time::Duration;
 use stepward::StepError;
 use stepward::model::error::ErrorName;
 
-use super::root::{Root, Stat};
+use super::root::{FileStat, Root};
 
-/// A root with something beside it that nothing may touch.
+/// A root with a directory next to it that no test may change.
 pub(super) struct Tree {
     top: PathBuf,
     pub(super) root: Arc<Root>,
@@ -35,7 +35,7 @@ impl Tree {
         fs::create_dir_all(top.join("root")).unwrap();
         fs::create_dir(top.join("outside")).unwrap();
         fs::write(top.join("outside/f"), "secret").unwrap();
-        let root = Root::at(&top.join("root")).unwrap();
+        let root = Root::open_at(&top.join("root")).unwrap();
         Self { top, root }
     }
 
@@ -51,7 +51,7 @@ impl Tree {
         fs::create_dir_all(self.path(path)).unwrap();
     }
 
-    /// A file with its own path as content, and the directories that it needs.
+    /// Creates a file whose content is its own path, and its parent directories.
     pub(super) fn file(&self, path: &str) {
         fs::create_dir_all(self.path(path).parent().unwrap()).unwrap();
         fs::write(self.path(path), path).unwrap();
@@ -81,7 +81,7 @@ impl Tree {
         fs::read_to_string(self.path(path)).unwrap()
     }
 
-    pub(super) fn nothing_happened_outside(&self) {
+    pub(super) fn assert_outside_unchanged(&self) {
         let names: Vec<_> = fs::read_dir(self.outside())
             .unwrap()
             .map(|entry| entry.unwrap().file_name())
@@ -100,11 +100,11 @@ impl Drop for Tree {
     }
 }
 
-pub(super) fn name<T>(done: Result<T, StepError>) -> Option<ErrorName> {
-    done.err().map(|error| error.name)
+pub(super) fn error_name<T>(result: Result<T, StepError>) -> Option<ErrorName> {
+    result.err().map(|error| error.name)
 }
 
-pub(super) fn content(tree: &Tree, path: &str) -> Result<String, StepError> {
+pub(super) fn read_content(tree: &Tree, path: &str) -> Result<String, StepError> {
     let mut text = String::new();
     tree.root
         .open_file(path)?
@@ -115,16 +115,16 @@ pub(super) fn content(tree: &Tree, path: &str) -> Result<String, StepError> {
 }
 
 #[test]
-fn a_root_that_cannot_be_opened_is_invalid_input_that_names_the_parameters() {
+fn a_root_that_cannot_be_opened_is_invalid_input() {
     for path in ["/nowhere/at/all", "relative"] {
-        let error = Root::at(Path::new(path)).err().unwrap();
+        let error = Root::open_at(Path::new(path)).err().unwrap();
         assert_eq!(error.name, ErrorName::InvalidInput);
         assert!(error.message.contains("FileSystemMountPath"), "{error}");
     }
 }
 
 #[test]
-fn a_file_is_read_and_its_stat_tells_a_change() {
+fn a_changed_file_has_different_metadata() {
     let tree = Tree::new();
     tree.file("a/b");
     let open = tree.root.open_file("a/b").unwrap();
@@ -134,12 +134,12 @@ fn a_file_is_read_and_its_stat_tells_a_change() {
         (3, true, false)
     );
     fs::write(tree.path("a/b"), "longer").unwrap();
-    assert_ne!(Stat::of(&open.file).unwrap(), open.stat);
+    assert_ne!(FileStat::of_open_file(&open.file).unwrap(), open.stat);
     assert_ne!(tree.root.stat("a/b").unwrap(), Some(open.stat));
 }
 
 #[test]
-fn a_file_of_the_same_size_and_time_in_its_place_is_another() {
+fn a_replacement_of_equal_size_and_time_is_detected() {
     let tree = Tree::new();
     tree.file("a");
     tree.file("b");
@@ -157,19 +157,22 @@ fn a_file_of_the_same_size_and_time_in_its_place_is_another() {
 }
 
 #[test]
-fn nothing_and_a_link_to_nothing_and_a_path_through_a_file_are_no_file() {
+fn missing_paths_broken_links_and_paths_through_files_are_absent() {
     let tree = Tree::new();
     tree.file("a");
     tree.link("missing", "l");
     for path in ["b", "l", "a/b"] {
         assert_eq!(tree.root.stat(path).unwrap(), None, "{path}");
     }
-    assert_eq!(name(tree.root.open_file("b")), Some(ErrorName::NotFound));
+    assert_eq!(
+        error_name(tree.root.open_file("b")),
+        Some(ErrorName::NotFound)
+    );
     assert!(tree.root.stat("").unwrap().unwrap().is_dir);
 }
 
 #[test]
-fn links_that_stay_inside_are_followed_relative_or_absolute() {
+fn inside_links_are_followed_relative_or_absolute() {
     let tree = Tree::new();
     tree.file("a/b/f");
     tree.link("a/../a/b", "relative");
@@ -177,13 +180,13 @@ fn links_that_stay_inside_are_followed_relative_or_absolute() {
     tree.link("../absolute/f", "a/again");
     tree.link(fs::canonicalize(tree.path("a/b/f")).unwrap(), "real");
     for path in ["relative/f", "absolute/f", "a/again", "real"] {
-        assert_eq!(content(&tree, path).unwrap(), "a/b/f", "{path}");
+        assert_eq!(read_content(&tree, path).unwrap(), "a/b/f", "{path}");
         assert!(tree.root.stat(path).unwrap().unwrap().is_file, "{path}");
     }
 }
 
 #[test]
-fn links_that_leave_the_root_are_refused_by_name() {
+fn links_that_leave_the_root_are_refused() {
     let tree = Tree::new();
     tree.file("a/f");
     tree.link("../outside", "up");
@@ -200,25 +203,25 @@ fn links_that_leave_the_root_are_refused_by_name() {
         "../outside/f",
     ] {
         assert_eq!(
-            name(tree.root.open_file(path)),
+            error_name(tree.root.open_file(path)),
             Some(ErrorName::InvalidInput),
             "{path}"
         );
         assert_eq!(
-            name(tree.root.stat(path)),
+            error_name(tree.root.stat(path)),
             Some(ErrorName::InvalidInput),
             "{path}"
         );
     }
     assert_eq!(
-        name(tree.root.remove_file("up/f")),
+        error_name(tree.root.remove_file("up/f")),
         Some(ErrorName::InvalidInput)
     );
-    tree.nothing_happened_outside();
+    tree.assert_outside_unchanged();
 }
 
 #[test]
-fn links_in_a_circle_are_refused() {
+fn circular_links_are_refused() {
     let tree = Tree::new();
     tree.link("y", "x");
     tree.link("x", "y");
@@ -226,12 +229,12 @@ fn links_in_a_circle_are_refused() {
     tree.link(tree.path("p"), "q");
     for path in ["x", "p"] {
         assert_eq!(
-            name(tree.root.stat(path)),
+            error_name(tree.root.stat(path)),
             Some(ErrorName::InvalidInput),
             "{path}"
         );
         assert_eq!(
-            name(tree.root.open_file(path)),
+            error_name(tree.root.open_file(path)),
             Some(ErrorName::InvalidInput),
             "{path}"
         );
@@ -239,22 +242,24 @@ fn links_in_a_circle_are_refused() {
 }
 
 #[test]
-fn only_regular_files_are_opened_and_none_is_waited_for() {
+fn only_regular_files_are_opened_without_waiting() {
     let tree = Tree::new();
     tree.dir("d");
     tree.pipe("p");
     let _socket = UnixListener::bind(tree.path("s")).unwrap();
-    // In a thread of its own: one that waits for a pipe's other end would never come back.
-    let (root, (answers, answered)) = (tree.root.clone(), mpsc::channel());
-    thread::spawn(move || ["d", "p", "s", ""].map(|path| answers.send(name(root.open_file(path)))));
+    // On a separate thread: opening a pipe could wait forever for its other end.
+    let (root, (results, received)) = (tree.root.clone(), mpsc::channel());
+    thread::spawn(move || {
+        ["d", "p", "s", ""].map(|path| results.send(error_name(root.open_file(path))))
+    });
     for path in ["d", "p", "s", ""] {
-        let answer = answered.recv_timeout(Duration::from_secs(10));
-        assert_eq!(answer, Ok(Some(ErrorName::Conflict)), "{path:?}");
+        let result = received.recv_timeout(Duration::from_secs(10));
+        assert_eq!(result, Ok(Some(ErrorName::Conflict)), "{path:?}");
     }
 }
 
 #[test]
-fn a_removed_link_leaves_its_target_and_a_directory_is_not_removed() {
+fn removing_a_link_keeps_its_target_and_directories_stay() {
     let tree = Tree::new();
     tree.file("d/f");
     tree.link("d/f", "l");
@@ -263,10 +268,19 @@ fn a_removed_link_leaves_its_target_and_a_directory_is_not_removed() {
     tree.root.remove_file("l").unwrap();
     tree.root.remove_file("o").unwrap();
     assert_eq!(tree.read("d/f"), "d/f");
-    assert_eq!(name(tree.root.remove_file("d")), Some(ErrorName::Conflict));
-    assert_eq!(name(tree.root.remove_file("")), Some(ErrorName::Conflict));
-    assert_eq!(name(tree.root.remove_file("l")), Some(ErrorName::NotFound));
+    assert_eq!(
+        error_name(tree.root.remove_file("d")),
+        Some(ErrorName::Conflict)
+    );
+    assert_eq!(
+        error_name(tree.root.remove_file("")),
+        Some(ErrorName::Conflict)
+    );
+    assert_eq!(
+        error_name(tree.root.remove_file("l")),
+        Some(ErrorName::NotFound)
+    );
     tree.root.remove_file("absolute/f").unwrap();
     assert_eq!(tree.root.stat("d/f").unwrap(), None);
-    tree.nothing_happened_outside();
+    tree.assert_outside_unchanged();
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::params::{Places, Transfer};
-use crate::report::Done;
+use crate::params::{Transfer, TransferLocations};
+use crate::report::TransferSummary;
 use crate::task::{self, Operation, Task};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -13,75 +13,113 @@ use stepward::{
     RundeckPlugin, Step, StepError,
 };
 
-/// Copy objects and files to S3, from S3 or within it, as `aws s3 cp` does.
+/// Copy files and objects to S3, from S3, or between buckets, as `aws s3 cp` does.
 ///
-/// **What goes where** is decided as the AWS CLI does: the one object or file that `source` names,
-/// or with `recursive` all below it; where `destination` ends with a slash or is a directory, the
-/// source's name is kept. What is there already is written anew; `s3-sync` compares first. Empty
-/// objects with a slash at the end, which consoles make as folders, are passed over. `filters` are
-/// relative to the source, and `*` stands for slashes too. Links below the local root are followed,
-/// and one that leaves it is not. `dry_run` tells what would be done.
+/// Use this step to upload files, download objects, or copy objects within or between buckets, also
+/// from a second account of the same customer. It overwrites what the destination already has; use
+/// `s3-sync` to transfer only what differs.
 ///
-/// **What cannot be copied** fails by itself: a key that can be no file's name (with an empty part,
-/// `.` or `..`, more than 255 bytes between slashes, or below `.stepward`) or that needs a
-/// directory where there is a file; a link to nothing, out of the root or in a circle; a device, a
-/// pipe or a socket; what changes while it is read; an archived object that was not restored; what
-/// is below a destination that is itself below the source. All else is done. Each failure is a line
-/// of the log, and the step fails at its end with their number and the first reasons. A new run
-/// copies all of it again.
+/// # Prerequisites
 ///
-/// **Nothing half done.** A file has its name, with the object's time, only when it is whole, and
-/// replaces in one step what was there. Until then it is in `.stepward` below the local root, which
-/// goes at the end. Objects from 8 MiB on travel in parts of 8 MiB, or larger ones where 10,000
-/// would not do. S3 checks the CRC-64/NVME of what is sent, part by part and over the whole; what
-/// comes is compared with the checksum that S3 has, if it has one of the whole object.
+/// - A local path needs a deployment with a file system: its local root is set by the parameters
+///   `FileSystemAccessPointArn` and `FileSystemMountPath` of `infra/template.yaml`.
+/// - To let S3 itself copy objects from a second account, the source bucket's policy must allow the
+///   target's role to read them, and so must the key policy of their KMS key, if they have one.
+///   Otherwise the step reads and writes the objects itself, part by part.
+/// - Give each destination bucket a lifecycle rule that aborts incomplete multipart uploads; see
+///   Failures.
 ///
-/// **Longer than one call.** After 50 s at most the step answers how far it is, and goes on in its
-/// next call behind the last key, and within large objects behind the parts that are there.
-/// Requests that are throttled or break off are sent again. When an answer is lost, the next call
-/// repeats what that one did and no more, and first aborts the uploads that it left: those of the
-/// same execution's role session for the same key. Where that key is not transferred any more its
-/// upload stays, and an account that is entered without a role has no session: give buckets a
-/// lifecycle rule that aborts unfinished uploads. What S3 is silent about is cut off shortly before
-/// the call would be: a large object goes on in the next call, and fails as `TimedOut` when it got
-/// no further in one; a small one fails at once. A large object is also looked at where S3's answer
-/// to its last request is lost, which takes `s3:GetObject` on what is written. When the job is
-/// stopped, what was copied stays; unfinished uploads and files are removed.
+/// # Behavior
 ///
-/// **From bucket to bucket** S3 copies by itself, above 5 GiB in parts. With `source_account` the
-/// source is read with the credentials of that account and the destination written with the
-/// target's. Then S3 can copy by itself only if the source bucket's policy lets the target's role
-/// read it (and its KMS key's, where it has one); otherwise the objects go through the function,
-/// part by part. Nothing is written to a bucket that another account owns than the target's or
-/// `bucket_owner`.
+/// The step copies the object or file that `source` names or, with `recursive`, everything below
+/// it. If `destination` ends with a slash or is a directory, the copy keeps the source's name.
+/// Objects that are empty and whose key ends with a slash are skipped; consoles create these as
+/// folders. Links below the local root are followed as long as they stay inside it. With `dry_run`
+/// the step only logs what it would copy.
 ///
-/// **What is kept** from bucket to bucket: content type, encoding, language and disposition, cache
-/// control, expiry, metadata and tags. Not ACLs, retention under Object Lock, or older versions. An
-/// uploaded file's content type is told by its name; where that tells none, S3 chooses. Versioned
-/// buckets keep what is overwritten as an older version, also under Object Lock.
+/// - **Files** get their name only when they are complete, and the modification time of the object.
+///   They replace an existing file in one operation. Until then they are in the directory
+///   `.stepward` below the local root, which the step removes at the end.
+/// - **Large objects**, from 8 MiB, are transferred in parts of 8 MiB, or of a larger size if the
+///   object would need more than 10,000 parts.
+/// - **Integrity**: S3 checks the CRC-64/NVME checksum of each uploaded part and of the whole
+///   object. The step compares each download with the checksum that S3 has of the whole object, if
+///   it has one.
+/// - **Between buckets** S3 copies the objects itself, in parts above 5 GiB. With `source_account`
+///   the step reads the source with the credentials of that account, and writes with those of the
+///   target.
+/// - **Bucket owner**: the step writes only to a bucket that the target's account owns, or the
+///   account `bucket_owner`.
+/// - **Metadata**: a copy between buckets keeps content type, encoding, language and disposition,
+///   cache control, expiry, user-defined metadata and tags. It does not keep ACLs, Object Lock
+///   retention or older versions. An upload gets its content type from the file's name, or S3's
+///   default. A versioned bucket keeps an overwritten object as an older version, also under Object
+///   Lock.
 ///
-/// S3 charges for one request per object and per 1,000 that are listed; for a large object for one
-/// per part and up to four more; and for data that leaves its Region.
+/// A call works for about 50 seconds. The next call continues after the last key and, within a
+/// large object, after the last complete part. Throttled or interrupted requests are sent again. If
+/// the response of a call is lost, the next call first aborts the uploads that the lost call
+/// started, which it recognizes by key and role session, and then repeats that call only.
 ///
-/// Proven beside the AWS CLI 1.46.3 on trees and buckets made at random (500 seeds; what differs is
-/// meant to, and is in `docs/AWS-CLI.md`); with its process killed at random points, 50 times; in
-/// unit tests of the requests as they are sent, and of what is resumed, refused and left; and on
-/// the local cloud for the permissions. The local cloud checks neither KMS keys, Object Lock nor a
-/// bucket's policy, and copies between accounts only as far as its own rules go.
+/// A request that S3 does not answer is cut off shortly before the call's deadline. A large object
+/// then continues in the next call, and fails as `TimedOut` if a whole call made no progress on it;
+/// a small object fails at once. If S3's response to the last request of an upload is lost, the
+/// step reads the object's checksum to find out whether it is complete.
+///
+/// When the job is stopped, copied objects and files stay. The step aborts unfinished uploads and
+/// removes unfinished files.
+///
+/// # Failures
+///
+/// An object that fails does not stop the others. Each failure is one line of the log. At the end
+/// the step fails with the number of failures and the first reasons; a new run copies everything
+/// again. These cannot be copied:
+///
+/// - a key that cannot be a file name: a part between slashes is empty, `.`, `..` or longer than
+///   255 bytes, or the key is below `.stepward`;
+/// - a key below another key that is already a file;
+/// - a link that is broken, circular or leads out of the local root; a device, a pipe or a socket;
+/// - a file or object that changes while it is read;
+/// - an archived object that was not restored;
+/// - what is below the destination, if the destination is below the source.
+///
+/// An upload that a lost call started stays unfinished, and AWS charges for its parts, if its key
+/// is not transferred again or if the account is accessed without a role. A lifecycle rule removes
+/// it.
+///
+/// # Cost
+///
+/// This step itself has no charge. S3 charges for one request per object and one per 1,000 objects
+/// listed, for one request per part of a large object and up to four more, and for data that leaves
+/// its Region.
+///
+/// # Limits
+///
+/// - At most 64 objects are transferred at the same time, at most 4 of them large, each with 8
+///   parts.
+/// - `filters` takes at most 1,000 rules of at most 4,096 bytes each.
+///
+/// # Proof
+///
+/// Proven against the AWS CLI 1.46.3 with random trees and buckets (500 seeds; `docs/AWS-CLI.md`
+/// lists the intended differences), and with its process killed at 50 random points. Unit tests
+/// show the requests on the wire, and what is resumed, refused and left behind. The local cloud
+/// proves the permissions. It checks neither KMS keys, Object Lock nor bucket policies, and copies
+/// between accounts only as far as its own rules allow.
 #[derive(Debug, Deserialize, JsonSchema)]
-pub struct S3Copy(Merged<Places, Transfer>);
+pub struct S3Copy(Merged<TransferLocations, Transfer>);
 
 impl S3Copy {
     fn task(&self) -> Task<'_> {
         let Merged(
-            Places {
+            TransferLocations {
                 source,
                 destination,
                 recursive,
             },
             transfer,
         ) = &self.0;
-        Task::transfer(Operation::Copy, (source, destination), *recursive, transfer)
+        Task::for_transfer(Operation::Copy, (source, destination), *recursive, transfer)
     }
 }
 
@@ -89,58 +127,108 @@ impl Step for S3Copy {
     const NAME: &'static str = "s3-copy";
     const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
         provider_type: "aws-cli-s3-cp-step",
-        fields: &[],
+        fields: &[
+            ("source", "source"),
+            ("destination", "destination"),
+            ("include", "filters"),
+            ("exclude", "filters"),
+            ("recursive", "recursive"),
+            ("dryrun", "dry_run"),
+            ("default_region", "region"),
+        ],
     }];
     const EXAMPLES: &'static [Example] = &[
         Example {
-            title: "TODO",
-            parameters: r#"{ "source": "reports/today.csv", "destination": "s3://stepward-data-222222222222/reports/" }"#,
-            output: "null",
+            title: "Upload a file",
+            parameters: r#"{
+                "source": "reports/today.csv",
+                "destination": "s3://stepward-data-222222222222/reports/"
+            }"#,
+            output: r#"{
+                "transferred": 1,
+                "bytes": 18432,
+                "deleted": 0,
+                "unchanged": 0,
+                "dry_run": false
+            }"#,
         },
         Example {
-            title: "TODO",
-            parameters: r#"{ "source": "s3://stepward-data-222222222222/reports", "destination": "reports", "recursive": true,
-            "filters": [{ "exclude": "*" }, { "include": "*.csv" }] }"#,
-            output: "null",
+            title: "Download the CSV files below a prefix",
+            parameters: r#"{
+                "source": "s3://stepward-data-222222222222/reports",
+                "destination": "reports",
+                "recursive": true,
+                "filters": [{ "exclude": "*" }, { "include": "*.csv" }]
+            }"#,
+            output: r#"{
+                "transferred": 12,
+                "bytes": 4194304,
+                "deleted": 0,
+                "unchanged": 0,
+                "dry_run": false
+            }"#,
         },
         Example {
-            title: "TODO",
-            parameters: r#"{ "source": "s3://stepward-data-333333333333/reports", "source_account": "archive",
-            "destination": "s3://stepward-data-222222222222/reports", "recursive": true }"#,
-            output: "null",
+            title: "Copy a prefix from another account of the customer",
+            parameters: r#"{
+                "source": "s3://stepward-data-333333333333/reports",
+                "source_account": "archive",
+                "destination": "s3://stepward-data-222222222222/reports",
+                "recursive": true
+            }"#,
+            output: r#"{
+                "transferred": 1840,
+                "bytes": 7516192768,
+                "deleted": 0,
+                "unchanged": 0,
+                "dry_run": false
+            }"#,
         },
         Example {
-            title: "TODO",
-            parameters: r#"{ "source": "s3://stepward-data-222222222222/reports/today.csv",
-            "destination": "s3://stepward-data-222222222222/latest.csv", "storage_class": "STANDARD_IA" }"#,
-            output: "null",
+            title: "Copy an object to a cheaper storage class",
+            parameters: r#"{
+                "source": "s3://stepward-data-222222222222/reports/today.csv",
+                "destination": "s3://stepward-data-222222222222/latest.csv",
+                "storage_class": "STANDARD_IA"
+            }"#,
+            output: r#"{
+                "transferred": 1,
+                "bytes": 18432,
+                "deleted": 0,
+                "unchanged": 0,
+                "dry_run": false
+            }"#,
         },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::NotFound,
-            "The object, file, directory or bucket is not there.",
+            "The source or a bucket does not exist. Check the paths.",
         ),
         (
             ErrorName::InvalidInput,
-            "A path or a link leaves the local root, or this deployment has none.",
+            "A parameter is wrong, a path or link leaves the local root, or this deployment has no \
+             local root. Correct the parameter that the message names.",
         ),
         (
             ErrorName::Conflict,
-            "What was copied changed meanwhile, or is archived; the message says which.",
+            "The source changed while it was copied: run the step again. Or it is archived: \
+             restore it first. The message says which.",
         ),
         (
             ErrorName::AccessDenied,
-            "The role may not, or the bucket belongs to another account than was expected.",
+            "The role lacks the permission that the message names, or another account than \
+             expected owns the bucket. Add the permission, or set `bucket_owner`.",
         ),
         (
             ErrorName::StepFailed,
-            "Some were copied and some were not; the log names each that was not, with the reason.",
+            "Some objects were copied and others failed. The log has the reason for each failure; \
+             fix it and run the step again.",
         ),
     ];
     const TIMEOUT: Duration = task::TIMEOUT;
     const FUNCTION: FunctionConfig = FunctionConfig::TRANSFER;
-    type Output = Done;
+    type Output = TransferSummary;
 
     fn validate(&self) -> Result<(), StepError> {
         self.task().validate()
@@ -158,7 +246,7 @@ impl Step for S3Copy {
         &self,
         ctx: &Context,
         resume: Option<Resume>,
-    ) -> Result<Progress<Done>, StepError> {
+    ) -> Result<Progress<TransferSummary>, StepError> {
         self.task().run(ctx, resume).await
     }
 
@@ -178,42 +266,45 @@ mod tests {
     use stepward_testkit::proof::prove;
 
     use super::*;
-    use crate::testing::scenes::{ACROSS, DOWN, LARGE, UP, idle};
+    use crate::testing::scenes::{
+        COPY_ONLY, LARGE_ONLY, S3_DESTINATION_ONLY, S3_SOURCE_ONLY, unused_permissions,
+    };
     use crate::testing::{
-        Object, S3, Sent, THEIRS, WRITTEN, crc, in_root, in_time, mib, pending, refusal, scenes,
-        step, with_root,
+        FakeS3, Object, PEER_ACCOUNT, SentRequest, WRITTEN_AT, before_deadline, crc_base64,
+        mib_bytes, refusal, run_in_root, run_with_root, scenes, unwrap_pending, valid_step,
     };
 
     const SESSION: &str = "arn:aws:sts::222222222222:assumed-role/Stepward/acme@execution-1";
     const MIB: u64 = 1 << 20;
     const GIB: u64 = 1 << 30;
 
-    fn copy(params: Value) -> S3Copy {
-        step(params)
+    fn copy_step(params: Value) -> S3Copy {
+        valid_step(params)
     }
 
-    fn up(source: &str) -> S3Copy {
-        copy(json!({ "source": source, "destination": "s3://data/copy" }))
+    fn upload(source: &str) -> S3Copy {
+        copy_step(json!({ "source": source, "destination": "s3://data/copy" }))
     }
 
-    fn down() -> S3Copy {
-        copy(json!({ "source": "s3://data/object", "destination": "file" }))
+    fn download() -> S3Copy {
+        copy_step(json!({ "source": "s3://data/object", "destination": "file" }))
     }
 
-    fn across() -> S3Copy {
-        copy(
-            json!({ "source": "s3://theirs/object", "source_account": "archive", "destination": "s3://data/copy" }),
+    fn copy_between_accounts() -> S3Copy {
+        copy_step(
+            json!({ "source": "s3://theirs/object", "source_account": "archive",
+                "destination": "s3://data/copy" }),
         )
     }
 
-    /// All that is below a directory, but for directories.
+    /// All files below a directory.
     fn files(root: &Path) -> Vec<String> {
-        let mut found: Vec<_> = fs::read_dir(root)
+        let mut paths: Vec<_> = fs::read_dir(root)
             .unwrap()
             .map(|entry| entry.unwrap().path())
             .collect();
-        found.sort();
-        let below = |path: &Path| -> Vec<String> {
+        paths.sort();
+        let list_path = |path: &Path| -> Vec<String> {
             let name = path.file_name().unwrap().to_str().unwrap();
             if path.is_dir() {
                 files(path)
@@ -224,16 +315,17 @@ mod tests {
                 vec![name.into()]
             }
         };
-        found.iter().flat_map(|path| below(path)).collect()
+        paths.iter().flat_map(|path| list_path(path)).collect()
     }
 
     #[test]
-    fn done_sends_a_small_file_with_its_type_its_checksum_and_whom_it_is_for() {
-        in_root(async |root| {
-            let s3 = S3::default();
+    fn done_uploads_a_small_file_with_type_checksum_and_owner() {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             fs::write(root.join("today.csv"), "a,b\n").unwrap();
-            let step = copy(json!({
-                "source": "today.csv", "destination": "s3://data/reports/", "storage_class": "STANDARD_IA",
+            let step = copy_step(json!({
+                "source": "today.csv", "destination": "s3://data/reports/",
+                "storage_class": "STANDARD_IA",
                 "sse": "aws:kms", "sse_kms_key_id": "key-1",
             }));
             let ctx = s3.context();
@@ -244,16 +336,16 @@ mod tests {
                 root.display()
             );
             assert_eq!(log(&ctx), [line]);
-            let [sent] = &s3.take()[..] else {
+            let [sent] = &s3.take_requests()[..] else {
                 panic!("one request")
             };
             assert_eq!(
-                (sent.line().as_str(), &sent.body[..]),
+                (sent.summary().as_str(), &sent.body[..]),
                 ("PutObject data/reports/today.csv", &b"a,b\n"[..])
             );
             for (name, value) in [
                 ("content-type", "text/csv"),
-                ("x-amz-checksum-crc64nvme", &crc(b"a,b\n")),
+                ("x-amz-checksum-crc64nvme", &crc_base64(b"a,b\n")),
                 ("x-amz-storage-class", "STANDARD_IA"),
                 ("x-amz-server-side-encryption", "aws:kms"),
                 ("x-amz-server-side-encryption-aws-kms-key-id", "key-1"),
@@ -265,12 +357,12 @@ mod tests {
     }
 
     #[test]
-    fn done_writes_to_a_bucket_of_the_account_that_is_named_and_of_no_other() {
-        in_root(async |root| {
-            let s3 = S3::default();
+    fn done_writes_only_to_a_bucket_of_the_expected_owner() {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             fs::write(root.join("a"), "a").unwrap();
             let theirs = json!({ "source": "a", "destination": "s3://theirs/a" });
-            let error = copy(theirs.clone())
+            let error = copy_step(theirs.clone())
                 .run(&s3.context(), None)
                 .await
                 .unwrap_err();
@@ -279,40 +371,43 @@ mod tests {
                 (ErrorName::AccessDenied, true)
             );
             let mut params = theirs;
-            params["bucket_owner"] = THEIRS.into();
-            done(copy(params).run(&s3.context(), None).await);
+            params["bucket_owner"] = PEER_ACCOUNT.into();
+            done(copy_step(params).run(&s3.context(), None).await);
             assert!(s3.object("theirs", "a").is_some());
         });
     }
 
     #[test]
-    fn done_streams_a_file_of_some_mib_with_its_checksum_behind_it() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            fs::write(root.join("object"), mib(3)).unwrap();
-            done(up("object").run(&s3.context(), None).await);
-            let [sent] = &s3.take()[..] else {
+    fn done_streams_a_file_with_a_trailing_checksum() {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            fs::write(root.join("object"), mib_bytes(3)).unwrap();
+            done(upload("object").run(&s3.context(), None).await);
+            let [sent] = &s3.take_requests()[..] else {
                 panic!("one request")
             };
-            assert_eq!((sent.operation, sent.body == mib(3)), ("PutObject", true));
+            assert_eq!(
+                (sent.operation, sent.body == mib_bytes(3)),
+                ("PutObject", true)
+            );
             assert_eq!(
                 sent.header("x-amz-checksum-crc64nvme"),
-                Some(crc(&mib(3)).as_str())
+                Some(crc_base64(&mib_bytes(3)).as_str())
             );
         });
     }
 
     #[test]
-    fn done_sends_a_large_file_in_parts_and_the_checksum_of_all_of_it() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            fs::write(root.join("large.tar"), mib(20)).unwrap();
-            let step = copy(
+    fn done_uploads_a_large_file_in_parts_with_checksums() {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            fs::write(root.join("large.tar"), mib_bytes(20)).unwrap();
+            let step = copy_step(
                 json!({ "source": "large.tar", "destination": "s3://data/copy", "sse": "AES256" }),
             );
-            done(step.run(&s3.context_as(SESSION), None).await);
-            let sent = s3.take();
-            let lines: Vec<_> = sent.iter().map(Sent::line).collect();
+            done(step.run(&s3.context_in_session(SESSION), None).await);
+            let sent = s3.take_requests();
+            let lines: Vec<_> = sent.iter().map(SentRequest::summary).collect();
             assert_eq!(
                 lines[..2],
                 [
@@ -331,45 +426,46 @@ mod tests {
                 ]
             );
             assert_eq!(lines[5..], ["CompleteMultipartUpload data/copy"]);
-            for (at, name, value) in [
+            for (index, name, value) in [
                 (1, "content-type", "application/x-tar"),
                 (1, "x-amz-server-side-encryption", "AES256"),
                 (1, "x-amz-checksum-algorithm", "CRC64NVME"),
                 (1, "x-amz-checksum-type", "FULL_OBJECT"),
-                (5, "x-amz-checksum-crc64nvme", &crc(&mib(20))),
+                (5, "x-amz-checksum-crc64nvme", &crc_base64(&mib_bytes(20))),
                 (5, "x-amz-checksum-type", "FULL_OBJECT"),
             ] {
-                assert_eq!(sent[at].header(name), Some(value), "{name}");
+                assert_eq!(sent[index].header(name), Some(value), "{name}");
             }
             for part in &sent[2..5] {
                 assert_eq!(
                     part.header("x-amz-checksum-crc64nvme"),
-                    Some(crc(&part.body).as_str())
+                    Some(crc_base64(&part.body).as_str())
                 );
             }
             assert!(
                 sent.iter()
                     .all(|sent| sent.header("x-amz-expected-bucket-owner") == Some("222222222222"))
             );
-            assert!(s3.object("data", "copy").unwrap().bytes == mib(20));
+            assert!(s3.object("data", "copy").unwrap().bytes == mib_bytes(20));
         });
     }
 
     #[test]
-    fn done_gives_a_file_its_name_when_it_is_whole_and_the_objects_time() {
-        in_root(async |root| {
-            let s3 = S3::default();
+    fn done_names_a_complete_file_and_sets_the_objects_time() {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             s3.put("data", "object", "content");
-            let at = root.to_owned();
-            s3.on("GetObject", move |_, _| {
-                assert_eq!(files(&at), [""; 0], "nothing has the name yet");
+            let root_path = root.to_owned();
+            s3.hook_operation("GetObject", move |_, _| {
+                assert_eq!(files(&root_path), [""; 0], "the file has no name yet");
                 None
             });
-            let step = copy(json!({ "source": "s3://data/object", "destination": "new/folder/" }));
+            let step =
+                copy_step(json!({ "source": "s3://data/object", "destination": "new/folder/" }));
             let ctx = s3.context();
             done(step.run(&ctx, None).await);
             assert_eq!(
-                s3.requests(),
+                s3.take_summaries(),
                 ["HeadObject data/object", "GetObject data/object"]
             );
             let path = root.join("new/folder/object");
@@ -378,21 +474,21 @@ mod tests {
                 [format!("download: s3://data/object to {}", path.display())]
             );
             assert_eq!(fs::read_to_string(&path).unwrap(), "content");
-            let written = SystemTime::UNIX_EPOCH + Duration::from_secs(WRITTEN.unsigned_abs());
+            let written = SystemTime::UNIX_EPOCH + Duration::from_secs(WRITTEN_AT.unsigned_abs());
             assert_eq!(fs::metadata(path).unwrap().modified().unwrap(), written);
             assert!(!root.join(".stepward").exists(), "nothing is left behind");
         });
     }
 
     #[test]
-    fn done_gets_a_large_object_in_ranges_of_one_state_of_it() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            s3.put("data", "object", mib(20));
-            done(down().run(&s3.context(), None).await);
+    fn done_downloads_a_large_object_in_ranges_of_one_version() {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            s3.put("data", "object", mib_bytes(20));
+            done(download().run(&s3.context(), None).await);
             let etag = s3.object("data", "object").unwrap().etag;
             let mut ranges: Vec<_> = s3
-                .sent("GetObject")
+                .sent_requests("GetObject")
                 .iter()
                 .map(|sent| sent.header("range").unwrap().to_owned())
                 .collect();
@@ -406,28 +502,29 @@ mod tests {
                 ]
             );
             assert!(
-                s3.sent("GetObject")
+                s3.sent_requests("GetObject")
                     .iter()
                     .all(|sent| sent.header("if-match") == Some(etag.as_str()))
             );
-            assert!(fs::read(root.join("file")).unwrap() == mib(20));
+            assert!(fs::read(root.join("file")).unwrap() == mib_bytes(20));
             assert_eq!(files(root), ["file"]);
         });
     }
 
     #[tokio::test(start_paused = true)]
-    async fn done_lets_s3_copy_what_is_in_one_account() {
-        let s3 = S3::default();
+    async fn done_lets_s3_copy_within_an_account() {
+        let s3 = FakeS3::default();
         s3.put("data", "a b/ü", "content");
-        let step = copy(json!({
-            "source": "s3://data/a b/ü", "destination": "s3://other/", "storage_class": "GLACIER_IR", "sse": "AES256",
+        let step = copy_step(json!({
+            "source": "s3://data/a b/ü", "destination": "s3://other/",
+            "storage_class": "GLACIER_IR", "sse": "AES256",
         }));
         let ctx = s3.context();
         assert_eq!(done(step.run(&ctx, None).await).bytes, 7);
         assert_eq!(log(&ctx), ["copy: s3://data/a b/ü to s3://other/ü"]);
-        let sent = s3.take();
+        let sent = s3.take_requests();
         assert_eq!(
-            sent.iter().map(Sent::line).collect::<Vec<_>>(),
+            sent.iter().map(SentRequest::summary).collect::<Vec<_>>(),
             ["HeadObject data/a b/ü", "CopyObject other/ü"]
         );
         let etag = s3.object("data", "a b/ü").unwrap().etag;
@@ -442,8 +539,8 @@ mod tests {
         }
     }
 
-    /// An object of more than 5 GiB, with all that there is to keep.
-    fn put_huge(s3: &S3) {
+    /// An object of more than 5 GiB, with every kind of metadata.
+    fn put_huge(s3: &FakeS3) {
         s3.put_size("data", "object", 5 * GIB + 1);
         let headers = [
             ("content-type", "application/x-tar"),
@@ -459,14 +556,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn done_lets_s3_copy_more_than_5_gib_in_parts_with_metadata_and_tags() {
-        let s3 = S3::default();
+    async fn done_copies_above_5_gib_in_parts_with_metadata() {
+        let s3 = FakeS3::default();
         put_huge(&s3);
-        let step = copy(
-            json!({ "source": "s3://data/object", "destination": "s3://data/copy", "storage_class": "STANDARD_IA" }),
+        let step = copy_step(
+            json!({ "source": "s3://data/object", "destination": "s3://data/copy",
+                "storage_class": "STANDARD_IA" }),
         );
         done(step.run(&s3.context(), None).await);
-        let [begun] = &s3.sent("CreateMultipartUpload")[..] else {
+        let [started] = &s3.sent_requests("CreateMultipartUpload")[..] else {
             panic!("one upload")
         };
         for (name, value) in [
@@ -477,9 +575,9 @@ mod tests {
             ("x-amz-tagging", "cost=it%20%26%20co&x=y"),
             ("x-amz-storage-class", "STANDARD_IA"),
         ] {
-            assert_eq!(begun.header(name), Some(value), "{name}");
+            assert_eq!(started.header(name), Some(value), "{name}");
         }
-        let parts = s3.sent("UploadPartCopy");
+        let parts = s3.sent_requests("UploadPartCopy");
         let etag = s3.object("data", "object").unwrap().etag;
         assert_eq!(
             (parts.len(), parts[0].header("x-amz-copy-source-range")),
@@ -498,17 +596,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn done_between_two_accounts_is_a_copy_by_s3_where_the_source_lets_it() {
-        let s3 = S3::default();
+    async fn done_lets_s3_copy_between_accounts_if_it_may() {
+        let s3 = FakeS3::default();
         s3.put("theirs", "object", "content");
-        done(across().run(&s3.context_of_two(), None).await);
+        done(
+            copy_between_accounts()
+                .run(&s3.context_with_peer(), None)
+                .await,
+        );
         let sent: Vec<_> = s3
-            .take()
+            .take_requests()
             .iter()
-            .map(|sent| (sent.line(), sent.account.clone()))
+            .map(|sent| (sent.summary(), sent.account.clone()))
             .collect();
         let expected = [
-            ("HeadObject theirs/object", THEIRS),
+            ("HeadObject theirs/object", PEER_ACCOUNT),
             ("CopyObject data/copy", "222222222222"),
         ];
         assert_eq!(
@@ -518,8 +620,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn done_between_two_accounts_goes_through_here_where_s3_may_not_copy_and_is_asked_once() {
-        let s3 = S3::default();
+    async fn done_copies_between_accounts_itself_if_s3_may_not() {
+        let s3 = FakeS3::default();
         for key in ["in/a", "in/b"] {
             s3.put("theirs", key, "content");
             let headers = [
@@ -536,26 +638,27 @@ mod tests {
                 .unwrap()
                 .headers = headers;
         }
-        s3.put("theirs", "in/large", mib(9));
-        s3.refuse("CopyObject", 1, 403, "AccessDenied");
-        let step = copy(json!({
-            "source": "s3://theirs/in", "source_account": "archive", "destination": "s3://data", "recursive": true,
+        s3.put("theirs", "in/large", mib_bytes(9));
+        s3.refuse_requests("CopyObject", 1, 403, "AccessDenied");
+        let step = copy_step(json!({
+            "source": "s3://theirs/in", "source_account": "archive", "destination": "s3://data",
+            "recursive": true,
         }));
-        let ctx = s3.context_of_two();
-        // One after the other, so that what the first has learnt is known to the second.
+        let ctx = s3.context_with_peer();
+        // The first refused copy decides for all later objects.
         assert_eq!(done(step.run(&ctx, None).await).transferred, 3);
-        let told = log(&ctx)
+        let notices = log(&ctx)
             .iter()
-            .filter(|line| line.contains("may not copy between these two accounts"))
+            .filter(|line| line.contains("is not allowed to copy between the two accounts"))
             .count();
-        assert_eq!(told, 1);
-        for sent in s3.take() {
+        assert_eq!(notices, 1);
+        for sent in s3.take_requests() {
             let account = if sent.bucket == "theirs" {
-                THEIRS
+                PEER_ACCOUNT
             } else {
                 "222222222222"
             };
-            assert_eq!(sent.account, account, "{}", sent.line());
+            assert_eq!(sent.account, account, "{}", sent.summary());
             if sent.operation == "PutObject" {
                 assert_eq!(
                     (sent.header("content-type"), sent.header("x-amz-meta-owner")),
@@ -564,21 +667,21 @@ mod tests {
                 assert_eq!(sent.header("x-amz-tagging"), Some("cost=it"));
                 assert_eq!(
                     sent.header("x-amz-checksum-crc64nvme"),
-                    Some(crc(b"content").as_str())
+                    Some(crc_base64(b"content").as_str())
                 );
             }
         }
         let large = s3.object("data", "large").unwrap();
         assert_eq!(
-            (large.bytes == mib(9), large.checksum),
-            (true, Some(crc(&mib(9))))
+            (large.bytes == mib_bytes(9), large.checksum),
+            (true, Some(crc_base64(&mib_bytes(9))))
         );
     }
 
     #[test]
-    fn done_recursively_takes_the_names_that_the_filters_mean() {
-        in_root(async |root| {
-            let s3 = S3::default();
+    fn done_recursively_copies_the_selected_names() {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             for key in [
                 "in/a.log",
                 "in/b/c.log",
@@ -589,13 +692,13 @@ mod tests {
                 s3.put("data", key, if key.ends_with('/') { "" } else { "x" });
             }
             s3.store().page = Some(2);
-            let step = copy(json!({
+            let step = copy_step(json!({
                 "source": "s3://data/in", "destination": "out", "recursive": true,
                 "filters": [{ "exclude": "*" }, { "include": "*.log" }],
             }));
             assert_eq!(done(step.run(&s3.context(), None).await).transferred, 2);
             assert_eq!(files(root), ["out/a.log", "out/b/c.log"]);
-            let lists = s3.sent("ListObjectsV2");
+            let lists = s3.sent_requests("ListObjectsV2");
             assert!(
                 lists.len() > 1
                     && lists
@@ -606,12 +709,13 @@ mod tests {
     }
 
     #[test]
-    fn done_with_dry_run_only_tells() {
-        in_root(async |root| {
-            let s3 = S3::default();
+    fn done_with_dry_run_only_logs() {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             fs::write(root.join("a"), "abc").unwrap();
             let ctx = s3.context();
-            let step = copy(json!({ "source": "a", "destination": "s3://data/", "dry_run": true }));
+            let step =
+                copy_step(json!({ "source": "a", "destination": "s3://data/", "dry_run": true }));
             let output = done(step.run(&ctx, None).await);
             assert_eq!(
                 (output.transferred, output.bytes, output.dry_run),
@@ -624,34 +728,44 @@ mod tests {
                     root.display()
                 )]
             );
-            assert_eq!(s3.requests(), [""; 0]);
+            assert_eq!(s3.take_summaries(), [""; 0]);
         });
     }
 
-    // no proof of already: it writes what is there already anew, as `aws s3 cp` does; s3-sync is
-    // the step that compares.
+    // no proof of already: the step overwrites existing objects, as `aws s3 cp` does; s3-sync
+    // compares.
 
     #[test]
-    fn not_found_is_a_source_or_a_bucket_that_is_not_there() {
-        in_root(async |_| {
-            let s3 = S3::default();
-            for (source, destination, recursive, why) in [
+    fn not_found_is_a_missing_source_or_bucket() {
+        run_in_root(async |_| {
+            let s3 = FakeS3::default();
+            for (source, destination, recursive, reason) in [
                 (
                     "s3://data/none",
                     "file",
                     false,
-                    "there is no object s3://data/none",
+                    "\"s3://data/none\" does not exist",
                 ),
                 ("s3://gone/in", "out", true, "NoSuchBucket"),
-                ("none", "s3://data/", false, "there is no file none"),
-                ("none", "s3://data/", true, "there is no directory none"),
+                (
+                    "none",
+                    "s3://data/",
+                    false,
+                    "source file \"none\" does not exist",
+                ),
+                (
+                    "none",
+                    "s3://data/",
+                    true,
+                    "source directory \"none\" does not exist",
+                ),
             ] {
-                let step = copy(
+                let step = copy_step(
                     json!({ "source": source, "destination": destination, "recursive": recursive }),
                 );
                 let error = step.run(&s3.context(), None).await.unwrap_err();
                 assert_eq!(error.name, ErrorName::NotFound, "{source}: {error}");
-                assert!(error.to_string().contains(why), "{error}");
+                assert!(error.to_string().contains(reason), "{error}");
             }
         });
     }
@@ -673,20 +787,28 @@ mod tests {
     #[test]
     fn invalid_parameters_are_refused_before_any_call() {
         let ok = json!({ "source": "s3://data/a", "destination": "s3://data/b" });
-        copy(ok.clone());
-        for (field, value, why) in [
+        copy_step(ok.clone());
+        for (field, value, reason) in [
             ("source", json!("s3://Data/a"), "source"),
             ("source", json!("s3://data"), "set recursive"),
             ("source", json!("s3://data/in/"), "set recursive"),
-            ("source", json!(""), "source is neither"),
+            (
+                "source",
+                json!(""),
+                "expected a URI such as s3://bucket/key or a path",
+            ),
             ("destination", json!("s3://da"), "destination"),
             (
                 "destination",
                 json!(format!("s3://data/{}", "k".repeat(1025))),
                 "1,024",
             ),
-            ("storage_class", json!("COLD"), "storage_class is none of"),
-            ("sse_kms_key_id", json!("key-1"), "needs sse"),
+            (
+                "storage_class",
+                json!("COLD"),
+                "\"storage_class\": expected one of",
+            ),
+            ("sse_kms_key_id", json!("key-1"), "set sse to"),
             ("bucket_owner", json!("12"), "bucket_owner"),
         ] {
             let mut params = ok.clone();
@@ -696,17 +818,17 @@ mod tests {
                 .validate()
                 .unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput, "{field}");
-            assert!(error.message.contains(why), "{error}");
+            assert!(error.message.contains(reason), "{error}");
         }
-        for (params, why) in [
+        for (params, reason) in [
             (json!({ "source": "a", "destination": "b" }), "both local"),
             (
                 json!({ "source": "a", "destination": "s3://data/", "source_account": "archive" }),
-                "this one is local",
+                "the source is local",
             ),
             (
                 json!({ "source": "a", "destination": "s3://data/", "source_region": "eu-west-2" }),
-                "this one is local",
+                "the source is local",
             ),
         ] {
             let error = serde_json::from_value::<S3Copy>(params)
@@ -714,7 +836,7 @@ mod tests {
                 .validate()
                 .unwrap_err();
             assert!(
-                error.name == ErrorName::InvalidInput && error.message.contains(why),
+                error.name == ErrorName::InvalidInput && error.message.contains(reason),
                 "{error}"
             );
         }
@@ -731,42 +853,42 @@ mod tests {
     }
 
     #[test]
-    fn invalid_paths_and_kinds_are_refused_before_any_call() {
-        in_root(async |root| {
-            let s3 = S3::default();
+    fn invalid_paths_are_refused_before_any_call() {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             fs::create_dir(root.join("folder")).unwrap();
             fs::write(root.join("file"), "x").unwrap();
             std::os::unix::fs::symlink("/etc/passwd", root.join("link")).unwrap();
-            for (source, recursive, why) in [
+            for (source, recursive, reason) in [
                 ("../a", false, "leaves the local root"),
                 ("/etc/passwd", false, "leaves the local root"),
                 (".stepward/a", false, "unfinished files"),
-                ("link", false, "leads out of it"),
+                ("link", false, "leads out of the local root"),
                 ("folder", false, "set recursive"),
-                ("file", true, "leave recursive away"),
+                ("file", true, "omit recursive"),
             ] {
-                let step = copy(
-                    json!({ "source": source, "destination": "s3://data/", "recursive": recursive }),
-                );
+                let step = copy_step(json!({ "source": source, "destination": "s3://data/",
+                        "recursive": recursive }));
                 let error = step.run(&s3.context(), None).await.unwrap_err();
                 assert_eq!(error.name, ErrorName::InvalidInput, "{source}: {error}");
-                assert!(error.message.contains(why), "{error}");
+                assert!(error.message.contains(reason), "{error}");
             }
-            let step =
-                copy(json!({ "source": "s3://data/in", "destination": "file", "recursive": true }));
+            let step = copy_step(
+                json!({ "source": "s3://data/in", "destination": "file", "recursive": true }),
+            );
             let error = step.run(&s3.context(), None).await.unwrap_err();
             assert!(
                 error.name == ErrorName::InvalidInput && error.message.contains("not a directory"),
                 "{error}"
             );
-            assert_eq!(s3.requests(), [""; 0]);
+            assert_eq!(s3.take_summaries(), [""; 0]);
         });
     }
 
     #[tokio::test]
-    async fn invalid_are_local_paths_where_the_deployment_has_no_root() {
-        let error = up("file")
-            .run(&S3::default().context(), None)
+    async fn invalid_are_local_paths_without_a_local_root() {
+        let error = upload("file")
+            .run(&FakeS3::default().context(), None)
             .await
             .unwrap_err();
         assert!(
@@ -776,30 +898,30 @@ mod tests {
     }
 
     #[test]
-    fn throttled_requests_are_tried_again() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            fs::write(root.join("large"), mib(9)).unwrap();
+    fn throttled_requests_are_repeated() {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            fs::write(root.join("large"), mib_bytes(9)).unwrap();
             for operation in [
                 "CreateMultipartUpload",
                 "UploadPart",
                 "CompleteMultipartUpload",
             ] {
-                s3.refuse(operation, 2, 503, "SlowDown");
+                s3.refuse_requests(operation, 2, 503, "SlowDown");
             }
-            done(up("large").run(&s3.context(), None).await);
+            done(upload("large").run(&s3.context(), None).await);
             let counts = [
                 "CreateMultipartUpload",
                 "UploadPart",
                 "CompleteMultipartUpload",
             ]
-            .map(|one| s3.sent(one).len());
+            .map(|operation| s3.sent_requests(operation).len());
             assert_eq!(counts, [3, 4, 3]);
             for operation in ["ListObjectsV2", "GetObject", "CopyObject"] {
-                s3.refuse(operation, 2, 503, "SlowDown");
+                s3.refuse_requests(operation, 2, 503, "SlowDown");
             }
             for destination in ["out", "s3://other"] {
-                let step = copy(
+                let step = copy_step(
                     json!({ "source": "s3://data", "destination": destination, "recursive": true }),
                 );
                 assert_eq!(
@@ -808,24 +930,27 @@ mod tests {
                     "{destination}"
                 );
             }
-            assert!(fs::read(root.join("out/copy")).unwrap() == mib(9));
+            assert!(fs::read(root.join("out/copy")).unwrap() == mib_bytes(9));
         });
     }
 
     #[test]
-    fn pending_uploads_go_on_in_another_call_and_no_part_is_sent_twice() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            fs::write(root.join("large"), mib(65)).unwrap();
-            s3.is_slow_at("UploadPart", 1);
-            let (resume, progress) = pending(up("large").run(&s3.context(), None).await);
-            assert!(progress.contains("1 large ones under way"), "{progress}");
-            assert_eq!((s3.sent("UploadPart").len(), s3.uploads().len()), (8, 1));
-            s3.take();
-            let output = done(up("large").run(&s3.context(), Some(resume)).await);
+    fn pending_uploads_continue_and_send_no_part_twice() {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            fs::write(root.join("large"), mib_bytes(65)).unwrap();
+            s3.spend_budget_at("UploadPart", 1);
+            let (resume, progress) = unwrap_pending(upload("large").run(&s3.context(), None).await);
+            assert!(progress.contains("1 large ones running"), "{progress}");
+            assert_eq!(
+                (s3.sent_requests("UploadPart").len(), s3.uploads().len()),
+                (8, 1)
+            );
+            s3.take_requests();
+            let output = done(upload("large").run(&s3.context(), Some(resume)).await);
             assert_eq!((output.transferred, output.bytes), (1, 65 * MIB));
             assert_eq!(
-                s3.requests(),
+                s3.take_summaries(),
                 [
                     "ListParts data/copy",
                     "UploadPart data/copy 9",
@@ -833,49 +958,49 @@ mod tests {
                 ]
             );
             let copy = s3.object("data", "copy").unwrap();
-            assert_eq!((copy.bytes == mib(65), s3.uploads().len()), (true, 0));
+            assert_eq!((copy.bytes == mib_bytes(65), s3.uploads().len()), (true, 0));
         });
     }
 
     #[test]
-    fn pending_downloads_go_on_in_another_call_where_they_stopped() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            s3.put("data", "object", mib(65));
-            s3.is_slow_at("GetObject", 1);
-            let (resume, _) = pending(down().run(&s3.context(), None).await);
+    fn pending_downloads_continue_where_they_stopped() {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            s3.put("data", "object", mib_bytes(65));
+            s3.spend_budget_at("GetObject", 1);
+            let (resume, _) = unwrap_pending(download().run(&s3.context(), None).await);
             let [unfinished] = &files(root)[..] else {
                 panic!("one file")
             };
             assert!(unfinished.starts_with(".stepward/"), "{unfinished}");
-            assert_eq!(s3.sent("GetObject").len(), 8);
-            s3.take();
-            done(down().run(&s3.context(), Some(resume)).await);
+            assert_eq!(s3.sent_requests("GetObject").len(), 8);
+            s3.take_requests();
+            done(download().run(&s3.context(), Some(resume)).await);
             let ranges: Vec<_> = s3
-                .sent("GetObject")
+                .sent_requests("GetObject")
                 .iter()
                 .map(|sent| sent.header("range").unwrap().to_owned())
                 .collect();
             assert_eq!(ranges, ["bytes=67108864-68157439"]);
-            assert!(fs::read(root.join("file")).unwrap() == mib(65));
+            assert!(fs::read(root.join("file")).unwrap() == mib_bytes(65));
             assert_eq!(files(root), ["file"]);
         });
     }
 
     #[test]
-    fn pending_downloads_begin_anew_when_the_object_is_another_or_the_file_is_gone() {
-        in_root(async |root| {
-            for gone in [false, true] {
-                let s3 = S3::default();
-                s3.put("data", "object", mib(65));
-                s3.is_slow_at("GetObject", 1);
-                let (resume, _) = pending(down().run(&s3.context(), None).await);
-                if gone {
+    fn pending_downloads_restart_if_object_or_file_changed() {
+        run_in_root(async |root| {
+            for is_file_missing in [false, true] {
+                let s3 = FakeS3::default();
+                s3.put("data", "object", mib_bytes(65));
+                s3.spend_budget_at("GetObject", 1);
+                let (resume, _) = unwrap_pending(download().run(&s3.context(), None).await);
+                if is_file_missing {
                     fs::remove_dir_all(root.join(".stepward")).unwrap();
                 } else {
-                    s3.put("data", "object", mib(10));
+                    s3.put("data", "object", mib_bytes(10));
                 }
-                done(down().run(&s3.context(), Some(resume)).await);
+                done(download().run(&s3.context(), Some(resume)).await);
                 assert!(
                     fs::read(root.join("file")).unwrap()
                         == s3.object("data", "object").unwrap().bytes
@@ -886,34 +1011,35 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pending_copies_by_s3_go_on_in_another_call_and_no_part_is_copied_twice() {
-        let s3 = S3::default();
+    async fn pending_copies_by_s3_continue_and_copy_no_part_twice() {
+        let s3 = FakeS3::default();
         put_huge(&s3);
-        s3.is_slow_at("UploadPartCopy", 1);
-        let step = copy(json!({ "source": "s3://data/object", "destination": "s3://data/copy" }));
-        let (resume, _) = pending(step.run(&s3.context(), None).await);
-        assert_eq!(s3.sent("UploadPartCopy").len(), 8);
-        s3.take();
+        s3.spend_budget_at("UploadPartCopy", 1);
+        let step =
+            copy_step(json!({ "source": "s3://data/object", "destination": "s3://data/copy" }));
+        let (resume, _) = unwrap_pending(step.run(&s3.context(), None).await);
+        assert_eq!(s3.sent_requests("UploadPartCopy").len(), 8);
+        s3.take_requests();
         done(step.run(&s3.context(), Some(resume)).await);
         let copied: Vec<_> = s3
-            .sent("UploadPartCopy")
+            .sent_requests("UploadPartCopy")
             .iter()
             .map(|sent| sent.query["partNumber"].clone())
             .collect();
         assert_eq!(
-            (copied, s3.sent("CreateMultipartUpload").len()),
+            (copied, s3.sent_requests("CreateMultipartUpload").len()),
             (vec!["9".into(), "10".into(), "11".into()], 0)
         );
         assert_eq!(s3.object("data", "copy").unwrap().size, 5 * GIB + 1);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pending_copies_that_go_through_here_go_on_so_in_another_call() {
+    async fn pending_copies_through_the_function_continue_the_same_way() {
         for size in [65 * MIB, 5 * GIB + 1] {
-            let s3 = S3::default();
+            let s3 = FakeS3::default();
             s3.put_size("theirs", "object", size);
-            // Zeros, as many as are asked for.
-            s3.on("GetObject", |sent, store| {
+            // As many zeros as requested.
+            s3.hook_operation("GetObject", |sent, store| {
                 let object = &store.objects[&(sent.bucket.clone(), sent.key.clone())];
                 let range = sent
                     .header("range")
@@ -921,71 +1047,88 @@ mod tests {
                     .strip_prefix("bytes=")
                     .unwrap()
                     .to_owned();
-                let (from, to) = range
+                let (first, last) = range
                     .split_once('-')
-                    .map(|(from, to)| (from.parse::<u64>().unwrap(), to.parse().unwrap()))
+                    .map(|(first, last)| (first.parse::<u64>().unwrap(), last.parse().unwrap()))
                     .unwrap();
-                let length = usize::try_from(u64::min(to, object.size - 1) + 1 - from).unwrap();
+                let length = usize::try_from(u64::min(last, object.size - 1) + 1 - first).unwrap();
                 Some((206, Vec::new(), vec![0; length].into()))
             });
-            s3.refuse("CopyObject", usize::MAX, 403, "AccessDenied");
-            s3.refuse("UploadPartCopy", usize::MAX, 403, "AccessDenied");
-            s3.is_slow_at("UploadPart", 1);
-            let (resume, _) = pending(across().run(&s3.context_of_two(), None).await);
-            let begun = s3.uploads();
-            let [(id, upload)] = &begun.iter().collect::<Vec<_>>()[..] else {
+            s3.refuse_requests("CopyObject", usize::MAX, 403, "AccessDenied");
+            s3.refuse_requests("UploadPartCopy", usize::MAX, 403, "AccessDenied");
+            s3.spend_budget_at("UploadPart", 1);
+            let (resume, _) = unwrap_pending(
+                copy_between_accounts()
+                    .run(&s3.context_with_peer(), None)
+                    .await,
+            );
+            let uploads = s3.uploads();
+            let [(id, upload)] = &uploads.iter().collect::<Vec<_>>()[..] else {
                 panic!("one upload")
             };
             assert_eq!(upload.parts.len(), 8, "{size}");
-            s3.take();
-            s3.is_slow_at("UploadPart", 1);
-            let answer = across()
-                .run(&s3.context_of_two(), Some(resume))
+            s3.take_requests();
+            s3.spend_budget_at("UploadPart", 1);
+            let answer = copy_between_accounts()
+                .run(&s3.context_with_peer(), Some(resume))
                 .await
                 .unwrap();
             assert_eq!(matches!(answer, Progress::Done(_)), size == 65 * MIB);
             let numbers: Vec<_> = s3
-                .sent("UploadPart")
+                .sent_requests("UploadPart")
                 .iter()
                 .map(|sent| sent.query["partNumber"].clone())
                 .collect();
             let expected: Vec<_> = (9..=if size == 65 * MIB { 9 } else { 16 })
                 .map(|n: u32| n.to_string())
                 .collect();
-            assert_eq!(numbers, expected, "{size}: no part is sent again");
+            assert_eq!(numbers, expected, "{size}: no part is sent twice");
             assert!(
-                s3.sent("UploadPart")
+                s3.sent_requests("UploadPart")
                     .iter()
                     .all(|sent| sent.query["uploadId"] == **id)
             );
             assert_eq!(
-                (s3.sent("CopyObject").len(), s3.sent("UploadPartCopy").len()),
+                (
+                    s3.sent_requests("CopyObject").len(),
+                    s3.sent_requests("UploadPartCopy").len()
+                ),
                 (0, 0),
-                "{size}: S3 is not asked again"
+                "{size}: the step does not try a copy by S3 again"
             );
         }
     }
 
     #[test]
-    fn pending_uploads_whose_answer_was_lost_are_aborted_and_those_of_others_are_not() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            fs::write(root.join("large"), mib(65)).unwrap();
-            s3.is_slow_at("UploadPart", 1);
-            pending(
-                up("large")
+    fn pending_uploads_of_lost_calls_are_aborted() {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            fs::write(root.join("large"), mib_bytes(65)).unwrap();
+            s3.spend_budget_at("UploadPart", 1);
+            unwrap_pending(
+                upload("large")
                     .run(
-                        &s3.context_as("arn:aws:sts::222222222222:assumed-role/Stepward/other"),
+                        &s3.context_in_session(
+                            "arn:aws:sts::222222222222:assumed-role/Stepward/other",
+                        ),
                         None,
                     )
                     .await,
             );
-            s3.is_slow_at("UploadPart", 1);
-            pending(up("large").run(&s3.context_as(SESSION), None).await);
-            s3.take();
-            done(up("large").run(&s3.context_as(SESSION), None).await);
+            s3.spend_budget_at("UploadPart", 1);
+            unwrap_pending(
+                upload("large")
+                    .run(&s3.context_in_session(SESSION), None)
+                    .await,
+            );
+            s3.take_requests();
+            done(
+                upload("large")
+                    .run(&s3.context_in_session(SESSION), None)
+                    .await,
+            );
             let aborted: Vec<_> = s3
-                .sent("AbortMultipartUpload")
+                .sent_requests("AbortMultipartUpload")
                 .iter()
                 .map(|sent| sent.query["uploadId"].clone())
                 .collect();
@@ -993,69 +1136,77 @@ mod tests {
             assert_eq!(
                 s3.uploads().keys().collect::<Vec<_>>(),
                 ["upload-1"],
-                "somebody else's stays"
+                "the upload of another session stays"
             );
         });
     }
 
     #[test]
-    fn pending_downloads_whose_answer_was_lost_leave_no_file() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            s3.put("data", "object", mib(65));
-            s3.is_slow_at("GetObject", 1);
-            pending(down().run(&s3.context(), None).await);
-            done(down().run(&s3.context(), None).await);
+    fn pending_downloads_of_lost_calls_leave_no_file() {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            s3.put("data", "object", mib_bytes(65));
+            s3.spend_budget_at("GetObject", 1);
+            unwrap_pending(download().run(&s3.context(), None).await);
+            done(download().run(&s3.context(), None).await);
             assert_eq!(files(root), ["file"]);
         });
     }
 
     #[test]
-    fn pending_goes_on_behind_the_last_object_that_was_decided() {
-        in_root(async |root| {
-            let s3 = S3::default();
+    fn pending_copies_continue_after_the_last_decided_key() {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             for n in 0..200 {
                 s3.put("data", &format!("in/{n:03}"), "x");
             }
-            let step =
-                copy(json!({ "source": "s3://data/in", "destination": "out", "recursive": true }));
-            s3.is_slow_at("GetObject", 1);
-            let (resume, progress) = pending(step.run(&s3.context(), None).await);
-            let got = s3.sent("GetObject").len();
+            let step = copy_step(
+                json!({ "source": "s3://data/in", "destination": "out", "recursive": true }),
+            );
+            s3.spend_budget_at("GetObject", 1);
+            let (resume, progress) = unwrap_pending(step.run(&s3.context(), None).await);
+            let got = s3.sent_requests("GetObject").len();
             assert!(
                 progress.starts_with(&format!("{got} transferred ")) && got < 200,
                 "{progress}"
             );
-            s3.take();
+            s3.take_requests();
             assert_eq!(
                 done(step.run(&s3.context(), Some(resume)).await).transferred,
                 200
             );
             assert_eq!(
-                (s3.sent("GetObject").len(), files(root).len()),
+                (s3.sent_requests("GetObject").len(), files(root).len()),
                 (200 - got, 200)
             );
-            let after = &s3.sent("ListObjectsV2")[0].query["start-after"];
+            let after = &s3.sent_requests("ListObjectsV2")[0].query["start-after"];
             assert_eq!(*after, format!("in/{:03}", got - 1));
         });
     }
 
     #[test]
-    fn pending_uploads_that_s3_is_silent_about_are_kept_for_the_next_call_and_then_given_up() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            fs::write(root.join("large"), mib(20)).unwrap();
-            s3.silence("UploadPart", |sent| sent.query["partNumber"] != "1");
-            let (resume, _) =
-                pending(in_time(up("large").run(&s3.context_as(SESSION), None)).await);
+    fn pending_uploads_without_answers_get_one_more_call() {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            fs::write(root.join("large"), mib_bytes(20)).unwrap();
+            s3.never_answer("UploadPart", |sent| sent.query["partNumber"] != "1");
+            let (resume, _) = unwrap_pending(
+                before_deadline(upload("large").run(&s3.context_in_session(SESSION), None)).await,
+            );
             assert_eq!(s3.uploads()["upload-1"].parts.len(), 1);
-            let error = in_time(up("large").run(&s3.context_as(SESSION), Some(resume.clone())))
-                .await
-                .unwrap_err();
+            let error = before_deadline(
+                upload("large").run(&s3.context_in_session(SESSION), Some(resume.clone())),
+            )
+            .await
+            .unwrap_err();
             assert_eq!(error.name, ErrorName::TimedOut, "{error}");
-            assert!(s3.uploads().is_empty(), "it got no further in a whole call");
-            s3.speak();
-            done(up("large").run(&s3.context_as(SESSION), Some(resume)).await);
+            assert!(s3.uploads().is_empty(), "a whole call made no progress");
+            s3.answer_again();
+            done(
+                upload("large")
+                    .run(&s3.context_in_session(SESSION), Some(resume))
+                    .await,
+            );
             assert_eq!(
                 (s3.object("data", "copy").unwrap().size, s3.uploads().len()),
                 (20 << 20, 0)
@@ -1064,22 +1215,23 @@ mod tests {
     }
 
     #[test]
-    fn pending_downloads_that_s3_is_silent_about_are_kept_for_the_next_call() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            s3.put("data", "object", mib(20));
-            s3.silence("GetObject", |sent| {
+    fn pending_downloads_without_answers_continue_in_the_next_call() {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            s3.put("data", "object", mib_bytes(20));
+            s3.never_answer("GetObject", |sent| {
                 sent.header("range")
                     .is_some_and(|range| !range.starts_with("bytes=0-"))
             });
-            let (resume, _) = pending(in_time(down().run(&s3.context(), None)).await);
-            s3.speak();
-            s3.take();
-            done(down().run(&s3.context(), Some(resume)).await);
+            let (resume, _) =
+                unwrap_pending(before_deadline(download().run(&s3.context(), None)).await);
+            s3.answer_again();
+            s3.take_requests();
+            done(download().run(&s3.context(), Some(resume)).await);
             assert_eq!(
                 (
-                    s3.sent("GetObject").len(),
-                    fs::read(root.join("file")).unwrap() == mib(20)
+                    s3.sent_requests("GetObject").len(),
+                    fs::read(root.join("file")).unwrap() == mib_bytes(20)
                 ),
                 (2, true)
             );
@@ -1087,57 +1239,56 @@ mod tests {
     }
 
     #[test]
-    fn failed_is_the_one_object_that_s3_is_silent_about_and_its_upload_is_not_left() {
-        in_root(async |root| {
+    fn failed_objects_without_answers_leave_no_upload() {
+        run_in_root(async |root| {
             fs::create_dir(root.join("up")).unwrap();
             for name in ["a", "b", "c"] {
-                fs::write(root.join("up").join(name), mib(9)).unwrap();
+                fs::write(root.join("up").join(name), mib_bytes(9)).unwrap();
             }
             fs::write(root.join("up/small"), "x").unwrap();
-            for silent in ["CreateMultipartUpload", "PutObject"] {
-                let s3 = S3::default();
-                s3.silence(silent, |sent| sent.key == "b" || sent.key == "small");
-                if silent == "CreateMultipartUpload" {
-                    // It has begun, and does not say so.
-                    s3.on(silent, |sent, store| {
+            for operation in ["CreateMultipartUpload", "PutObject"] {
+                let s3 = FakeS3::default();
+                s3.never_answer(operation, |sent| sent.key == "b" || sent.key == "small");
+                if operation == "CreateMultipartUpload" {
+                    // S3 starts the upload, and the response is lost.
+                    s3.hook_operation(operation, |sent, store| {
                         (sent.key == "b").then(|| store.answer(sent))
                     });
                 }
-                let step =
-                    copy(json!({ "source": "up", "destination": "s3://data", "recursive": true }));
-                let error = in_time(step.run(&s3.context_as(SESSION), None))
+                let step = copy_step(
+                    json!({ "source": "up", "destination": "s3://data", "recursive": true }),
+                );
+                let error = before_deadline(step.run(&s3.context_in_session(SESSION), None))
                     .await
                     .unwrap_err();
+                assert!(error.message.contains("1 failed, 3 succeeded"), "{error}");
                 assert!(
-                    error.message.contains("1 failed and 3 went well"),
+                    error.message.contains("before the call's time ended"),
                     "{error}"
                 );
-                assert!(
-                    error.message.contains("when this call's time was"),
-                    "{error}"
-                );
-                assert!(s3.uploads().is_empty(), "{silent}");
+                assert!(s3.uploads().is_empty(), "{operation}");
             }
         });
     }
 
     #[test]
-    fn failed_objects_are_named_and_the_others_are_done() {
-        in_root(async |root| {
-            let s3 = S3::default();
+    fn failed_objects_are_named_and_others_are_copied() {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             for key in ["in/a", "in/b//c", "in/d", "in/e"] {
                 s3.put("data", key, "x");
             }
-            s3.on("GetObject", |sent, _| {
+            s3.hook_operation("GetObject", |sent, _| {
                 (sent.key == "in/d").then(|| refusal(403, "InvalidObjectState"))
             });
-            let step =
-                copy(json!({ "source": "s3://data/in", "destination": "out", "recursive": true }));
+            let step = copy_step(
+                json!({ "source": "s3://data/in", "destination": "out", "recursive": true }),
+            );
             let ctx = s3.context();
             let error = step.run(&ctx, None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::StepFailed);
             for part in [
-                "2 failed and 2 went well",
+                "2 failed, 2 succeeded",
                 "s3://data/in/b//c: key \"b//c\" cannot be",
                 "s3://data/in/d: S3 says no",
             ] {
@@ -1156,9 +1307,9 @@ mod tests {
     }
 
     #[test]
-    fn failed_names_are_what_no_file_can_have_and_files_that_can_be_no_object() {
-        in_root(async |root| {
-            let s3 = S3::default();
+    fn failed_are_keys_and_files_that_cannot_be_copied() {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             for key in [
                 "in/../x",
                 "in/./x",
@@ -1169,11 +1320,12 @@ mod tests {
             ] {
                 s3.put("data", key, "x");
             }
-            let step =
-                copy(json!({ "source": "s3://data/in", "destination": ".", "recursive": true }));
+            let step = copy_step(
+                json!({ "source": "s3://data/in", "destination": ".", "recursive": true }),
+            );
             let error = step.run(&s3.context(), None).await.unwrap_err();
             assert!(
-                error.message.starts_with("6 failed and 0 went well"),
+                error.message.starts_with("6 failed, 0 succeeded"),
                 "{error}"
             );
             assert_eq!(
@@ -1191,12 +1343,13 @@ mod tests {
                     .unwrap()
                     .success()
             );
-            let step =
-                copy(json!({ "source": "up", "destination": "s3://data/up", "recursive": true }));
+            let step = copy_step(
+                json!({ "source": "up", "destination": "s3://data/up", "recursive": true }),
+            );
             let error = step.run(&s3.context(), None).await.unwrap_err();
             for part in [
-                "3 failed and 1 went well",
-                "a link to nothing",
+                "3 failed, 1 succeeded",
+                "a broken link",
                 "leads out of the local root",
                 "a pipe",
             ] {
@@ -1206,16 +1359,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_are_sources_below_a_destination_that_is_below_the_source() {
-        let s3 = S3::default();
+    async fn failed_are_objects_below_a_nested_destination() {
+        let s3 = FakeS3::default();
         s3.put("data", "a", "x");
         s3.put("data", "copy/a", "x");
-        let step = copy(
+        let step = copy_step(
             json!({ "source": "s3://data", "destination": "s3://data/copy", "recursive": true }),
         );
         let error = step.run(&s3.context(), None).await.unwrap_err();
         assert!(
-            error.message.contains("1 failed and 1 went well")
+            error.message.contains("1 failed, 1 succeeded")
                 && error.message.contains("s3://data/copy/a"),
             "{error}"
         );
@@ -1224,41 +1377,44 @@ mod tests {
 
     #[test]
     fn failed_parts_abort_the_upload() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            fs::write(root.join("large"), mib(20)).unwrap();
-            s3.on("UploadPart", |sent, _| {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            fs::write(root.join("large"), mib_bytes(20)).unwrap();
+            s3.hook_operation("UploadPart", |sent, _| {
                 (sent.query["partNumber"] == "2").then(|| refusal(403, "AccessDenied"))
             });
-            let error = up("large").run(&s3.context(), None).await.unwrap_err();
+            let error = upload("large").run(&s3.context(), None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::AccessDenied);
             assert!(
                 error.message.contains("AWS denied s3:UploadPart"),
                 "{error}"
             );
             assert_eq!(
-                (s3.sent("AbortMultipartUpload").len(), s3.uploads().len()),
+                (
+                    s3.sent_requests("AbortMultipartUpload").len(),
+                    s3.uploads().len()
+                ),
                 (1, 0)
             );
         });
     }
 
     #[test]
-    fn failed_aborts_are_told_with_what_failed_before() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            fs::write(root.join("large"), mib(65)).unwrap();
-            s3.is_slow_at("UploadPart", 1);
-            let (resume, _) = pending(up("large").run(&s3.context(), None).await);
-            s3.refuse("UploadPart", 9, 400, "BadDigest");
-            s3.refuse("AbortMultipartUpload", 9, 403, "AccessDenied");
-            let error = up("large")
+    fn failed_aborts_are_added_to_the_first_error() {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            fs::write(root.join("large"), mib_bytes(65)).unwrap();
+            s3.spend_budget_at("UploadPart", 1);
+            let (resume, _) = unwrap_pending(upload("large").run(&s3.context(), None).await);
+            s3.refuse_requests("UploadPart", 9, 400, "BadDigest");
+            s3.refuse_requests("AbortMultipartUpload", 9, 403, "AccessDenied");
+            let error = upload("large")
                 .run(&s3.context(), Some(resume))
                 .await
                 .unwrap_err();
             for part in [
                 "S3 says no; its unfinished multipart upload upload-1 could not be aborted",
-                "is charged for",
+                "AWS charges for it",
             ] {
                 assert_eq!(error.message.matches(part).count(), 1, "{error}");
             }
@@ -1266,22 +1422,24 @@ mod tests {
     }
 
     #[test]
-    fn failed_aborts_do_not_hide_why_it_was_given_up() {
-        in_root(async |root| {
-            let s3 = S3::default();
+    fn failed_aborts_do_not_hide_why_the_run_stopped() {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             fs::create_dir(root.join("up")).unwrap();
-            fs::write(root.join("up/a"), mib(20)).unwrap();
+            fs::write(root.join("up/a"), mib_bytes(20)).unwrap();
             (0..1_000).for_each(|n| fs::write(root.join(format!("up/b{n:03}")), "x").unwrap());
-            s3.refuse("PutObject", usize::MAX, 403, "AccessDenied");
-            s3.refuse("AbortMultipartUpload", 9, 400, "InvalidRequest");
-            // So it is under way still when it is given up.
-            s3.silence("UploadPart", |sent| sent.query["partNumber"] != "1");
+            s3.refuse_requests("PutObject", usize::MAX, 403, "AccessDenied");
+            s3.refuse_requests("AbortMultipartUpload", 9, 400, "InvalidRequest");
+            // The upload is still running when the run stops.
+            s3.never_answer("UploadPart", |sent| sent.query["partNumber"] != "1");
             let step =
-                copy(json!({ "source": "up", "destination": "s3://data", "recursive": true }));
-            let error = in_time(step.run(&s3.context(), None)).await.unwrap_err();
+                copy_step(json!({ "source": "up", "destination": "s3://data", "recursive": true }));
+            let error = before_deadline(step.run(&s3.context(), None))
+                .await
+                .unwrap_err();
             assert_eq!(error.name, ErrorName::AccessDenied, "{error}");
             for part in [
-                "1000 failed and 0 went well",
+                "1000 failed, 0 succeeded",
                 "AWS denied s3:PutObject",
                 "; and S3 says no",
             ] {
@@ -1292,16 +1450,16 @@ mod tests {
 
     #[test]
     fn failed_checksums_leave_no_file() {
-        in_root(async |root| {
+        run_in_root(async |root| {
             for size in [1, 20] {
-                let s3 = S3::default();
-                s3.put("data", "object", mib(size));
-                let wrong = crc(b"something else");
+                let s3 = FakeS3::default();
+                s3.put("data", "object", mib_bytes(size));
+                let wrong = crc_base64(b"something else");
                 s3.store()
                     .objects
                     .values_mut()
                     .for_each(|object| object.checksum = Some(wrong.clone()));
-                let error = down().run(&s3.context(), None).await.unwrap_err();
+                let error = download().run(&s3.context(), None).await.unwrap_err();
                 assert!(error.to_string().contains("checksum"), "{size}: {error}");
                 assert_eq!(files(root), [""; 0]);
             }
@@ -1309,16 +1467,16 @@ mod tests {
     }
 
     #[test]
-    fn failed_are_files_that_change_while_they_are_read() {
-        in_root(async |root| {
-            let s3 = S3::default();
+    fn failed_are_files_that_change_during_the_upload() {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             let path = root.join("object");
-            fs::write(&path, mib(20)).unwrap();
-            s3.on("CreateMultipartUpload", move |_, _| {
-                fs::write(&path, mib(20)).unwrap();
+            fs::write(&path, mib_bytes(20)).unwrap();
+            s3.hook_operation("CreateMultipartUpload", move |_, _| {
+                fs::write(&path, mib_bytes(20)).unwrap();
                 None
             });
-            let error = up("object").run(&s3.context(), None).await.unwrap_err();
+            let error = upload("object").run(&s3.context(), None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::Conflict, "{error}");
             assert!(
                 error.message.contains("changed while it was read"),
@@ -1329,23 +1487,23 @@ mod tests {
     }
 
     #[test]
-    fn failed_are_objects_that_change_while_they_are_copied() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            s3.put("data", "object", mib(20));
+    fn failed_are_objects_that_change_during_the_download() {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            s3.put("data", "object", mib_bytes(20));
             let mut gets = 0;
-            s3.on("GetObject", move |_, store| {
+            s3.hook_operation("GetObject", move |_, store| {
                 gets += 1;
                 let object = store.objects.values_mut().next().unwrap();
                 object.etag = format!("\"state-{}\"", gets / 2);
                 None
             });
-            let error = down().run(&s3.context(), None).await.unwrap_err();
+            let error = download().run(&s3.context(), None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::Conflict);
             assert!(
                 error
                     .message
-                    .contains("the object was changed while it was copied"),
+                    .contains("the object changed while it was copied"),
                 "{error}"
             );
             assert_eq!(files(root), [""; 0]);
@@ -1353,10 +1511,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_looks_name_the_action_that_is_missing() {
-        let s3 = S3::default();
-        s3.refuse("HeadObject", 1, 403, "AccessDenied");
-        let error = down().run(&s3.context(), None).await.unwrap_err();
+    async fn failed_head_requests_name_the_missing_action() {
+        let s3 = FakeS3::default();
+        s3.refuse_requests("HeadObject", 1, 403, "AccessDenied");
+        let error = download().run(&s3.context(), None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::AccessDenied);
         assert!(
             error.message.contains("AWS denied s3:GetObject: allow it"),
@@ -1365,11 +1523,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_copies_of_archived_objects_say_what_s3_says() {
-        let s3 = S3::default();
+    async fn failed_copies_of_archived_objects_contain_s3s_message() {
+        let s3 = FakeS3::default();
         s3.put("data", "object", "x");
-        s3.refuse("CopyObject", 1, 403, "InvalidObjectState");
-        let step = copy(json!({ "source": "s3://data/object", "destination": "s3://data/copy" }));
+        s3.refuse_requests("CopyObject", 1, 403, "InvalidObjectState");
+        let step =
+            copy_step(json!({ "source": "s3://data/object", "destination": "s3://data/copy" }));
         let error = step.run(&s3.context(), None).await.unwrap_err();
         assert!(
             error.message.contains("S3 says no") && !error.message.contains("changed"),
@@ -1378,57 +1537,64 @@ mod tests {
     }
 
     #[test]
-    fn failed_answers_to_the_beginning_of_an_upload_leave_none_behind() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            fs::write(root.join("large"), mib(9)).unwrap();
-            let mut asked = 0;
-            s3.on("CreateMultipartUpload", move |sent, store| {
-                asked += 1;
-                // S3 has begun it, and the answer does not come.
-                (asked == 1).then(|| {
+    fn failed_upload_starts_leave_no_upload_behind() {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            fs::write(root.join("large"), mib_bytes(9)).unwrap();
+            let mut count = 0;
+            s3.hook_operation("CreateMultipartUpload", move |sent, store| {
+                count += 1;
+                // S3 starts the upload, and the response is lost.
+                (count == 1).then(|| {
                     store.answer(sent);
                     refusal(500, "InternalError")
                 })
             });
-            done(up("large").run(&s3.context_as(SESSION), None).await);
+            done(
+                upload("large")
+                    .run(&s3.context_in_session(SESSION), None)
+                    .await,
+            );
             assert_eq!(
-                (s3.sent("CreateMultipartUpload").len(), s3.uploads().len()),
+                (
+                    s3.sent_requests("CreateMultipartUpload").len(),
+                    s3.uploads().len()
+                ),
                 (2, 0)
             );
             assert_eq!(
-                s3.sent("AbortMultipartUpload")[0].query["uploadId"],
+                s3.sent_requests("AbortMultipartUpload")[0].query["uploadId"],
                 "upload-1"
             );
         });
     }
 
     #[test]
-    fn done_where_the_answer_to_the_end_of_an_upload_is_lost_and_its_object_is_there() {
-        in_root(async |root| {
-            for (is_done, is_other) in [(true, false), (false, false), (true, true)] {
-                let s3 = S3::default();
-                fs::write(root.join("large"), mib(9)).unwrap();
-                // What an upload that did not end must not be taken for.
-                s3.put("data", "copy", mib(9));
-                s3.on("CompleteMultipartUpload", move |sent, store| {
-                    if is_done && !store.uploads.is_empty() {
+    fn done_if_the_completion_is_lost_but_the_object_exists() {
+        run_in_root(async |root| {
+            for (is_completed, is_replaced) in [(true, false), (false, false), (true, true)] {
+                let s3 = FakeS3::default();
+                fs::write(root.join("large"), mib_bytes(9)).unwrap();
+                // An older object that must not pass for the result of the upload.
+                s3.put("data", "copy", mib_bytes(9));
+                s3.hook_operation("CompleteMultipartUpload", move |sent, store| {
+                    if is_completed && !store.uploads.is_empty() {
                         store.answer(sent);
                     }
-                    if is_other {
+                    if is_replaced {
                         let object = Object {
-                            checksum: Some(crc(b"another")),
+                            checksum: Some(crc_base64(b"another")),
                             ..Object::default()
                         };
                         store.put("data", "copy", object);
                     }
                     Some(refusal(500, "InternalError"))
                 });
-                let answer = up("large").run(&s3.context(), None).await;
+                let answer = upload("large").run(&s3.context(), None).await;
                 assert_eq!(
                     answer.is_ok(),
-                    is_done && !is_other,
-                    "{is_done} {is_other}: {answer:?}"
+                    is_completed && !is_replaced,
+                    "{is_completed} {is_replaced}: {answer:?}"
                 );
                 assert!(s3.uploads().is_empty());
             }
@@ -1436,14 +1602,14 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_has_become_small_leaves_no_upload() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            fs::write(root.join("large"), mib(65)).unwrap();
-            s3.is_slow_at("UploadPart", 1);
-            let (resume, _) = pending(up("large").run(&s3.context(), None).await);
+    fn a_file_that_became_small_leaves_no_upload() {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            fs::write(root.join("large"), mib_bytes(65)).unwrap();
+            s3.spend_budget_at("UploadPart", 1);
+            let (resume, _) = unwrap_pending(upload("large").run(&s3.context(), None).await);
             fs::write(root.join("large"), "small").unwrap();
-            done(up("large").run(&s3.context(), Some(resume)).await);
+            done(upload("large").run(&s3.context(), Some(resume)).await);
             assert_eq!(
                 (s3.object("data", "copy").unwrap().size, s3.uploads().len()),
                 (5, 0)
@@ -1453,20 +1619,24 @@ mod tests {
 
     #[test]
     fn cancel_aborts_uploads_and_removes_unfinished_files() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            fs::write(root.join("large"), mib(65)).unwrap();
-            s3.put("data", "object", mib(65));
-            for (step, slow, lost) in [
-                (up("large"), "UploadPart", false),
-                (up("large"), "UploadPart", true),
-                (down(), "GetObject", false),
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            fs::write(root.join("large"), mib_bytes(65)).unwrap();
+            s3.put("data", "object", mib_bytes(65));
+            for (step, slow_operation, is_lost) in [
+                (upload("large"), "UploadPart", false),
+                (upload("large"), "UploadPart", true),
+                (download(), "GetObject", false),
             ] {
-                s3.is_slow_at(slow, 1);
-                let (resume, _) = pending(step.run(&s3.context_as(SESSION), None).await);
-                step.cancel(&s3.context_as(SESSION), (!lost).then_some(resume))
-                    .await
-                    .unwrap();
+                s3.spend_budget_at(slow_operation, 1);
+                let (resume, _) =
+                    unwrap_pending(step.run(&s3.context_in_session(SESSION), None).await);
+                step.cancel(
+                    &s3.context_in_session(SESSION),
+                    (!is_lost).then_some(resume),
+                )
+                .await
+                .unwrap();
                 assert_eq!(
                     (s3.uploads().len(), files(root)),
                     (0, vec!["large".to_owned()])
@@ -1476,52 +1646,56 @@ mod tests {
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for_uploads() {
-        let idle = idle(&[
-            ("s3:GetObject", DOWN),
-            ("s3:GetObjectTagging", ACROSS),
-            ("s3:ListBucket", DOWN),
-            ("s3:PutObjectTagging", ACROSS),
+    fn permissions_match_the_local_cloud_for_uploads() {
+        let unused = unused_permissions(&[
+            ("s3:GetObject", S3_SOURCE_ONLY),
+            ("s3:GetObjectTagging", COPY_ONLY),
+            ("s3:ListBucket", S3_SOURCE_ONLY),
+            ("s3:PutObjectTagging", COPY_ONLY),
         ]);
-        with_root(|root| prove::<S3Copy>(&idle, async |scene| scenes::up(scene, root).await));
+        run_with_root(|root| {
+            prove::<S3Copy>(&unused, async |scene| {
+                scenes::upload_scene(scene, root).await
+            });
+        });
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for_downloads() {
-        let idle = idle(&[
-            ("s3:GetObjectTagging", ACROSS),
-            ("s3:ListBucketMultipartUploads", UP),
-            ("s3:PutObject", UP),
-            ("s3:PutObjectTagging", ACROSS),
+    fn permissions_match_the_local_cloud_for_downloads() {
+        let unused = unused_permissions(&[
+            ("s3:GetObjectTagging", COPY_ONLY),
+            ("s3:ListBucketMultipartUploads", S3_DESTINATION_ONLY),
+            ("s3:PutObject", S3_DESTINATION_ONLY),
+            ("s3:PutObjectTagging", COPY_ONLY),
         ]);
-        with_root(|_| prove::<S3Copy>(&idle, scenes::down));
+        run_with_root(|_| prove::<S3Copy>(&unused, scenes::download_scene));
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for_between_buckets() {
-        const TAGS: &str = "The local cloud copies tags without asking for it.";
-        let idle = idle(&[
+    fn permissions_match_the_local_cloud_between_buckets() {
+        const TAGS: &str = "The local cloud copies tags without checking it.";
+        let unused = unused_permissions(&[
             ("s3:GetObjectTagging", TAGS),
-            ("s3:ListBucketMultipartUploads", LARGE),
+            ("s3:ListBucketMultipartUploads", LARGE_ONLY),
             ("s3:PutObjectTagging", TAGS),
         ]);
-        prove::<S3Copy>(&idle, scenes::between_buckets);
+        prove::<S3Copy>(&unused, scenes::between_buckets);
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for_between_accounts() {
-        const THERE: &str = "In the second account it is missed. The local cloud copies nothing between accounts, so that \
-                             nothing of the source is asked of the target's.";
-        let idle = idle(&[
-            ("s3:GetObject", THERE),
-            ("s3:GetObjectTagging", THERE),
-            ("s3:ListBucket", THERE),
-            ("s3:ListBucketMultipartUploads", LARGE),
+    fn permissions_match_the_local_cloud_between_accounts() {
+        const PEER_ONLY: &str = "Only the second account needs it here: the local cloud copies \
+            nothing between accounts, so the target's account reads no source.";
+        let unused = unused_permissions(&[
+            ("s3:GetObject", PEER_ONLY),
+            ("s3:GetObjectTagging", PEER_ONLY),
+            ("s3:ListBucket", PEER_ONLY),
+            ("s3:ListBucketMultipartUploads", LARGE_ONLY),
             (
                 "s3:PutObjectTagging",
-                "The local cloud writes tags without asking for it.",
+                "The local cloud writes tags without checking it.",
             ),
         ]);
-        prove::<S3Copy>(&idle, scenes::between_accounts);
+        prove::<S3Copy>(&unused, scenes::between_accounts);
     }
 }

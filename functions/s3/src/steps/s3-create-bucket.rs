@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::place::Uri;
+use crate::location::S3Uri;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::BuildError;
 use aws_sdk_s3::types::{
@@ -20,90 +20,107 @@ use stepward::{
     Step, StepError,
 };
 
-/// How often a new bucket is given a setting while S3 does not know the bucket everywhere yet.
-const TRIES: u32 = 10;
-const BETWEEN: Duration = Duration::from_secs(1);
+/// How many times a setting of a new bucket is requested until S3 knows the bucket everywhere.
+const MAX_ATTEMPTS: u32 = 10;
+/// The delay between two attempts.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Create a private, encrypted S3 bucket.
 ///
-/// The bucket gets what keeps it private and encrypted, said expressly: all four blocks of public
-/// access, no access control lists (`BucketOwnerEnforced`), and encryption with keys of S3
-/// (SSE-S3). An empty bucket costs nothing.
+/// Use this step to provide a bucket for later steps of a job. Running it again is safe: if the
+/// account already owns the bucket in this Region, the step succeeds and changes nothing.
 ///
-/// A bucket of the account's own in this Region is success and left as it is, whatever its
-/// settings: the step never changes a bucket that was there before. A name that another account has
-/// is a `Conflict`. So is a bucket of the account's own in another Region.
+/// # Behavior
 ///
-/// When a setting cannot be made, the new bucket is removed again, or the error names it. A call
-/// that is repeated after its answer was lost finds the bucket and is success. It may then lack the
-/// settings made expressly, and is private and encrypted all the same: S3 blocks public access to
-/// every new bucket and disables its access control lists since April 2023
-/// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/create-bucket-faq.html>), and encrypts
-/// all new objects since January 2023
+/// The step creates the bucket and sets everything that keeps it private and encrypted: all four
+/// settings of S3 Block Public Access, no access control lists (`BucketOwnerEnforced`), and default
+/// encryption with S3 managed keys (SSE-S3). A bucket whose name ends with `-an` is created in the
+/// account's own regional namespace, as `aws s3 mb` does.
+///
+/// An existing bucket is never changed, regardless of its settings. A bucket name that another
+/// account uses, or that the account itself uses in another Region, is a `Conflict`.
+///
+/// A retry after a lost response finds the bucket and succeeds. If the lost call ended before it
+/// made the settings, they remain at S3's defaults. The bucket is still private and encrypted:
+/// since April 2023 S3 blocks public access to every new bucket and disables its access control
+/// lists (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/create-bucket-faq.html>), and
+/// since January 2023 it encrypts all new objects
 /// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/default-encryption-faq.html>).
 ///
-/// A name that ends in `-an` is made in the account's own regional namespace, as `aws s3 mb` makes
-/// it.
+/// # Failures
 ///
-/// Proven on the local cloud, which does not ask for `s3:PutBucketOwnershipControls` and knows no
-/// bucket half made; that, other accounts' buckets and buckets in other Regions rest on unit tests
-/// of what is sent.
+/// If a setting fails, the step deletes the new bucket again. If that fails too, the error names
+/// the bucket; delete it or make its settings yourself.
+///
+/// # Cost
+///
+/// This step itself has no charge, and an empty bucket costs nothing.
+///
+/// # Proof
+///
+/// Proven on the local cloud, except that it does not check `s3:PutBucketOwnershipControls` and
+/// never leaves a bucket half created. That, buckets of other accounts, and buckets in other
+/// Regions are shown by unit tests of the requests only.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateBucket {
-    /// The bucket, as in `s3://name`: 3 to 63 lower-case letters, digits, hyphens and dots. No key
-    /// behind it.
+    /// The bucket, as in `s3://name`: 3 to 63 lower-case letters, digits, hyphens and dots, without
+    /// a key.
     uri: String,
-    /// The Region to create it in, as in `eu-west-1`, one of the account's in Stepward. Default:
-    /// the target's.
+    /// The Region to create the bucket in, as in `eu-west-1`; one of the account's Regions in
+    /// Stepward. Default: the target's Region.
     region: Option<String>,
 }
 
-/// The bucket that is there now.
+/// The bucket that exists now.
 #[derive(Debug, JsonSchema, Serialize)]
 pub struct Present {
-    /// Its name.
+    /// The bucket's name.
     bucket: String,
-    /// Its Region.
+    /// The bucket's Region.
     region: String,
-    /// Whether this call made it; false where it was there before.
+    /// Whether this call created the bucket; false if it existed before.
     created: bool,
-    /// Where to see it in the AWS console.
+    /// The bucket in the AWS console.
     console_url: String,
 }
 
 impl CreateBucket {
-    fn bucket(&self) -> Result<String, StepError> {
-        let Uri { bucket, key } = Uri::parse("uri", &self.uri)?;
+    fn bucket_name(&self) -> Result<String, StepError> {
+        let S3Uri { bucket, key } = S3Uri::parse("uri", &self.uri)?;
         require(key.is_empty(), || {
             format!(
-                "uri {:?} has a key behind the bucket; only a bucket is created",
+                "parameter \"uri\": expected a bucket without a key, got {:?}; omit the key",
                 self.uri
             )
         })?;
         Ok(bucket)
     }
 
-    /// `there` is where the bucket is made; `ctx` hears of it.
-    async fn create(&self, ctx: &Context, there: &Context) -> Result<Present, StepError> {
-        let (bucket, region) = (self.bucket()?, there.place.region.clone());
-        let s3 = there.client(Client::new);
-        let console_url = there.console(&format!("s3/buckets/{bucket}"), "");
-        let created = match found(&s3, &bucket).await? {
-            Some(at) if at == region => false,
-            Some(at) => return Err(elsewhere(&bucket, &at, &region)),
-            None => make(&s3, &bucket, &region).await?,
+    /// Creates the bucket with `bucket_ctx`, and logs to `ctx`.
+    async fn create(&self, ctx: &Context, bucket_ctx: &Context) -> Result<Present, StepError> {
+        let (bucket, region) = (self.bucket_name()?, bucket_ctx.place.region.clone());
+        let s3 = bucket_ctx.client(Client::new);
+        let console_url = bucket_ctx.console(&format!("s3/buckets/{bucket}"), "");
+        let created = match find_own_bucket(&s3, &bucket).await? {
+            Some(existing) if existing == region => false,
+            Some(existing) => return Err(other_region_error(&bucket, &existing, &region)),
+            None => create_bucket(&s3, &bucket, &region).await?,
         };
+
         if created {
-            if let Err(error) = protect(&s3, &bucket, &there.place.account_id).await {
-                return Err(undo(&s3, &bucket, &there.place.account_id, error).await);
+            if let Err(error) = make_settings(&s3, &bucket, &bucket_ctx.place.account_id).await {
+                return Err(
+                    delete_after_error(&s3, &bucket, &bucket_ctx.place.account_id, error).await,
+                );
             }
             ctx.log(format_args!("Created bucket {bucket} in {region}"));
         } else {
             ctx.log(format_args!(
-                "Bucket {bucket} is in {region} already, and is left as it is"
+                "Bucket {bucket} already exists in {region}; it is unchanged"
             ));
         }
+
         Ok(Present {
             bucket,
             region,
@@ -113,9 +130,10 @@ impl CreateBucket {
     }
 }
 
-/// The Region of the account's own bucket of this name. Looking at the bucket itself would not do:
-/// where that is refused S3 does not say whether it is another account's.
-async fn found(s3: &Client, name: &str) -> Result<Option<String>, StepError> {
+/// The Region of the account's own bucket with this name. The step lists buckets instead of reading
+/// the bucket itself, because if S3 refuses that, it does not reveal whether another account owns
+/// the bucket.
+async fn find_own_bucket(s3: &Client, name: &str) -> Result<Option<String>, StepError> {
     let mut pages = s3
         .list_buckets()
         .prefix(name)
@@ -135,10 +153,10 @@ async fn found(s3: &Client, name: &str) -> Result<Option<String>, StepError> {
     Ok(None)
 }
 
-/// Creates it; false where it is there already.
-async fn make(s3: &Client, name: &str, region: &str) -> Result<bool, StepError> {
-    // https://docs.aws.amazon.com/AmazonS3/latest/API/API_CreateBucket.html: us-east-1 is no
-    // constraint.
+/// Creates the bucket. Returns false if the account already owns it in this Region.
+async fn create_bucket(s3: &Client, name: &str, region: &str) -> Result<bool, StepError> {
+    // us-east-1 is not a valid constraint:
+    // https://docs.aws.amazon.com/AmazonS3/latest/API/API_CreateBucket.html
     let constraint = (region != "us-east-1").then(|| {
         CreateBucketConfiguration::builder()
             .location_constraint(BucketLocationConstraint::from(region))
@@ -149,29 +167,32 @@ async fn make(s3: &Client, name: &str, region: &str) -> Result<bool, StepError> 
         .bucket(name)
         .object_ownership(ObjectOwnership::BucketOwnerEnforced);
     let request = request.set_create_bucket_configuration(constraint);
+
     // https://docs.aws.amazon.com/AmazonS3/latest/userguide/gpbucketnamespaces.html
     let request = request.set_bucket_namespace(
         name.ends_with("-an")
             .then_some(BucketNamespace::AccountRegional),
     );
+
     match request.send().await.map_err(s3_error) {
         Ok(_) => Ok(true),
         Err(error) if error.has_code("BucketAlreadyOwnedByYou") => {
-            // Made by another call after the look, or so fresh that the list of buckets did not
-            // have it.
-            match found(s3, name).await? {
-                Some(at) if at != region => Err(elsewhere(name, &at, region)),
+            // Another call created it since, or the list of buckets does not contain it yet.
+            match find_own_bucket(s3, name).await? {
+                Some(existing) if existing != region => {
+                    Err(other_region_error(name, &existing, region))
+                }
                 _ => Ok(false),
             }
         }
         Err(mut error) => {
             if error.has_code("BucketAlreadyExists") {
                 error.message =
-                    format!("the bucket name {name} is another account's; choose another name");
+                    format!("another account uses the bucket name \"{name}\"; choose another name");
             } else if error.has_code("OperationAborted") {
                 error.message = format!(
-                    "a bucket {name} is being created or deleted right now; after a deletion S3 can take an hour to \
-                     give the name free: run it again later"
+                    "bucket \"{name}\" is being created or deleted; after a deletion S3 can take \
+                     an hour to release the name; run the step again later"
                 );
             }
             Err(error)
@@ -179,15 +200,15 @@ async fn make(s3: &Client, name: &str, region: &str) -> Result<bool, StepError> 
     }
 }
 
-fn elsewhere(name: &str, at: &str, region: &str) -> StepError {
+fn other_region_error(name: &str, existing: &str, region: &str) -> StepError {
     ErrorName::Conflict.with_message(format!(
-        "the account has a bucket {name} in {at}, not in {region}, and a name is used once; use that Region or another \
-         name"
+        "the account already has bucket \"{name}\" in {existing}, not in {region}; use that Region \
+         or another name"
     ))
 }
 
-/// Says expressly what keeps a new bucket private and encrypted.
-async fn protect(s3: &Client, name: &str, owner: &str) -> Result<(), StepError> {
+/// Makes the settings that keep a new bucket private and encrypted.
+async fn make_settings(s3: &Client, name: &str, owner: &str) -> Result<(), StepError> {
     let blocked = PublicAccessBlockConfiguration::builder()
         .block_public_acls(true)
         .ignore_public_acls(true);
@@ -200,17 +221,18 @@ async fn protect(s3: &Client, name: &str, owner: &str) -> Result<(), StepError> 
         .bucket(name)
         .public_access_block_configuration(blocked);
     let block = block.expected_bucket_owner(owner);
-    settled(|| block.clone().send()).await?;
-    let sse = sse().map_err(|error| ErrorName::Internal.with_message(error.to_string()))?;
+    send_until_known(|| block.clone().send()).await?;
+    let sse =
+        sse_configuration().map_err(|error| ErrorName::Internal.with_message(error.to_string()))?;
     let encrypt = s3
         .put_bucket_encryption()
         .bucket(name)
         .server_side_encryption_configuration(sse);
     let encrypt = encrypt.expected_bucket_owner(owner);
-    settled(|| encrypt.clone().send()).await
+    send_until_known(|| encrypt.clone().send()).await
 }
 
-fn sse() -> Result<ServerSideEncryptionConfiguration, BuildError> {
+fn sse_configuration() -> Result<ServerSideEncryptionConfiguration, BuildError> {
     let sse = ServerSideEncryptionByDefault::builder()
         .sse_algorithm(ServerSideEncryption::Aes256)
         .build()?;
@@ -222,16 +244,16 @@ fn sse() -> Result<ServerSideEncryptionConfiguration, BuildError> {
         .build()
 }
 
-/// Sends until the new bucket is known where the request arrives, and its making is over there.
+/// Repeats a request until S3 knows the new bucket everywhere:
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/Welcome.html#ConsistencyModel> (bucket
 /// configurations)
-async fn settled<T, E: AwsError<aws_sdk_s3::Error>, F: Future<Output = Result<T, E>>>(
+async fn send_until_known<T, E: AwsError<aws_sdk_s3::Error>, F: Future<Output = Result<T, E>>>(
     send: impl Fn() -> F,
 ) -> Result<(), StepError> {
-    for _ in 1..TRIES {
+    for _ in 1..MAX_ATTEMPTS {
         match send().await.map_err(s3_error) {
             Err(error) if error.has_code("NoSuchBucket") || error.has_code("OperationAborted") => {
-                tokio::time::sleep(BETWEEN).await;
+                tokio::time::sleep(RETRY_DELAY).await;
             }
             answer => return answer.map(drop),
         }
@@ -239,10 +261,14 @@ async fn settled<T, E: AwsError<aws_sdk_s3::Error>, F: Future<Output = Result<T,
     send().await.map(drop).map_err(s3_error)
 }
 
-/// Removes the bucket again that was made a moment ago; S3 refuses that if anything is in it
-/// already.
-async fn undo(s3: &Client, name: &str, owner: &str, mut error: StepError) -> StepError {
-    let left = match s3
+/// Deletes the new bucket again. S3 refuses this if the bucket is not empty.
+async fn delete_after_error(
+    s3: &Client,
+    name: &str,
+    owner: &str,
+    mut error: StepError,
+) -> StepError {
+    let outcome = match s3
         .delete_bucket()
         .bucket(name)
         .expected_bucket_owner(owner)
@@ -250,14 +276,14 @@ async fn undo(s3: &Client, name: &str, owner: &str, mut error: StepError) -> Ste
         .await
         .map_err(s3_error)
     {
-        Ok(_) => "was removed again".to_owned(),
-        Err(left) => format!(
-            "is left, private and encrypted by S3's own defaults, since it could not be removed either ({}): delete \
+        Ok(_) => "was deleted again".to_owned(),
+        Err(delete_error) => format!(
+            "could not be deleted ({}) and stays, private and encrypted by S3's defaults; delete \
              it, or make its settings",
-            left.message
+            delete_error.message
         ),
     };
-    error.message = format!("{}; the new bucket {name} {left}", error.message);
+    error.message = format!("{}; the new bucket \"{name}\" {outcome}", error.message);
     error
 }
 
@@ -265,40 +291,62 @@ impl Step for CreateBucket {
     const NAME: &'static str = "s3-create-bucket";
     const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
         provider_type: "aws-cli-s3-mb-step",
-        fields: &[],
+        fields: &[("S3Uri", "uri")],
     }];
-    // None has a Region: that would be a second place, for which the same account's role needs the
-    // same once more.
+    // No example sets a Region: the Region would be a peer, which needs the same permissions again.
     const EXAMPLES: &'static [Example] = &[Example {
-        title: "TODO",
+        title: "Create a bucket",
         parameters: r#"{ "uri": "s3://acme-reports-222222222222" }"#,
-        output: "null",
+        output: r#"{
+            "bucket": "acme-reports-222222222222",
+            "region": "eu-west-1",
+            "created": true,
+            "console_url": "https://eu-west-1.console.aws.amazon.com/s3/buckets/acme-reports-222222222222?region=eu-west-1#"
+        }"#,
     }];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[(
         ErrorName::Conflict,
-        "Another account has the name, the account has it in another Region, or it is being created or deleted now.",
+        "Another account uses the bucket name, the account uses it in another Region, or the \
+         bucket is being created or deleted. Choose another name or Region, or run the step again \
+         later.",
     )];
     type Output = Present;
 
     fn validate(&self) -> Result<(), StepError> {
-        self.bucket()?;
+        self.bucket_name()?;
         require(self.region.as_deref() != Some(""), || {
-            "region is empty; leave it out for the target's".into()
+            "parameter \"region\": expected a Region, got \"\"; omit it for the target's Region"
+                .into()
         })
     }
 
     fn permissions(&self) -> Permissions {
-        let actions = [
-            "s3:CreateBucket",
-            "s3:DeleteBucket",
-            "s3:PutBucketOwnershipControls",
-            "s3:PutBucketPublicAccessBlock",
-            "s3:PutEncryptionConfiguration",
-        ];
-        let bucket = self.bucket().unwrap_or_default();
+        let bucket = s3_arn(&literal(&self.bucket_name().unwrap_or_default()));
+
         Permissions::default()
-            .allow("TODO", &["s3:ListAllMyBuckets"], ["*"])
-            .allow("TODO", &actions, [s3_arn(&literal(&bucket))])
+            .allow(
+                "find out whether the account already owns the bucket",
+                &["s3:ListAllMyBuckets"],
+                ["*"],
+            )
+            .allow(
+                "create the bucket without access control lists",
+                &["s3:CreateBucket", "s3:PutBucketOwnershipControls"],
+                [bucket.clone()],
+            )
+            .allow(
+                "block public access and encrypt the bucket by default",
+                &[
+                    "s3:PutBucketPublicAccessBlock",
+                    "s3:PutEncryptionConfiguration",
+                ],
+                [bucket.clone()],
+            )
+            .allow(
+                "delete the new bucket, if a setting fails",
+                &["s3:DeleteBucket"],
+                [bucket],
+            )
     }
 
     fn peer(&self) -> Option<Peer> {
@@ -311,12 +359,12 @@ impl Step for CreateBucket {
     }
 
     async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<Progress<Present>, StepError> {
-        let there = if self.region.is_some() {
+        let bucket_ctx = if self.region.is_some() {
             ctx.peer()?
         } else {
             ctx
         };
-        self.create(ctx, there).await.map(Progress::Done)
+        self.create(ctx, bucket_ctx).await.map(Progress::Done)
     }
 }
 
@@ -348,14 +396,14 @@ mod tests {
         serde_json::from_value(json!({ "uri": "s3://acme-reports" })).unwrap()
     }
 
-    fn meta(code: &str) -> ErrorMetadata {
+    fn error_metadata(code: &str) -> ErrorMetadata {
         ErrorMetadata::builder()
             .code(code)
-            .message("said S3")
+            .message("S3 says no")
             .build()
     }
 
-    fn owned(buckets: &'static [(&'static str, &'static str)]) -> Rule {
+    fn owns_buckets(buckets: &'static [(&'static str, &'static str)]) -> Rule {
         mock!(Client::list_buckets)
             .match_requests(|request| request.prefix() == Some(NAME))
             .then_output(|| {
@@ -368,33 +416,33 @@ mod tests {
             })
     }
 
-    /// The request as it makes a private bucket.
-    fn creates(constraint: Option<&'static str>) -> Rule {
+    /// The expected request for a private bucket.
+    fn creates_bucket(constraint: Option<&'static str>) -> Rule {
         mock!(Client::create_bucket)
             .match_requests(move |request| {
-                let asked = request
+                let requested = request
                     .create_bucket_configuration()
-                    .and_then(|it| it.location_constraint());
+                    .and_then(|configuration| configuration.location_constraint());
                 request.bucket() == Some(NAME)
                     && request.object_ownership() == Some(&ObjectOwnership::BucketOwnerEnforced)
-                    && asked.map(BucketLocationConstraint::as_str) == constraint
+                    && requested.map(BucketLocationConstraint::as_str) == constraint
                     && (request.bucket_namespace(), request.acl()) == (None, None)
             })
             .then_output(|| CreateBucketOutput::builder().build())
     }
 
-    fn refuses(error: fn() -> CreateBucketError) -> Rule {
+    fn refuses_creation(error: fn() -> CreateBucketError) -> Rule {
         mock!(Client::create_bucket).then_error(error)
     }
 
-    fn owned_by_you() -> CreateBucketError {
-        let meta = meta("BucketAlreadyOwnedByYou");
+    fn already_owned_error() -> CreateBucketError {
+        let meta = error_metadata("BucketAlreadyOwnedByYou");
         CreateBucketError::BucketAlreadyOwnedByYou(
             BucketAlreadyOwnedByYou::builder().meta(meta).build(),
         )
     }
 
-    fn blocks() -> Rule {
+    fn blocks_public_access() -> Rule {
         mock!(Client::put_public_access_block)
             .match_requests(|request| {
                 let all = PublicAccessBlockConfiguration::builder()
@@ -410,7 +458,7 @@ mod tests {
             .then_output(|| PutPublicAccessBlockOutput::builder().build())
     }
 
-    fn encrypts() -> Rule {
+    fn encrypts_bucket() -> Rule {
         mock!(Client::put_bucket_encryption)
             .match_requests(|request| {
                 let rules = request
@@ -433,23 +481,23 @@ mod tests {
         testing::context(mock_client!(aws_sdk_s3, RuleMode::MatchAny, rules))
     }
 
-    async fn created(ctx: &Context) -> Result<Present, StepError> {
+    async fn run_step(ctx: &Context) -> Result<Present, StepError> {
         match step().run(ctx, None).await? {
             Progress::Done(created) => Ok(created),
-            Progress::Pending { .. } => panic!("a bucket is there at once"),
+            Progress::Pending { .. } => panic!("the step needs one call only"),
         }
     }
 
     #[tokio::test]
-    async fn done_the_bucket_is_private_and_encrypted() {
+    async fn done_creates_a_private_and_encrypted_bucket() {
         let (none, create, block, encrypt) = (
-            owned(&[("acme-reports-old", "eu-west-1")]),
-            creates(Some("eu-west-1")),
-            blocks(),
-            encrypts(),
+            owns_buckets(&[("acme-reports-old", "eu-west-1")]),
+            creates_bucket(Some("eu-west-1")),
+            blocks_public_access(),
+            encrypts_bucket(),
         );
         let ctx = context(&[&none, &create, &block, &encrypt]);
-        let output = created(&ctx).await.unwrap();
+        let output = run_step(&ctx).await.unwrap();
         assert_eq!(
             (
                 output.bucket.as_str(),
@@ -469,12 +517,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn done_in_the_peers_region_where_us_east_1_is_no_constraint() {
-        let (none, create, block, encrypt) = (owned(&[]), creates(None), blocks(), encrypts());
+    async fn done_in_us_east_1_sends_no_location_constraint() {
+        let (none, create, block, encrypt) = (
+            owns_buckets(&[]),
+            creates_bucket(None),
+            blocks_public_access(),
+            encrypts_bucket(),
+        );
         let ctx = context(&[]);
-        let mut there = context(&[&none, &create, &block, &encrypt]);
-        there.place.region = "us-east-1".into();
-        let output = step().create(&ctx, &there).await.unwrap();
+        let mut peer_ctx = context(&[&none, &create, &block, &encrypt]);
+        peer_ctx.place.region = "us-east-1".into();
+        let output = step().create(&ctx, &peer_ctx).await.unwrap();
         assert_eq!(
             (output.region.as_str(), create.num_calls()),
             ("us-east-1", 1)
@@ -484,10 +537,10 @@ mod tests {
             "{}",
             output.console_url
         );
-        let elsewhere: CreateBucket =
+        let with_region: CreateBucket =
             serde_json::from_value(json!({ "uri": "s3://acme-reports", "region": "us-east-1" }))
                 .unwrap();
-        let peer = elsewhere.peer().unwrap();
+        let peer = with_region.peer().unwrap();
         assert_eq!(
             (peer.account, peer.region.as_deref()),
             (None, Some("us-east-1"))
@@ -497,7 +550,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn done_in_the_accounts_own_namespace_where_the_name_says_so() {
+    async fn done_uses_the_regional_namespace_for_its_names() {
         let create = mock!(Client::create_bucket)
             .match_requests(|request| {
                 request.bucket_namespace() == Some(&BucketNamespace::AccountRegional)
@@ -505,38 +558,38 @@ mod tests {
             .then_output(|| CreateBucketOutput::builder().build());
         let client = mock_client!(aws_sdk_s3, [&create]);
         assert!(
-            make(&client, "acme-222222222222-eu-west-1-an", "eu-west-1")
+            create_bucket(&client, "acme-222222222222-eu-west-1-an", "eu-west-1")
                 .await
                 .unwrap()
         );
     }
 
     #[tokio::test]
-    async fn already_there_is_success_and_nothing_of_it_is_changed() {
-        let ctx = context(&[&owned(&[
+    async fn already_existing_is_success_and_changes_nothing() {
+        let ctx = context(&[&owns_buckets(&[
             ("acme-reports-old", "eu-west-1"),
             (NAME, "eu-west-1"),
         ])]);
-        assert!(!created(&ctx).await.unwrap().created);
+        assert!(!run_step(&ctx).await.unwrap().created);
         assert_eq!(
             testing::log(&ctx),
-            ["Bucket acme-reports is in eu-west-1 already, and is left as it is"]
+            ["Bucket acme-reports already exists in eu-west-1; it is unchanged"]
         );
     }
 
     #[tokio::test]
-    async fn already_made_meanwhile_is_success_and_nothing_of_it_is_changed() {
-        let ctx = context(&[&owned(&[]), &refuses(owned_by_you)]);
-        assert!(!created(&ctx).await.unwrap().created);
+    async fn already_created_by_another_call_is_success() {
+        let ctx = context(&[&owns_buckets(&[]), &refuses_creation(already_owned_error)]);
+        assert!(!run_step(&ctx).await.unwrap().created);
     }
 
     #[tokio::test]
     async fn already_in_another_region_is_a_conflict() {
-        let look = owned(&[(NAME, "eu-central-1")]);
-        let error = created(&context(&[&look])).await.unwrap_err();
+        let list = owns_buckets(&[(NAME, "eu-central-1")]);
+        let error = run_step(&context(&[&list])).await.unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
         assert!(error.message.contains("eu-central-1"), "{error}");
-        let late = mock!(Client::list_buckets)
+        let delayed_list = mock!(Client::list_buckets)
             .sequence()
             .output(|| ListBucketsOutput::builder().build())
             .output(|| {
@@ -547,13 +600,16 @@ mod tests {
                 ListBucketsOutput::builder().buckets(bucket).build()
             })
             .build();
-        let error = created(&context(&[&late, &refuses(owned_by_you)]))
-            .await
-            .unwrap_err();
+        let error = run_step(&context(&[
+            &delayed_list,
+            &refuses_creation(already_owned_error),
+        ]))
+        .await
+        .unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
     }
 
-    // no proof of not_found: what is not there is created. no proof of pending: it answers in one
+    // no proof of not_found: a missing bucket is created. no proof of pending: the step needs one
     // call; `already_` shows the call that is repeated after a lost answer.
 
     #[test]
@@ -577,15 +633,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_at_first_it_creates_one_bucket_all_the_same() {
+    async fn throttled_requests_are_repeated_and_create_one_bucket() {
         let look = mock!(Client::list_buckets)
             .sequence()
-            .error(|| ListBucketsError::generic(meta("SlowDown")))
+            .error(|| ListBucketsError::generic(error_metadata("SlowDown")))
             .output(|| ListBucketsOutput::builder().build())
             .build();
-        let (create, block, encrypt) = (creates(Some("eu-west-1")), blocks(), encrypts());
+        let (create, block, encrypt) = (
+            creates_bucket(Some("eu-west-1")),
+            blocks_public_access(),
+            encrypts_bucket(),
+        );
         assert!(
-            created(&context(&[&look, &create, &block, &encrypt]))
+            run_step(&context(&[&look, &create, &block, &encrypt]))
                 .await
                 .unwrap()
                 .created
@@ -594,16 +654,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn done_also_where_s3_does_not_know_the_new_bucket_everywhere_at_once() {
+    async fn done_even_if_the_new_bucket_is_not_known_everywhere() {
         let block = mock!(Client::put_public_access_block)
             .sequence()
-            .error(|| PutPublicAccessBlockError::generic(meta("NoSuchBucket")))
-            .error(|| PutPublicAccessBlockError::generic(meta("OperationAborted")))
+            .error(|| PutPublicAccessBlockError::generic(error_metadata("NoSuchBucket")))
+            .error(|| PutPublicAccessBlockError::generic(error_metadata("OperationAborted")))
             .output(|| PutPublicAccessBlockOutput::builder().build())
             .build();
-        let (create, encrypt) = (creates(Some("eu-west-1")), encrypts());
+        let (create, encrypt) = (creates_bucket(Some("eu-west-1")), encrypts_bucket());
         assert!(
-            created(&context(&[&owned(&[]), &create, &block, &encrypt]))
+            run_step(&context(&[&owns_buckets(&[]), &create, &block, &encrypt]))
                 .await
                 .unwrap()
                 .created
@@ -612,19 +672,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_since_another_account_has_the_name() {
-        let taken = refuses(|| {
-            let meta = meta("BucketAlreadyExists");
+    async fn failed_if_another_account_uses_the_name() {
+        let name_taken = refuses_creation(|| {
+            let meta = error_metadata("BucketAlreadyExists");
             CreateBucketError::BucketAlreadyExists(
                 BucketAlreadyExists::builder().meta(meta).build(),
             )
         });
-        let error = created(&context(&[&owned(&[]), &taken])).await.unwrap_err();
+        let error = run_step(&context(&[&owns_buckets(&[]), &name_taken]))
+            .await
+            .unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
-        assert!(error.message.contains("another account's"), "{error}");
-        let busy = refuses(|| CreateBucketError::generic(meta("OperationAborted")));
+        assert!(error.message.contains("another account uses"), "{error}");
+        let busy =
+            refuses_creation(|| CreateBucketError::generic(error_metadata("OperationAborted")));
         assert_eq!(
-            created(&context(&[&owned(&[]), &busy]))
+            run_step(&context(&[&owns_buckets(&[]), &busy]))
                 .await
                 .unwrap_err()
                 .name,
@@ -633,17 +696,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_half_way_the_new_bucket_is_removed_or_named() {
+    async fn failed_settings_delete_the_bucket_or_name_it() {
         let refused = mock!(Client::put_bucket_encryption)
-            .then_error(|| PutBucketEncryptionError::generic(meta("AccessDenied")));
-        let (create, block) = (creates(Some("eu-west-1")), blocks());
+            .then_error(|| PutBucketEncryptionError::generic(error_metadata("AccessDenied")));
+        let (create, block) = (creates_bucket(Some("eu-west-1")), blocks_public_access());
         let remove = mock!(Client::delete_bucket)
             .match_requests(|request| {
                 (request.bucket(), request.expected_bucket_owner()) == (Some(NAME), Some(ACCOUNT))
             })
             .then_output(|| DeleteBucketOutput::builder().build());
-        let ctx = context(&[&owned(&[]), &create, &block, &refused, &remove]);
-        let error = created(&ctx).await.unwrap_err();
+        let ctx = context(&[&owns_buckets(&[]), &create, &block, &refused, &remove]);
+        let error = run_step(&ctx).await.unwrap_err();
         assert_eq!(
             (error.name, remove.num_calls()),
             (ErrorName::AccessDenied, 1)
@@ -651,33 +714,36 @@ mod tests {
         assert!(
             error
                 .message
-                .ends_with("the new bucket acme-reports was removed again"),
+                .ends_with("the new bucket \"acme-reports\" was deleted again"),
             "{error}"
         );
         assert!(testing::log(&ctx).is_empty());
         let kept = mock!(Client::delete_bucket)
-            .then_error(|| DeleteBucketError::generic(meta("AccessDenied")));
-        let error = created(&context(&[&owned(&[]), &create, &block, &refused, &kept]))
-            .await
-            .unwrap_err();
+            .then_error(|| DeleteBucketError::generic(error_metadata("AccessDenied")));
+        let error = run_step(&context(&[
+            &owns_buckets(&[]),
+            &create,
+            &block,
+            &refused,
+            &kept,
+        ]))
+        .await
+        .unwrap_err();
         assert!(
             error
                 .message
-                .contains("the new bucket acme-reports is left"),
+                .contains("the new bucket \"acme-reports\" could not be deleted"),
             "{error}"
         );
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
+    fn permissions_match_the_local_cloud() {
         let idle = [
-            (
-                "s3:DeleteBucket",
-                "Only used when a new bucket could not be given its settings.",
-            ),
+            ("s3:DeleteBucket", "Only needed if a setting fails."),
             (
                 "s3:PutBucketOwnershipControls",
-                "The local cloud does not ask for it when it comes with the creation.",
+                "The local cloud does not check it when a bucket is created.",
             ),
         ];
         prove::<CreateBucket>(

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::bucket::Bucket;
-use crate::contents::{Contents, Removal};
-use crate::place::Uri;
-use crate::slice::Slice;
+use crate::call_budget::CallBudget;
+use crate::contents::{BucketContents, Removal};
+use crate::location::S3Uri;
 use aws_sdk_s3::Client;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -17,57 +17,77 @@ use stepward::{
     Step, StepError,
 };
 
-/// How often the bucket is gone through: what was refused once gets a second chance, and what was
-/// written meanwhile is found.
+/// How often the step goes through the bucket. The second pass retries what was refused once, and
+/// finds what was written during the first.
 const PASSES: u32 = 2;
+
 /// Delete an S3 bucket, with `force` also everything in it.
 ///
-/// This cannot be undone, and the name becomes free for anybody in the world to take. Without
-/// `force` a bucket that is not empty is a `Conflict` and stays as it is. Old versions and delete
-/// markers count, also where `aws s3 ls` shows nothing.
+/// Use this step to remove a bucket that is no longer needed. This cannot be undone, and afterwards
+/// any AWS account can create a bucket with the same name.
 ///
-/// With `force` all versions of all objects, all delete markers and all unfinished multipart
-/// uploads are removed, 1,000 versions a request, and then the bucket. It is gone through twice at
-/// most, so stop what writes into it first. What S3 refuses to delete (Object Lock retention or
-/// legal hold, a bucket policy) is respected: the rest is removed, the bucket stays, and the step
-/// fails with the number and the first keys; each is a line of the log. Objects under governance
-/// retention stay too, whoever runs the step.
+/// # Behavior
 ///
-/// Millions of objects take long; the step goes on from call to call, for 24 hours at most. When
-/// the job is stopped, what is deleted is gone and the rest stays: run it again to go on. A first
-/// look, and 10 seconds later the deletion: only so is a bucket that never was (`NotFound`) told
-/// apart from one that was deleted by a call whose answer was lost.
+/// Without `force` the step deletes an empty bucket only. A bucket with content is a `Conflict` and
+/// stays unchanged. Old versions and delete markers count as content, although `aws s3 ls` does not
+/// show them.
 ///
-/// Proven on the local cloud, with versions, delete markers and unfinished uploads. Locked
-/// versions, keys with control characters, and buckets that take many calls rest on unit tests of
-/// what is sent.
+/// With `force` the step removes all versions of all objects, all delete markers and all unfinished
+/// multipart uploads, 1,000 versions per request, and then the bucket. It goes through the bucket
+/// at most twice, so stop what writes to the bucket first.
+///
+/// The first call only checks that the bucket exists; about 10 seconds later the next call deletes.
+/// So after a lost response the step can distinguish a bucket that it deleted from one that never
+/// existed (`NotFound`).
+///
+/// A bucket with millions of objects takes many calls. When the job is stopped, deleted objects are
+/// gone and the others stay; run the step again to continue.
+///
+/// # Failures
+///
+/// S3 refuses to delete versions that an Object Lock retention, a legal hold or a bucket policy
+/// protects. The step then removes everything else, keeps the bucket, and fails with the number of
+/// refused versions and the first keys. Each refused version is one line of the log. The step never
+/// bypasses governance retention.
+///
+/// # Cost
+///
+/// This step itself has no charge. S3 charges for the listing requests, one per 1,000 versions;
+/// deletions are free. Storage classes with a minimum storage duration charge for the rest of it.
+///
+/// # Proof
+///
+/// Proven on the local cloud with versions, delete markers and unfinished uploads. Locked versions,
+/// keys with control characters, and buckets that take many calls are shown by unit tests of the
+/// requests only.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeleteBucket {
-    /// The bucket, as in `s3://name`. No key behind it.
+    /// The bucket, as in `s3://name`, without a key.
     uri: String,
-    /// Delete everything in the bucket too. Default: false.
+    /// Delete everything in the bucket, too.
     #[serde(default)]
     force: bool,
 }
 
-/// What is gone.
+/// The bucket that was deleted, and what was in it.
 #[derive(Debug, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Deleted {
     /// The bucket's name.
     bucket: String,
-    /// Versions of objects and delete markers that were removed before it.
+    /// How many versions of objects and delete markers were removed first.
     versions: u64,
-    /// Unfinished multipart uploads that were aborted before it.
+    /// How many unfinished multipart uploads were aborted first.
     uploads: u64,
 }
 
 impl DeleteBucket {
-    fn bucket(&self) -> Result<String, StepError> {
-        let Uri { bucket, key } = Uri::parse("uri", &self.uri)?;
+    fn bucket_name(&self) -> Result<String, StepError> {
+        let S3Uri { bucket, key } = S3Uri::parse("uri", &self.uri)?;
         require(key.is_empty(), || {
             format!(
-                "uri {:?} has a key behind the bucket; to delete objects there is s3-delete",
+                "parameter \"uri\": expected a bucket without a key, got {:?}; use s3-delete to \
+                 delete objects",
                 self.uri
             )
         })?;
@@ -75,61 +95,65 @@ impl DeleteBucket {
     }
 }
 
-/// Sees that the bucket is there, and deletes nothing yet.
-async fn look(contents: &Contents<'_>, force: bool) -> Result<Progress<Deleted>, StepError> {
+/// Checks that the bucket exists, and deletes nothing yet.
+async fn check_bucket(
+    contents: &BucketContents<'_>,
+    force: bool,
+) -> Result<Progress<Deleted>, StepError> {
     let bucket = &contents.bucket.name;
-    let any = contents.any().await.map_err(|mut error| {
+    let is_filled = contents.has_versions().await.map_err(|mut error| {
         if error.name == ErrorName::AccessDenied {
             error.message = format!(
-                "{}; S3 says the same where bucket {bucket} is another account's",
+                "{}; or another account owns bucket \"{bucket}\"",
                 error.message
             );
         }
         error
     })?;
-    if any && !force {
-        return Err(not_empty(bucket));
+    if is_filled && !force {
+        return Err(not_empty_error(bucket));
     }
-    // Once the state machine has this answer, a bucket that is gone is one that this step has
-    // deleted.
+
+    // The state machine keeps this answer. If a later call finds no bucket, this step deleted it.
     Progress::pending(
         &Removal::default(),
         Duration::ZERO,
-        format!("bucket {bucket} is about to be deleted"),
+        format!("bucket \"{bucket}\" exists; deleting it next"),
     )
 }
 
-/// Goes on with emptying the bucket, and deletes it in the end.
-async fn advance(
-    contents: &Contents<'_>,
+/// Continues to empty the bucket, and deletes it at the end.
+async fn empty_and_delete(
+    contents: &BucketContents<'_>,
     mut removal: Removal,
 ) -> Result<Progress<Deleted>, StepError> {
-    let over = match contents
-        .remove(&mut removal, &Slice::of(contents.ctx))
+    let is_pass_complete = match contents
+        .remove_all(&mut removal, &CallBudget::for_call(contents.ctx))
         .await
     {
-        Err(error) if error.has_code("NoSuchBucket") => return Ok(done(contents, &removal)),
+        Err(error) if error.has_code("NoSuchBucket") => return Ok(finish(contents, &removal)),
         removed => removed?,
     };
-    if over && removal.refused == 0 {
-        let deleted = delete(&contents.bucket).await.map_err(|mut error| {
-            let (said, Removal { versions, .. }) = (error.message, &removal);
+
+    if is_pass_complete && removal.refused == 0 {
+        let is_deleted = delete_bucket(&contents.bucket).await.map_err(|mut error| {
             error.message = format!(
-                "{said}; {versions} versions in bucket {} are gone",
-                contents.bucket.name
+                "{}; {} versions in bucket \"{}\" are already deleted",
+                error.message, removal.versions, contents.bucket.name
             );
             error
         })?;
-        if deleted {
-            return Ok(done(contents, &removal));
+        if is_deleted {
+            return Ok(finish(contents, &removal));
         }
     }
-    if over {
+    if is_pass_complete {
         if removal.pass + 1 == PASSES {
-            return Err(left(&contents.bucket.name, &removal));
+            return Err(remaining_error(&contents.bucket.name, &removal));
         }
-        removal = removal.again();
+        removal = removal.next_pass();
     }
+
     let Removal {
         versions,
         uploads,
@@ -145,8 +169,8 @@ async fn advance(
     Progress::pending(&removal, Duration::ZERO, progress)
 }
 
-/// Deletes the bucket itself; false where it is not empty.
-async fn delete(
+/// Deletes the bucket itself. Returns false if it is not empty.
+async fn delete_bucket(
     Bucket {
         client,
         name,
@@ -159,13 +183,16 @@ async fn delete(
         .set_expected_bucket_owner(owner.clone());
     match request.send().await.map_err(s3_error) {
         Err(error) if error.has_code("BucketNotEmpty") => Ok(false),
-        // Only a call that knew the bucket comes here: another one has deleted it since.
+        // The bucket existed in an earlier call, so another call or person deleted it since.
         Err(error) if !error.has_code("NoSuchBucket") => Err(error),
         _ => Ok(true),
     }
 }
 
-fn done(Contents { ctx, bucket, .. }: &Contents<'_>, removal: &Removal) -> Progress<Deleted> {
+fn finish(
+    BucketContents { ctx, bucket, .. }: &BucketContents<'_>,
+    removal: &Removal,
+) -> Progress<Deleted> {
     let Removal {
         versions, uploads, ..
     } = *removal;
@@ -182,15 +209,15 @@ fn done(Contents { ctx, bucket, .. }: &Contents<'_>, removal: &Removal) -> Progr
     })
 }
 
-fn not_empty(bucket: &str) -> StepError {
+fn not_empty_error(bucket: &str) -> StepError {
     ErrorName::Conflict.with_message(format!(
-        "bucket {bucket} is not empty, and nothing was deleted: empty it, old versions and delete markers too, or set \
-         force"
+        "bucket \"{bucket}\" is not empty, and nothing was deleted; empty it, including old \
+         versions and delete markers, or set force"
     ))
 }
 
-/// Why the bucket is still there after the last pass.
-fn left(
+/// The error if the bucket still exists after the last pass.
+fn remaining_error(
     bucket: &str,
     Removal {
         versions,
@@ -201,18 +228,20 @@ fn left(
 ) -> StepError {
     if *refused == 0 {
         return ErrorName::Conflict.with_message(format!(
-            "bucket {bucket} was emptied ({versions} versions removed) and is not empty: something writes into it; \
-             stop that, and run it again"
+            "bucket \"{bucket}\" was emptied ({versions} versions removed), but something writes \
+             to it; stop the writers and run the step again"
         ));
     }
+
     let more = if *refused > named.len() as u64 {
         ", …"
     } else {
         ""
     };
     ErrorName::StepFailed.with_message(format!(
-        "bucket {bucket} is left with {refused} versions that S3 refused to delete: {}{more}; {versions} were deleted. \
-         Where Object Lock keeps them, wait until it ends; where a policy does, change it; then run it again",
+        "bucket \"{bucket}\" still has {refused} versions that S3 refused to delete: {}{more}; \
+         {versions} were deleted; wait until Object Lock ends or change the bucket policy, then \
+         run the step again",
         named.join(", ")
     ))
 }
@@ -221,33 +250,36 @@ impl Step for DeleteBucket {
     const NAME: &'static str = "s3-delete-bucket";
     const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
         provider_type: "aws-cli-s3-rb-step",
-        fields: &[],
+        fields: &[("S3Uri", "uri"), ("force", "force")],
     }];
     const EXAMPLES: &'static [Example] = &[
         Example {
-            title: "TODO",
+            title: "Delete an empty bucket",
             parameters: r#"{ "uri": "s3://acme-reports-222222222222" }"#,
-            output: "null",
+            output: r#"{ "bucket": "acme-reports-222222222222", "versions": 0, "uploads": 0 }"#,
         },
         Example {
-            title: "TODO",
+            title: "Delete a bucket with everything in it",
             parameters: r#"{ "uri": "s3://acme-reports-222222222222", "force": true }"#,
-            output: "null",
+            output: r#"{ "bucket": "acme-reports-222222222222", "versions": 48210, "uploads": 3 }"#,
         },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
-        (ErrorName::NotFound, "There is no such bucket."),
+        (ErrorName::NotFound, "The bucket does not exist."),
         (
             ErrorName::AccessDenied,
-            "A permission is missing, or the bucket is another account's.",
+            "The role lacks the permission that the message names, or another account owns the \
+             bucket.",
         ),
         (
             ErrorName::Conflict,
-            "It is not empty and `force` is not set, or something writes into it while it is emptied.",
+            "The bucket is not empty and `force` is not set, or something writes to it while the \
+             step empties it. Stop the writers and run the step again.",
         ),
         (
             ErrorName::StepFailed,
-            "S3 refused to delete some versions; all others are gone, and the bucket is left.",
+            "S3 refused to delete some versions; all others are gone, and the bucket stays. Wait \
+             for the end of the retention or change the bucket policy, then run the step again.",
         ),
     ];
     const TIMEOUT: Duration = Duration::from_hours(24);
@@ -258,32 +290,40 @@ impl Step for DeleteBucket {
     type Output = Deleted;
 
     fn validate(&self) -> Result<(), StepError> {
-        self.bucket().map(drop)
+        self.bucket_name().map(drop)
     }
 
     fn permissions(&self) -> Permissions {
-        let bucket = literal(&self.bucket().unwrap_or_default());
-        let base = Permissions::default().allow(
-            "TODO",
-            &["s3:ListBucketVersions", "s3:DeleteBucket"],
-            [s3_arn(&bucket)],
-        );
+        let bucket = literal(&self.bucket_name().unwrap_or_default());
+        let base = Permissions::default()
+            .allow(
+                "find out whether the bucket exists and is empty",
+                &["s3:ListBucketVersions"],
+                [s3_arn(&bucket)],
+            )
+            .allow("delete the bucket", &["s3:DeleteBucket"], [s3_arn(&bucket)]);
         if !self.force {
             return base;
         }
-        // https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html: s3:DeleteObject
-        // also for versions.
-        let inside = [
-            "s3:DeleteObject",
-            "s3:DeleteObjectVersion",
-            "s3:AbortMultipartUpload",
-        ];
+
+        let inside = s3_arn(&format!("{bucket}/*"));
         base.allow(
-            "TODO",
+            "find the unfinished multipart uploads, if force is set",
             &["s3:ListBucketMultipartUploads"],
             [s3_arn(&bucket)],
         )
-        .allow("TODO", &inside, [s3_arn(&format!("{bucket}/*"))])
+        .allow(
+            "abort the unfinished multipart uploads, if force is set",
+            &["s3:AbortMultipartUpload"],
+            [inside.clone()],
+        )
+        // S3 checks s3:DeleteObject for versions, too:
+        // https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
+        .allow(
+            "delete versions and delete markers, if force is set",
+            &["s3:DeleteObject", "s3:DeleteObjectVersion"],
+            [inside],
+        )
     }
 
     async fn run(
@@ -294,20 +334,20 @@ impl Step for DeleteBucket {
         let owner = Some(ctx.place.account_id.clone());
         let bucket = Bucket {
             client: ctx.client(Client::new),
-            name: self.bucket()?,
+            name: self.bucket_name()?,
             owner,
         };
-        let contents = Contents { ctx, bucket };
+        let contents = BucketContents { ctx, bucket };
         let Some(resume) = resume else {
-            return look(&contents, self.force).await;
+            return check_bucket(&contents, self.force).await;
         };
         let removal: Removal = resume.state()?;
         if self.force {
-            advance(&contents, removal).await
-        } else if delete(&contents.bucket).await? {
-            Ok(done(&contents, &removal))
+            empty_and_delete(&contents, removal).await
+        } else if delete_bucket(&contents.bucket).await? {
+            Ok(finish(&contents, &removal))
         } else {
-            Err(not_empty(&contents.bucket.name))
+            Err(not_empty_error(&contents.bucket.name))
         }
     }
 
@@ -315,8 +355,8 @@ impl Step for DeleteBucket {
         let removal: Option<Removal> = resume.map(|resume| resume.state()).transpose()?;
         let versions = removal.map_or(0, |removal| removal.versions);
         ctx.log(format_args!(
-            "Stopped: {versions} versions in bucket {} are deleted for good, and what was not reached is left",
-            self.bucket()?
+            "Stopped: {versions} versions in bucket {} are deleted permanently, the others stay",
+            self.bucket_name()?
         ));
         Ok(())
     }
@@ -357,10 +397,10 @@ mod tests {
         serde_json::from_value(json!({ "uri": "s3://acme-old", "force": force })).unwrap()
     }
 
-    fn meta(code: &str) -> ErrorMetadata {
+    fn error_metadata(code: &str) -> ErrorMetadata {
         ErrorMetadata::builder()
             .code(code)
-            .message("said S3")
+            .message("S3 says no")
             .build()
     }
 
@@ -380,8 +420,8 @@ mod tests {
             .build()
     }
 
-    /// A page as S3 answers it to whoever asks for encoded keys.
-    fn page(versions: &[(&str, &str)], more: bool) -> ListObjectVersionsOutput {
+    /// A page as S3 returns it for a request with encoded keys.
+    fn versions_page(versions: &[(&str, &str)], more: bool) -> ListObjectVersionsOutput {
         let versions = versions
             .iter()
             .map(|(key, id)| version(key, id, 0))
@@ -392,31 +432,31 @@ mod tests {
         page.encoding_type(EncodingType::Url).build()
     }
 
-    /// Pages as they are asked for: behind which version, and what they have.
-    type Asked = (
+    /// An expected request, by its marker, and the versions and truncation of its response.
+    type ExpectedPage = (
         Option<(&'static str, &'static str)>,
         &'static [(&'static str, &'static str)],
         bool,
     );
 
-    fn lists(pages: &'static [Asked]) -> Vec<Rule> {
-        let rule = |(after, found, more): &'static Asked| {
+    fn lists_versions(pages: &'static [ExpectedPage]) -> Vec<Rule> {
+        let rule = |(after, found, more): &'static ExpectedPage| {
             mock!(Client::list_object_versions)
                 .match_requests(move |request| {
-                    let asked = request.key_marker().zip(request.version_id_marker());
+                    let requested = request.key_marker().zip(request.version_id_marker());
                     assert_eq!(
                         (request.bucket(), request.expected_bucket_owner()),
                         (Some(NAME), ACCOUNT)
                     );
                     assert_eq!(request.encoding_type(), Some(&EncodingType::Url));
-                    request.max_keys() == Some(1000) && asked == *after
+                    request.max_keys() == Some(1000) && requested == *after
                 })
-                .then_output(|| page(found, *more))
+                .then_output(|| versions_page(found, *more))
         };
         pages.iter().map(rule).collect()
     }
 
-    fn removed(request: &DeleteObjectsInput) -> Vec<(&str, &str)> {
+    fn removed_versions(request: &DeleteObjectsInput) -> Vec<(&str, &str)> {
         let delete = request.delete().unwrap();
         assert_eq!(
             (request.bucket(), request.expected_bucket_owner()),
@@ -429,17 +469,17 @@ mod tests {
         delete
             .objects()
             .iter()
-            .map(|one| (one.key(), one.version_id().unwrap()))
+            .map(|object| (object.key(), object.version_id().unwrap()))
             .collect()
     }
 
-    /// A request that deletes just these, of which S3 refuses some.
-    fn removes(
-        these: &'static [(&'static str, &'static str)],
+    /// A request that deletes exactly versions versions, of which S3 refuses some.
+    fn removes_versions(
+        versions: &'static [(&'static str, &'static str)],
         refused: &'static [(&'static str, &'static str)],
     ) -> Rule {
         mock!(Client::delete_objects)
-            .match_requests(move |request| removed(request) == these)
+            .match_requests(move |request| removed_versions(request) == versions)
             .then_output(|| {
                 let error = |(key, id): &(&str, &str)| {
                     Error::builder()
@@ -460,7 +500,7 @@ mod tests {
             .then_output(|| ListMultipartUploadsOutput::builder().build())
     }
 
-    fn deletes() -> Rule {
+    fn deletes_bucket() -> Rule {
         mock!(Client::delete_bucket)
             .match_requests(|request| {
                 (request.bucket(), request.expected_bucket_owner()) == (Some(NAME), ACCOUNT)
@@ -468,17 +508,18 @@ mod tests {
             .then_output(|| DeleteBucketOutput::builder().build())
     }
 
-    fn refuses(code: &'static str) -> Rule {
-        mock!(Client::delete_bucket).then_error(move || DeleteBucketError::generic(meta(code)))
+    fn refuses_deletion(code: &'static str) -> Rule {
+        mock!(Client::delete_bucket)
+            .then_error(move || DeleteBucketError::generic(error_metadata(code)))
     }
 
-    /// The first look: is there anything?
-    fn looks(found: &'static [(&'static str, &'static str)]) -> Rule {
+    /// The request of the first call, which only checks the content.
+    fn checks_content(found: &'static [(&'static str, &'static str)]) -> Rule {
         mock!(Client::list_object_versions)
             .match_requests(|request| {
                 (request.max_keys(), request.expected_bucket_owner()) == (Some(1), ACCOUNT)
             })
-            .then_output(|| page(found, !found.is_empty()))
+            .then_output(|| versions_page(found, !found.is_empty()))
     }
 
     fn context<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> Context {
@@ -486,8 +527,8 @@ mod tests {
         testing::context(mock_client!(aws_sdk_s3, RuleMode::MatchAny, &rules))
     }
 
-    /// What a state machine does with a pending answer: it keeps it as JSON and hands it back.
-    fn pending(answer: Progress<Deleted>) -> (Option<Resume>, Duration, String) {
+    /// Passes a pending answer through JSON, as the state machine does.
+    fn unwrap_pending(answer: Progress<Deleted>) -> (Option<Resume>, Duration, String) {
         let Progress::Pending {
             state,
             retry_after,
@@ -503,11 +544,11 @@ mod tests {
         )
     }
 
-    fn begun() -> Resume {
+    fn resume_after_check() -> Resume {
         serde_json::from_value(json!({ "since": 0, "state": Removal::default() })).unwrap()
     }
 
-    fn done(answer: Progress<Deleted>) -> (u64, u64) {
+    fn unwrap_done(answer: Progress<Deleted>) -> (u64, u64) {
         let Progress::Done(Deleted {
             bucket,
             versions,
@@ -521,16 +562,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn done_an_empty_bucket_is_deleted() {
-        let delete = deletes();
-        let ctx = context([&looks(&[]), &delete]);
-        let (resume, after, progress) = pending(step(false).run(&ctx, None).await.unwrap());
+    async fn done_deletes_an_empty_bucket() {
+        let delete = deletes_bucket();
+        let ctx = context([&checks_content(&[]), &delete]);
+        let (resume, after, progress) = unwrap_pending(step(false).run(&ctx, None).await.unwrap());
         assert_eq!(
             (after, progress.as_str()),
-            (Duration::ZERO, "bucket acme-old is about to be deleted")
+            (
+                Duration::ZERO,
+                "bucket \"acme-old\" exists; deleting it next"
+            )
         );
         assert_eq!(delete.num_calls(), 0);
-        assert_eq!(done(step(false).run(&ctx, resume).await.unwrap()), (0, 0));
+        assert_eq!(
+            unwrap_done(step(false).run(&ctx, resume).await.unwrap()),
+            (0, 0)
+        );
         assert_eq!(
             (delete.num_calls(), testing::log(&ctx)),
             (1, vec!["Deleted bucket acme-old".to_owned()])
@@ -538,7 +585,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn done_by_force_everything_in_it_is_removed_first() {
+    async fn done_with_force_removes_everything_first() {
         let list = mock!(Client::list_object_versions)
             .match_requests(|r| r.max_keys() == Some(1000))
             .then_output(|| {
@@ -550,26 +597,26 @@ mod tests {
                     .delete_markers(marker("%01", "null", 5))
                     .build()
             });
-        let together = removes(&[("a b/", "2"), ("a b/", "m"), ("a b/", "1")], &[]);
-        let alone = mock!(Client::delete_object)
+        let batch = removes_versions(&[("a b/", "2"), ("a b/", "m"), ("a b/", "1")], &[]);
+        let single = mock!(Client::delete_object)
             .match_requests(|request| {
                 assert_eq!(
                     (request.bucket(), request.expected_bucket_owner()),
                     (Some(NAME), ACCOUNT)
                 );
                 assert_eq!(request.bypass_governance_retention(), None);
-                let asked = request.key().zip(request.version_id());
-                [Some(("line\nbreak", "3")), Some(("\u{1}", "null"))].contains(&asked)
+                let requested = request.key().zip(request.version_id());
+                [Some(("line\nbreak", "3")), Some(("\u{1}", "null"))].contains(&requested)
             })
             .then_output(|| DeleteObjectOutput::builder().build());
         let uploads = mock!(Client::list_multipart_uploads)
             .match_requests(|request| {
-                let asked = (
+                let requested = (
                     request.bucket(),
                     request.expected_bucket_owner(),
                     request.encoding_type(),
                 );
-                asked == (Some(NAME), ACCOUNT, Some(&EncodingType::Url))
+                requested == (Some(NAME), ACCOUNT, Some(&EncodingType::Url))
             })
             .sequence()
             .output(|| {
@@ -598,21 +645,26 @@ mod tests {
                     (request.bucket(), request.expected_bucket_owner()),
                     (Some(NAME), ACCOUNT)
                 );
-                let asked = request.key().zip(request.upload_id());
-                asked == Some(("big file", "u-1")) || asked == Some(("big+file", "u-2"))
+                let requested = request.key().zip(request.upload_id());
+                requested == Some(("big file", "u-1")) || requested == Some(("big+file", "u-2"))
             })
             .sequence()
             .output(|| AbortMultipartUploadOutput::builder().build())
-            .error(|| AbortMultipartUploadError::generic(meta("NoSuchUpload")))
+            .error(|| AbortMultipartUploadError::generic(error_metadata("NoSuchUpload")))
             .build();
-        let delete = deletes();
-        let ctx = context([&list, &together, &alone, &uploads, &aborts, &delete]);
+        let delete = deletes_bucket();
+        let ctx = context([&list, &batch, &single, &uploads, &aborts, &delete]);
         assert_eq!(
-            done(step(true).run(&ctx, Some(begun())).await.unwrap()),
+            unwrap_done(
+                step(true)
+                    .run(&ctx, Some(resume_after_check()))
+                    .await
+                    .unwrap()
+            ),
             (5, 2)
         );
         assert_eq!(
-            (together.num_calls(), alone.num_calls(), delete.num_calls()),
+            (batch.num_calls(), single.num_calls(), delete.num_calls()),
             (1, 2, 1)
         );
         assert_eq!(
@@ -622,35 +674,43 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn done_page_after_page_from_the_front_and_behind_what_was_refused() {
-        // The second page is asked for where the first was: its versions are gone. The third begins
-        // behind the refused.
+    async fn done_lists_each_page_after_the_last_refused_version() {
+        // The second request has no marker either, because the first page's versions are deleted.
+        // The third starts after the refused version.
         let first = mock!(Client::list_object_versions)
             .match_requests(|request| request.key_marker().is_none())
             .sequence()
-            .output(|| page(&[("a", "1"), ("b", "1")], true))
-            .output(|| page(&[("c", "3"), ("c", "2"), ("c", "1")], true))
-            .output(|| page(&[("c", "2")], false))
+            .output(|| versions_page(&[("a", "1"), ("b", "1")], true))
+            .output(|| versions_page(&[("c", "3"), ("c", "2"), ("c", "1")], true))
+            .output(|| versions_page(&[("c", "2")], false))
             .build();
-        let rest = lists(&[(Some(("c", "2")), &[("d", "1")], false)]);
+        let rest = lists_versions(&[(Some(("c", "2")), &[("d", "1")], false)]);
         let removals = [
-            removes(&[("a", "1"), ("b", "1")], &[]),
-            removes(&[("c", "3"), ("c", "2"), ("c", "1")], &[("c", "2")]),
-            removes(&[("d", "1")], &[]),
-            // The second time nothing keeps it any more.
-            removes(&[("c", "2")], &[]),
+            removes_versions(&[("a", "1"), ("b", "1")], &[]),
+            removes_versions(&[("c", "3"), ("c", "2"), ("c", "1")], &[("c", "2")]),
+            removes_versions(&[("d", "1")], &[]),
+            // The second pass can delete it.
+            removes_versions(&[("c", "2")], &[]),
         ];
-        let (uploads, delete) = (no_uploads(), deletes());
+        let (uploads, delete) = (no_uploads(), deletes_bucket());
         let ctx = context(
             [&first, &uploads, &delete]
                 .into_iter()
                 .chain(&rest)
                 .chain(&removals),
         );
-        let (resume, after, progress) = pending(step(true).run(&ctx, Some(begun())).await.unwrap());
+        let (resume, after, progress) = unwrap_pending(
+            step(true)
+                .run(&ctx, Some(resume_after_check()))
+                .await
+                .unwrap(),
+        );
         assert_eq!(progress, "5 versions and 0 unfinished uploads removed");
         assert_eq!((after, delete.num_calls()), (Duration::ZERO, 0));
-        assert_eq!(done(step(true).run(&ctx, resume).await.unwrap()), (6, 0));
+        assert_eq!(
+            unwrap_done(step(true).run(&ctx, resume).await.unwrap()),
+            (6, 0)
+        );
         assert_eq!(
             testing::log(&ctx)[0],
             format!("Could not delete c version 2 ({LOCKED})")
@@ -658,40 +718,53 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn already_deleted_by_a_call_whose_answer_was_lost_is_success() {
-        let gone = mock!(Client::list_object_versions)
-            .then_error(|| ListObjectVersionsError::generic(meta("NoSuchBucket")));
-        let ctx = context([&gone, &refuses("NoSuchBucket")]);
+    async fn already_deleted_by_a_lost_call_is_success() {
+        let missing_bucket = mock!(Client::list_object_versions)
+            .then_error(|| ListObjectVersionsError::generic(error_metadata("NoSuchBucket")));
+        let ctx = context([&missing_bucket, &refuses_deletion("NoSuchBucket")]);
         for force in [false, true] {
             assert_eq!(
-                done(step(force).run(&ctx, Some(begun())).await.unwrap()),
+                unwrap_done(
+                    step(force)
+                        .run(&ctx, Some(resume_after_check()))
+                        .await
+                        .unwrap()
+                ),
                 (0, 0)
             );
         }
         let ctx = context([
-            &lists(&[(None, &[], false)])[0],
+            &lists_versions(&[(None, &[], false)])[0],
             &no_uploads(),
-            &refuses("NoSuchBucket"),
+            &refuses_deletion("NoSuchBucket"),
         ]);
         assert_eq!(
-            done(step(true).run(&ctx, Some(begun())).await.unwrap()),
+            unwrap_done(
+                step(true)
+                    .run(&ctx, Some(resume_after_check()))
+                    .await
+                    .unwrap()
+            ),
             (0, 0)
         );
     }
 
     #[tokio::test]
-    async fn not_found_is_a_bucket_that_never_was() {
-        let gone = mock!(Client::list_object_versions)
-            .then_error(|| ListObjectVersionsError::generic(meta("NoSuchBucket")));
+    async fn not_found_is_a_bucket_that_never_existed() {
+        let missing_bucket = mock!(Client::list_object_versions)
+            .then_error(|| ListObjectVersionsError::generic(error_metadata("NoSuchBucket")));
         for force in [false, true] {
-            let error = step(force).run(&context([&gone]), None).await.unwrap_err();
+            let error = step(force)
+                .run(&context([&missing_bucket]), None)
+                .await
+                .unwrap_err();
             assert_eq!(error.name, ErrorName::NotFound);
         }
         let others = mock!(Client::list_object_versions)
-            .then_error(|| ListObjectVersionsError::generic(meta("AccessDenied")));
+            .then_error(|| ListObjectVersionsError::generic(error_metadata("AccessDenied")));
         let error = step(true).run(&context([&others]), None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::AccessDenied);
-        assert!(error.message.contains("another account's"), "{error}");
+        assert!(error.message.contains("another account owns"), "{error}");
     }
 
     #[test]
@@ -711,40 +784,50 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_deletions_are_tried_again_by_the_sdk() {
+    async fn throttled_deletions_are_repeated_by_the_sdk() {
         let remove = mock!(Client::delete_objects)
             .sequence()
-            .error(|| DeleteObjectsError::generic(meta("SlowDown")))
+            .error(|| DeleteObjectsError::generic(error_metadata("SlowDown")))
             .output(|| DeleteObjectsOutput::builder().build())
             .build();
-        let list = &lists(&[(None, &[("a", "1")], false)])[0];
-        let ctx = context([list, &remove, &no_uploads(), &deletes()]);
+        let list = &lists_versions(&[(None, &[("a", "1")], false)])[0];
+        let ctx = context([list, &remove, &no_uploads(), &deletes_bucket()]);
         assert_eq!(
-            done(step(true).run(&ctx, Some(begun())).await.unwrap()),
+            unwrap_done(
+                step(true)
+                    .run(&ctx, Some(resume_after_check()))
+                    .await
+                    .unwrap()
+            ),
             (1, 0)
         );
         assert_eq!(remove.num_calls(), 2);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pending_when_its_time_is_over_it_goes_on_in_the_next_call() {
+    async fn pending_removals_continue_in_the_next_call() {
         let list = mock!(Client::list_object_versions)
             .sequence()
-            .output(|| page(&[("a", "1"), ("b", "1")], true))
+            .output(|| versions_page(&[("a", "1"), ("b", "1")], true))
             .build();
-        let rest = lists(&[
+        let rest = lists_versions(&[
             (Some(("a", "1")), &[("c", "1")], false),
             (None, &[("a", "1")], false),
         ]);
         let removals = [
-            removes(&[("a", "1"), ("b", "1")], &[("a", "1")]),
-            removes(&[("c", "1")], &[]),
-            removes(&[("a", "1")], &[]),
+            removes_versions(&[("a", "1"), ("b", "1")], &[("a", "1")]),
+            removes_versions(&[("c", "1")], &[]),
+            removes_versions(&[("a", "1")], &[]),
         ];
-        let (uploads, delete) = (no_uploads(), deletes());
+        let (uploads, delete) = (no_uploads(), deletes_bucket());
         let ctx = context([&list, &uploads, &delete].into_iter().chain(&removals));
         tokio::time::advance(Duration::from_mins(1)).await;
-        let (resume, after, progress) = pending(step(true).run(&ctx, Some(begun())).await.unwrap());
+        let (resume, after, progress) = unwrap_pending(
+            step(true)
+                .run(&ctx, Some(resume_after_check()))
+                .await
+                .unwrap(),
+        );
         assert_eq!(
             (after, progress.as_str()),
             (
@@ -759,8 +842,11 @@ mod tests {
                 .chain(&rest)
                 .chain(&removals),
         );
-        let (resume, ..) = pending(step(true).run(&ctx, resume).await.unwrap());
-        assert_eq!(done(step(true).run(&ctx, resume).await.unwrap()), (3, 0));
+        let (resume, ..) = unwrap_pending(step(true).run(&ctx, resume).await.unwrap());
+        assert_eq!(
+            unwrap_done(step(true).run(&ctx, resume).await.unwrap()),
+            (3, 0)
+        );
         assert_eq!(
             (
                 removals[1].num_calls(),
@@ -772,28 +858,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pending_again_after_a_lost_first_answer_nothing_is_deleted_by_a_look() {
-        let ctx = context([&looks(&[("a", "1")])]);
+    async fn pending_first_calls_delete_nothing_even_when_repeated() {
+        let ctx = context([&checks_content(&[("a", "1")])]);
         for _ in 0..2 {
             assert_eq!(
-                pending(step(true).run(&ctx, None).await.unwrap()).1,
+                unwrap_pending(step(true).run(&ctx, None).await.unwrap()).1,
                 Duration::ZERO
             );
         }
     }
 
     #[tokio::test]
-    async fn failed_without_force_a_bucket_with_anything_in_it_is_a_conflict() {
+    async fn failed_without_force_a_filled_bucket_is_a_conflict() {
         let error = step(false)
-            .run(&context([&looks(&[("old", "1")])]), None)
+            .run(&context([&checks_content(&[("old", "1")])]), None)
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
         assert!(error.message.contains("set force"), "{error}");
-        let filled = context([&refuses("BucketNotEmpty")]);
+        let filled = context([&refuses_deletion("BucketNotEmpty")]);
         assert_eq!(
             step(false)
-                .run(&filled, Some(begun()))
+                .run(&filled, Some(resume_after_check()))
                 .await
                 .unwrap_err()
                 .name,
@@ -802,21 +888,32 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_versions_that_object_lock_keeps_are_named_and_the_bucket_stays() {
+    async fn failed_locked_versions_are_named_and_the_bucket_stays() {
         let list = mock!(Client::list_object_versions)
             .match_requests(|request| request.key_marker().is_none())
-            .then_output(|| page(&[("gone", "1"), ("kept", "null"), ("%01", "7")], false));
+            .then_output(|| versions_page(&[("gone", "1"), ("kept", "null"), ("%01", "7")], false));
         let remove = mock!(Client::delete_objects).then_output(|| {
-            let error = Error::builder().key("kept").version_id("null").code("AccessDenied");
-            let said = "User: arn:aws:sts::1:assumed-role/x/y is not authorized to perform: s3:DeleteObjectVersion on \
-                        resource: \"arn:aws:s3:::acme-old/kept\" with an explicit deny in a resource-based policy";
-            DeleteObjectsOutput::builder().errors(error.message(said).build()).build()
+            let error = Error::builder()
+                .key("kept")
+                .version_id("null")
+                .code("AccessDenied");
+            let message = "User: arn:aws:sts::1:assumed-role/x/y is not authorized to perform: \
+                s3:DeleteObjectVersion on resource: \"arn:aws:s3:::acme-old/kept\" with an \
+                explicit deny in a resource-based policy";
+            DeleteObjectsOutput::builder()
+                .errors(error.message(message).build())
+                .build()
         });
-        let alone = mock!(Client::delete_object)
-            .then_error(|| DeleteObjectError::generic(meta("AccessDenied")));
-        let ctx = context([&list, &remove, &alone, &no_uploads()]);
-        let (resume, _, progress) = pending(step(true).run(&ctx, Some(begun())).await.unwrap());
-        // What is refused is counted anew each time.
+        let single = mock!(Client::delete_object)
+            .then_error(|| DeleteObjectError::generic(error_metadata("AccessDenied")));
+        let ctx = context([&list, &remove, &single, &no_uploads()]);
+        let (resume, _, progress) = unwrap_pending(
+            step(true)
+                .run(&ctx, Some(resume_after_check()))
+                .await
+                .unwrap(),
+        );
+        // Refused versions are counted again in each pass.
         assert_eq!(progress, "1 versions and 0 unfinished uploads removed");
         assert!(
             !serde_json::to_string(&resume.clone().unwrap())
@@ -836,44 +933,49 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_where_something_goes_on_writing() {
-        let list = lists(&[(None, &[("a", "1")], false)]);
+    async fn failed_when_something_keeps_writing() {
+        let list = lists_versions(&[(None, &[("a", "1")], false)]);
         let ctx = context([
             &list[0],
-            &removes(&[("a", "1")], &[]),
+            &removes_versions(&[("a", "1")], &[]),
             &no_uploads(),
-            &refuses("BucketNotEmpty"),
+            &refuses_deletion("BucketNotEmpty"),
         ]);
-        let (resume, ..) = pending(step(true).run(&ctx, Some(begun())).await.unwrap());
+        let (resume, ..) = unwrap_pending(
+            step(true)
+                .run(&ctx, Some(resume_after_check()))
+                .await
+                .unwrap(),
+        );
         let error = step(true).run(&ctx, resume).await.unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
-        assert!(
-            error.message.contains("something writes into it"),
-            "{error}"
-        );
+        assert!(error.message.contains("something writes to it"), "{error}");
     }
 
     #[tokio::test]
-    async fn failed_at_the_bucket_itself_it_says_that_the_content_is_gone() {
-        let list = lists(&[(None, &[("a", "1")], false)]);
+    async fn failed_bucket_deletion_reports_that_the_content_is_deleted() {
+        let list = lists_versions(&[(None, &[("a", "1")], false)]);
         let ctx = context([
             &list[0],
-            &removes(&[("a", "1")], &[]),
+            &removes_versions(&[("a", "1")], &[]),
             &no_uploads(),
-            &refuses("AccessDenied"),
+            &refuses_deletion("AccessDenied"),
         ]);
-        let error = step(true).run(&ctx, Some(begun())).await.unwrap_err();
+        let error = step(true)
+            .run(&ctx, Some(resume_after_check()))
+            .await
+            .unwrap_err();
         assert_eq!(error.name, ErrorName::AccessDenied);
         assert!(
             error
                 .message
-                .ends_with("1 versions in bucket acme-old are gone"),
+                .ends_with("1 versions in bucket \"acme-old\" are already deleted"),
             "{error}"
         );
     }
 
     #[tokio::test]
-    async fn cancelled_it_says_what_is_gone() {
+    async fn cancel_logs_what_is_deleted() {
         let ctx = context([]);
         let state = json!({ "versions": 7, "uploads": 0, "pass": 0, "refused": 0, "named": [] });
         let resume = json!({ "since": 0, "state": state });
@@ -885,7 +987,7 @@ mod tests {
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
+    fn permissions_match_the_local_cloud() {
         prove::<DeleteBucket>(&[], async |scene| {
             let (bucket, s3) = (scene.name("old"), scene.client(Client::new));
             let make = json!({ "Type": "AWS::S3::Bucket", "Properties": { "BucketName": bucket } });
@@ -900,8 +1002,7 @@ mod tests {
                     .await
                     .unwrap();
             };
-            // One from before there were versions, two versions, a delete marker, an unfinished
-            // upload.
+            // An unversioned object, two versions, a delete marker, and an unfinished upload.
             put("before").await;
             let versioned = VersioningConfiguration::builder()
                 .status(BucketVersioningStatus::Enabled)
@@ -931,8 +1032,8 @@ mod tests {
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for_without_force() {
-        let forced = "Only asked for with force; that has a proof of its own.";
+    fn permissions_match_the_local_cloud_without_force() {
+        let forced = "Only needed with force; another test proves it.";
         let idle = [
             ("s3:AbortMultipartUpload", forced),
             ("s3:DeleteObject", forced),

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use crate::keys::{listed, shown};
-use crate::place::Uri;
+use crate::call_budget::CallBudget;
+use crate::keys::{decode_listed_key, escape_for_log};
+use crate::list_output::{ListedBucket, ListedObject, Listing, ListingState, last_part};
+use crate::location::S3Uri;
 use crate::sizes::human_readable;
-use crate::slice::Slice;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 use aws_sdk_s3::types::EncodingType;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use stepward::model::input::require;
 use stepward::model::permissions::{literal, s3_arn};
 use stepward::model::s3_error::s3_error;
@@ -19,155 +20,124 @@ use stepward::{
     Step, StepError,
 };
 
-/// Entries kept in the output; beyond, only count and size go on.
-const MAX_ENTRIES: usize = 100_000;
-/// What is kept of them between two calls, in bytes of JSON: the state machine passes it on, and
-/// takes 256 KiB of all.
-const MAX_KEPT: usize = 100 * 1024;
-/// Entries written to the log, one line each.
-const MAX_LINES: usize = 1_000;
-
 /// List buckets, or the objects below an S3 URI, as `aws s3 ls` does.
 ///
-/// Without `uri` it lists the account's buckets. With one it lists what begins with it: objects
-/// and, unless `recursive`, the "folders" up to the next slash. Times are UTC. A prefix below which
-/// there is nothing is `NotFound`, as `aws s3 ls` ends with an error there; an empty bucket is not.
+/// Use this step to see which objects exist, or to count them and add up their sizes. The log is
+/// made for reading, the output for the steps that follow.
 ///
-/// The log has the first 1,000 lines in the form of `aws s3 ls`, with control characters in keys
-/// escaped (`a\nb`); the output has the keys as they are, up to 100,000 entries. Count and size are
-/// always of all. A listing that takes longer than one call goes on in the next where it was, for
-/// 24 hours at most; its output has the first entries, as many as go into 100 KiB. Objects that
-/// come or go meanwhile are listed or not; no other is listed twice or missed.
+/// # Behavior
 ///
-/// Proven on the local cloud, 317 listings line by line beside `aws s3 ls` (AWS CLI 1.46.3):
-/// buckets, prefixes and whole buckets, recursive and not, sizes for people and not, with and
-/// without the summary, in large and small pages, keys with spaces, percent signs, `//` and letters
-/// of other scripts, folders' own empty objects, an empty bucket, and what does not exist.
-/// Different are the empty line before the CLI's summary, the 1,000 lines, and control characters,
-/// which the CLI writes as they are. Listings over several calls rest on unit tests.
+/// Without `uri` the step lists the account's buckets. With `uri` it lists the objects whose keys
+/// begin with the prefix and, unless `recursive` is set, the prefixes up to the next slash, which
+/// act as folders. Times are in UTC.
+///
+/// The log has the first 1,000 lines in the format of `aws s3 ls`, with control characters in keys
+/// escaped (`a\nb`). The output has the keys unchanged. `object_count` and `total_bytes` always
+/// cover all objects.
+///
+/// A listing that takes longer than one call continues in the next. Objects that appear or
+/// disappear during the listing may be included or not; no other object is listed twice or missed.
+///
+/// # Failures
+///
+/// A prefix without objects is `NotFound`, because `aws s3 ls` ends with an error there. An empty
+/// bucket is not an error. If a page fails, the step fails and returns no partial list.
+///
+/// # Cost
+///
+/// This step itself has no charge. S3 charges for one listing request per `page_size` keys.
+///
+/// # Limits
+///
+/// - The output has at most 100,000 entries or, if the listing took more than one call, the first
+///   entries up to 100 KiB. `truncated` says so.
+/// - The log has at most 1,000 entries.
+///
+/// # Proof
+///
+/// Proven on the local cloud: 317 listings are compared line by line with `aws s3 ls` (AWS CLI
+/// 1.46.3). They cover buckets, prefixes and whole buckets, with and without each option, large and
+/// small pages, keys with spaces, percent signs, `//` and other scripts, folder objects, an empty
+/// bucket, and names that do not exist. Three differences are intended: the CLI's empty line before
+/// the summary, the limit of 1,000 lines, and control characters, which the CLI does not escape.
+/// Only unit tests show listings over several calls.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct S3List {
-    /// What to list, as in `s3://bucket/prefix`; all buckets when absent. The prefix need not end
-    /// at a slash.
+    /// What to list, as in `s3://bucket/prefix`; all buckets if absent. The prefix need not end
+    /// with a slash.
     uri: Option<String>,
-    /// List every object below the prefix, with its whole key.
+    /// List every object below the prefix, with its full key.
     #[serde(default)]
     recursive: bool,
-    /// Show sizes as in `1.2 MiB`.
+    /// Log sizes with units, as in `1.2 MiB`.
     #[serde(default)]
     human_readable: bool,
-    /// End the log with the number of objects and their total size.
+    /// Log the number of objects and their total size at the end.
     #[serde(default)]
     summarize: bool,
-    /// Keys that one request asks for, 1 to 1,000.
-    #[serde(default = "thousand")]
+    /// How many keys one request returns, 1 to 1,000.
+    #[serde(default = "default_page_size")]
     page_size: i32,
 }
 
-fn thousand() -> i32 {
+fn default_page_size() -> i32 {
     1000
 }
 
-/// What was found.
-#[derive(Debug, Default, Deserialize, JsonSchema, Serialize)]
-pub struct Listing {
-    /// The account's buckets, where no URI was given.
-    buckets: Vec<Bucket>,
-    /// Prefixes up to the next slash, where not recursive.
-    prefixes: Vec<String>,
-    /// Objects, by key.
-    objects: Vec<Object>,
-    /// Number of all objects.
-    object_count: u64,
-    /// Size of all objects, in bytes.
-    total_bytes: u64,
-    /// Whether there were more entries than the output holds: 100,000, or 100 KiB where it took
-    /// more than one call.
-    truncated: bool,
-}
-
-/// A bucket.
-#[derive(Debug, Deserialize, JsonSchema, Serialize)]
-struct Bucket {
-    /// Its name.
-    name: String,
-    /// When it was created, RFC 3339.
-    created_at: String,
-}
-
-/// An object.
-#[derive(Debug, Deserialize, JsonSchema, Serialize)]
-struct Object {
-    /// Its whole key.
-    key: String,
-    /// Its size, in bytes.
-    bytes: u64,
-    /// When it was last written, RFC 3339.
-    last_modified: String,
-    /// Its storage class.
-    storage_class: Option<String>,
-}
-
-/// Where a listing is.
-#[derive(Debug, Default, Deserialize, Serialize)]
-struct State {
-    listing: Listing,
-    /// The last key or prefix that was listed.
-    last: String,
-    /// Lines of the log that were written.
-    lines: usize,
-}
-
 impl S3List {
-    /// Bucket and prefix. `aws s3 ls` takes the URI without `s3://` too.
-    fn place(&self) -> Result<Option<Uri>, StepError> {
+    /// The bucket and prefix. As in `aws s3 ls`, `s3://` can be omitted.
+    fn location(&self) -> Result<Option<S3Uri>, StepError> {
         let Some(uri) = &self.uri else {
             return Ok(None);
         };
-        Uri::parse(
+        S3Uri::parse(
             "uri",
             &format!("s3://{}", uri.strip_prefix("s3://").unwrap_or(uri)),
         )
         .map(Some)
     }
 
-    async fn buckets(&self, ctx: &Context) -> Result<Listing, StepError> {
+    async fn list_buckets(&self, ctx: &Context) -> Result<Listing, StepError> {
         let mut pages = ctx
             .client(Client::new)
             .list_buckets()
             .max_buckets(self.page_size)
             .into_paginator()
             .send();
-        let mut state = State::default();
+        let mut state = ListingState::default();
+
         while let Some(page) = pages.next().await {
             for bucket in page.map_err(s3_error)?.buckets.unwrap_or_default() {
-                let (name, created_at) =
-                    (bucket.name.unwrap_or_default(), time(bucket.creation_date)?);
-                state.say(ctx, format_args!("{} {name}", column(&created_at)));
-                if state.listing.room() {
-                    state.listing.buckets.push(Bucket { name, created_at });
+                let (name, created_at) = (
+                    bucket.name.unwrap_or_default(),
+                    format_time(bucket.creation_date)?,
+                );
+                state.log_line(ctx, format_args!("{} {name}", log_time(&created_at)));
+                if state.listing.has_room() {
+                    state
+                        .listing
+                        .buckets
+                        .push(ListedBucket { name, created_at });
                 }
             }
         }
-        self.summary(ctx, &state.listing);
+        self.log_summary(ctx, &state.listing);
         Ok(state.listing)
     }
 
-    /// Goes on with the listing, for as long as one call works.
-    async fn objects(
+    /// Continues the listing until the call's budget is spent.
+    async fn list_objects(
         &self,
         ctx: &Context,
-        at: &Uri,
-        mut state: State,
+        location: &S3Uri,
+        mut state: ListingState,
     ) -> Result<Progress<Listing>, StepError> {
-        let (
-            slice,
-            Uri {
-                bucket,
-                key: prefix,
-            },
-        ) = (Slice::of(ctx), at);
+        let budget = CallBudget::for_call(ctx);
+        let S3Uri {
+            bucket,
+            key: prefix,
+        } = location;
         let request = ctx
             .client(Client::new)
             .list_objects_v2()
@@ -182,28 +152,31 @@ impl S3List {
         };
         let after = (!state.last.is_empty()).then(|| state.last.clone());
         let mut pages = request.set_start_after(after).into_paginator().send();
+
         while let Some(page) = pages.next().await {
             let page = page.map_err(s3_error)?;
-            let (encoding, more) = (page.encoding_type, page.is_truncated == Some(true));
+            let (encoding, has_more) = (page.encoding_type, page.is_truncated == Some(true));
             let mut last = String::new();
-            for found in page.common_prefixes.unwrap_or_default() {
-                let found = listed(encoding.as_ref(), found.prefix.unwrap_or_default())?;
-                last = last.max(found.clone());
-                // Its keys come after the prefix itself, with which the call before has ended.
-                if found != state.last {
-                    state.add_prefix(ctx, found);
+            for common in page.common_prefixes.unwrap_or_default() {
+                let common =
+                    decode_listed_key(encoding.as_ref(), common.prefix.unwrap_or_default())?;
+                last = last.max(common.clone());
+                // If the earlier call ended with a prefix, S3 can list it again, because its keys
+                // follow the prefix itself.
+                if common != state.last {
+                    state.add_prefix(ctx, common);
                 }
             }
             for object in page.contents.unwrap_or_default() {
-                let key = listed(encoding.as_ref(), object.key.unwrap_or_default())?;
+                let key = decode_listed_key(encoding.as_ref(), object.key.unwrap_or_default())?;
                 last = last.max(key.clone());
                 let bytes = object.size.unwrap_or_default().unsigned_abs();
                 let storage_class = object.storage_class.map(|class| class.to_string());
-                let last_modified = time(object.last_modified)?;
+                let last_modified = format_time(object.last_modified)?;
                 self.add_object(
                     ctx,
                     &mut state,
-                    Object {
+                    ListedObject {
                         key,
                         bytes,
                         last_modified,
@@ -211,10 +184,10 @@ impl S3List {
                     },
                 );
             }
-            if more && slice.is_over() && last > state.last {
+            if has_more && budget.is_spent() && last > state.last {
                 state.last = last;
-                state.listing.shrink();
-                let State {
+                state.listing.shrink_to_limit();
+                let ListingState {
                     listing:
                         Listing {
                             object_count,
@@ -230,41 +203,50 @@ impl S3List {
                 return Progress::pending(&state, Duration::ZERO, progress);
             }
         }
-        let State { listing, .. } = state;
-        self.summary(ctx, &listing);
+
+        let ListingState { listing, .. } = state;
+        self.log_summary(ctx, &listing);
         if listing.object_count == 0 && listing.prefixes.is_empty() && !prefix.is_empty() {
-            return Err(ErrorName::NotFound
-                .with_message(format!("nothing in bucket {bucket} begins with {prefix:?}")));
+            return Err(ErrorName::NotFound.with_message(format!(
+                "no object in bucket \"{bucket}\" begins with {prefix:?}; check the prefix"
+            )));
         }
+
         Ok(Progress::Done(listing))
     }
 
-    fn add_object(&self, ctx: &Context, state: &mut State, object: Object) {
+    fn add_object(&self, ctx: &Context, state: &mut ListingState, object: ListedObject) {
         let name = if self.recursive {
             &object.key
         } else {
-            last(&object.key)
+            last_part(&object.key)
         };
-        let (time, size) = (column(&object.last_modified), self.size(object.bytes));
-        state.say(ctx, format_args!("{time} {size:>10} {}", shown(name)));
+        let (time, size) = (
+            log_time(&object.last_modified),
+            self.format_size(object.bytes),
+        );
+        state.log_line(
+            ctx,
+            format_args!("{time} {size:>10} {}", escape_for_log(name)),
+        );
         state.listing.object_count += 1;
         state.listing.total_bytes += object.bytes;
-        if state.listing.room() {
+        if state.listing.has_room() {
             state.listing.objects.push(object);
         }
     }
 
-    fn summary(&self, ctx: &Context, listing: &Listing) {
+    fn log_summary(&self, ctx: &Context, listing: &Listing) {
         if self.summarize {
             ctx.log(format_args!("Total Objects: {}", listing.object_count));
             ctx.log(format_args!(
                 "   Total Size: {}",
-                self.size(listing.total_bytes)
+                self.format_size(listing.total_bytes)
             ));
         }
     }
 
-    fn size(&self, bytes: u64) -> String {
+    fn format_size(&self, bytes: u64) -> String {
         if self.human_readable {
             human_readable(bytes)
         } else {
@@ -273,76 +255,63 @@ impl S3List {
     }
 }
 
-impl State {
-    fn add_prefix(&mut self, ctx: &Context, prefix: String) {
-        let name = last(prefix.strip_suffix('/').unwrap_or(&prefix));
-        self.say(ctx, format_args!("{:>30} {}/", "PRE", shown(name)));
-        if self.listing.room() {
-            self.listing.prefixes.push(prefix);
-        }
-    }
-
-    fn say(&mut self, ctx: &Context, line: std::fmt::Arguments<'_>) {
-        self.lines += 1;
-        match self.lines {
-            ..=MAX_LINES => ctx.log(line),
-            n if n == MAX_LINES + 1 => ctx.log("… the output has the rest"),
-            _ => {}
-        }
-    }
-}
-
-impl Listing {
-    fn room(&mut self) -> bool {
-        self.truncated |=
-            self.objects.len() + self.prefixes.len() + self.buckets.len() >= MAX_ENTRIES;
-        !self.truncated
-    }
-
-    /// Keeps the first entries, as many as may be kept between two calls.
-    fn shrink(&mut self) {
-        let (objects, prefixes) = (
-            self.objects.iter().map(json_bytes),
-            self.prefixes.iter().map(json_bytes),
-        );
-        let mut bytes: usize = objects.chain(prefixes).sum();
-        while bytes > MAX_KEPT {
-            self.truncated = true;
-            // Both are in order: the later of the two last ones is the last of all.
-            bytes -= if self.objects.last().map(|object| &object.key) > self.prefixes.last() {
-                self.objects.pop().as_ref().map_or(0, json_bytes)
-            } else {
-                self.prefixes.pop().as_ref().map_or(0, json_bytes)
-            };
-        }
-    }
-}
-
-fn json_bytes(entry: &impl Serialize) -> usize {
-    serde_json::to_string(entry).map_or(0, |json| json.len() + 1)
-}
-
 impl Step for S3List {
     const NAME: &'static str = "s3-list";
     const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
         provider_type: "aws-cli-s3-ls-step",
-        fields: &[],
+        fields: &[
+            ("S3Uri", "uri"),
+            ("recursive", "recursive"),
+            ("human-readable", "human_readable"),
+            ("summarize", "summarize"),
+            ("page-size", "page_size"),
+        ],
     }];
     const EXAMPLES: &'static [Example] = &[
         Example {
-            title: "TODO",
-            parameters: r#"{ "uri": "s3://stepward-data-222222222222/backups/", "recursive": true }"#,
-            output: "null",
+            title: "List the objects below a prefix",
+            parameters: r#"{
+                "uri": "s3://stepward-data-222222222222/reports/",
+                "human_readable": true,
+                "summarize": true
+            }"#,
+            output: r#"{
+                "buckets": [],
+                "prefixes": ["reports/2025/"],
+                "objects": [
+                    {
+                        "key": "reports/today.csv",
+                        "bytes": 18432,
+                        "last_modified": "2026-01-31T06:00:00Z",
+                        "storage_class": "STANDARD"
+                    }
+                ],
+                "object_count": 1,
+                "total_bytes": 18432,
+                "truncated": false
+            }"#,
         },
         Example {
-            title: "TODO",
+            title: "List the account's buckets",
             parameters: "{}",
-            output: "null",
+            output: r#"{
+                "buckets": [
+                    {
+                        "name": "stepward-data-222222222222",
+                        "created_at": "2025-03-01T09:30:00Z"
+                    }
+                ],
+                "prefixes": [],
+                "objects": [],
+                "object_count": 0,
+                "total_bytes": 0,
+                "truncated": false
+            }"#,
         },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[(
         ErrorName::NotFound,
-        "There is no such bucket, or nothing below the prefix.",
+        "The bucket does not exist, or no object is below the prefix. Check the URI.",
     )];
     const TIMEOUT: Duration = Duration::from_hours(24);
     const FUNCTION: FunctionConfig = FunctionConfig {
@@ -355,18 +324,22 @@ impl Step for S3List {
         require((1..=1000).contains(&self.page_size), || {
             format!("page_size is {}, not 1 to 1,000", self.page_size)
         })?;
-        self.place().map(drop)
+        self.location().map(drop)
     }
 
     fn permissions(&self) -> Permissions {
-        match self.place() {
-            Ok(None) => Permissions::default().allow("TODO", &["s3:ListAllMyBuckets"], ["*"]),
-            Ok(Some(at)) => Permissions::default().allow(
-                "TODO",
-                &["s3:ListBucket"],
-                [s3_arn(&literal(&at.bucket))],
+        match self.location() {
+            Ok(None) => Permissions::default().allow(
+                "list the account's buckets, if uri is absent",
+                &["s3:ListAllMyBuckets"],
+                ["*"],
             ),
-            Err(_) => Permissions::default(), // `validate` has refused it before.
+            Ok(Some(location)) => Permissions::default().allow(
+                "list the objects below the prefix",
+                &["s3:ListBucket"],
+                [s3_arn(&literal(&location.bucket))],
+            ),
+            Err(_) => Permissions::default(), // `validate` refuses it earlier.
         }
     }
 
@@ -375,30 +348,27 @@ impl Step for S3List {
         ctx: &Context,
         resume: Option<Resume>,
     ) -> Result<Progress<Listing>, StepError> {
-        let Some(at) = self.place()? else {
-            return self.buckets(ctx).await.map(Progress::Done);
+        let Some(location) = self.location()? else {
+            return self.list_buckets(ctx).await.map(Progress::Done);
         };
-        let state = resume.map_or_else(|| Ok(State::default()), |resume| resume.state())?;
-        self.objects(ctx, &at, state).await
+        let state = resume.map_or_else(|| Ok(ListingState::default()), |resume| resume.state())?;
+        self.list_objects(ctx, &location, state).await
     }
 }
 
-/// The part after the last slash.
-fn last(key: &str) -> &str {
-    key.rsplit('/').next().unwrap_or(key)
-}
-
-fn time(time: Option<DateTime>) -> Result<String, StepError> {
+fn format_time(time: Option<DateTime>) -> Result<String, StepError> {
     let text = time
         .map(|time| time.fmt(DateTimeFormat::DateTime))
         .transpose();
     text.map(Option::unwrap_or_default).map_err(|error| {
-        ErrorName::Internal.with_message(format!("S3 answered a time that cannot be read: {error}"))
+        ErrorName::Internal.with_message(format!(
+            "S3 returned an invalid time: {error}; report this as a bug"
+        ))
     })
 }
 
 /// `2026-01-31T06:00:00Z` → `2026-01-31 06:00:00`
-fn column(time: &str) -> String {
+fn log_time(time: &str) -> String {
     time.get(..19).unwrap_or(time).replace('T', " ")
 }
 
@@ -414,6 +384,7 @@ mod tests {
     use stepward_testkit::proof::prove;
 
     use super::*;
+    use crate::list_output::{MAX_KEPT, MAX_LINES};
 
     fn step(params: serde_json::Value) -> S3List {
         let step: S3List = serde_json::from_value(params).unwrap();
@@ -433,13 +404,13 @@ mod tests {
         let ctx = testing::context(client);
         let answer = step.run(&ctx, None).await.map(|progress| match progress {
             Progress::Done(listing) => listing,
-            Progress::Pending { .. } => panic!("it has time enough"),
+            Progress::Pending { .. } => panic!("the listing needs one call only"),
         });
         (answer, testing::log(&ctx))
     }
 
     #[tokio::test]
-    async fn done_lists_page_after_page_as_the_cli_shows_it() {
+    async fn done_lists_all_pages_as_the_cli_shows_them() {
         let first = mock!(Client::list_objects_v2)
             .match_requests(|request| {
                 (
@@ -484,7 +455,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn done_recursively_lists_whole_keys() {
+    async fn done_recursively_lists_full_keys() {
         let page = mock!(Client::list_objects_v2)
             .match_requests(|request| request.delimiter().is_none() && request.prefix() == Some(""))
             .then_output(|| {
@@ -515,8 +486,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn not_found_is_an_empty_prefix_or_a_missing_bucket_and_an_empty_bucket_is_fine() {
-        for (uri, fine) in [("s3://data", true), ("s3://data/none", false)] {
+    async fn not_found_is_a_prefix_without_objects() {
+        for (uri, is_found) in [("s3://data", true), ("s3://data/none", false)] {
             let page = mock!(Client::list_objects_v2)
                 .then_output(|| ListObjectsV2Output::builder().build());
             let (listing, _) = run(
@@ -526,15 +497,15 @@ mod tests {
             .await;
             assert_eq!(
                 listing.map_err(|error| error.name).err(),
-                (!fine).then_some(ErrorName::NotFound)
+                (!is_found).then_some(ErrorName::NotFound)
             );
         }
-        let gone = mock!(Client::list_objects_v2).then_error(|| {
+        let missing_bucket = mock!(Client::list_objects_v2).then_error(|| {
             ListObjectsV2Error::generic(ErrorMetadata::builder().code("NoSuchBucket").build())
         });
         let (listing, _) = run(
             step(json!({ "uri": "s3://gone" })),
-            mock_client!(aws_sdk_s3, [&gone]),
+            mock_client!(aws_sdk_s3, [&missing_bucket]),
         )
         .await;
         assert_eq!(listing.unwrap_err().name, ErrorName::NotFound);
@@ -560,10 +531,10 @@ mod tests {
         }
     }
 
-    // no proof of already: a listing changes nothing, so there is no state to be in already.
+    // no proof of already: a listing changes nothing.
 
     #[tokio::test]
-    async fn done_keys_that_xml_cannot_carry_are_listed_as_they_are_and_shown_escaped() {
+    async fn done_lists_control_characters_and_logs_them_escaped() {
         let page = mock!(Client::list_objects_v2)
             .match_requests(|request| request.encoding_type() == Some(&EncodingType::Url))
             .then_output(|| {
@@ -582,7 +553,7 @@ mod tests {
         let listing = listing.unwrap();
         assert_eq!(listing.prefixes, ["a\nb/", "c//"]);
         assert_eq!(listing.objects[0].key, "\u{1} +%");
-        // Of `c//` the CLI shows what is between its last two slashes.
+        // For `c//` the CLI shows the part between the last two slashes.
         let lines = [
             r"                           PRE a\nb/",
             "                           PRE /",
@@ -591,10 +562,10 @@ mod tests {
         assert_eq!(log, lines);
     }
 
-    /// A small S3: keys in order, two rows a page, from behind `start-after`, with common prefixes;
-    /// both of the ways that servers take `start-after` for a common prefix, whose keys all come
-    /// after it.
-    fn small_s3(keys: &'static [&'static str], groups_are_over: bool) -> Rule {
+    /// A fake S3: keys in order, two rows per page, after `start-after`, with common prefixes.
+    /// Servers differ in whether `start-after` = a common prefix skips that prefix; all its keys
+    /// follow it.
+    fn fake_s3(keys: &'static [&'static str], skips_prefix: bool) -> Rule {
         mock!(Client::list_objects_v2).then_compute_output(move |request| {
             let after = request
                 .continuation_token()
@@ -611,7 +582,7 @@ mod tests {
                     Some(at) => (key[..=prefix.len() + at].to_owned(), true),
                     None => ((*key).to_owned(), false),
                 };
-                let behind = if grouped && !by_token && !groups_are_over {
+                let behind = if grouped && !by_token && !skips_prefix {
                     *key > after
                 } else {
                     row.as_str() > after
@@ -644,7 +615,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pending_it_goes_on_where_it_was_and_lists_nothing_twice() {
+    async fn pending_listings_continue_and_list_nothing_twice() {
         const KEYS: &[&str] = &[
             "a",
             "b",
@@ -668,10 +639,10 @@ mod tests {
             ),
             (json!({ "uri": "s3://data", "summarize": true }), FLAT),
         ] {
-            for groups_are_over in [true, false] {
-                let page = small_s3(KEYS, groups_are_over);
+            for skips_prefix in [true, false] {
+                let page = fake_s3(KEYS, skips_prefix);
                 let ctx = testing::context(mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&page]));
-                // With no time left every call reads one page.
+                // Without any time left, every call reads one page.
                 tokio::time::advance(Duration::from_mins(1)).await;
                 let (step, mut resume, mut calls) = (step(params.clone()), None, 0);
                 let listing = loop {
@@ -686,15 +657,15 @@ mod tests {
                         }
                     }
                 };
-                let mut found: Vec<_> = listing
+                let mut listed: Vec<_> = listing
                     .objects
                     .iter()
                     .map(|object| object.key.as_str())
                     .collect();
-                assert_eq!(listing.object_count, found.len() as u64);
-                found.extend(listing.prefixes.iter().map(String::as_str));
-                found.sort_unstable();
-                assert_eq!((found.as_slice(), listing.truncated), (rows, false));
+                assert_eq!(listing.object_count, listed.len() as u64);
+                listed.extend(listing.prefixes.iter().map(String::as_str));
+                listed.sort_unstable();
+                assert_eq!((listed.as_slice(), listing.truncated), (rows, false));
                 assert!(calls > rows.len() / 2, "{calls} calls");
                 let log = testing::log(&ctx);
                 assert_eq!(log.len(), rows.len() + 2, "{log:?}");
@@ -707,8 +678,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pending_a_long_listing_keeps_what_a_state_machine_can_pass_on() {
-        // Three pages of 1,000 long keys with a folder between each two; in all more than is kept.
+    async fn pending_listings_keep_what_a_state_machine_can_pass() {
+        // Three pages of 1,000 long keys with folders in between: more than the limit.
         let page = mock!(Client::list_objects_v2).then_compute_output(|request| {
             let from = request
                 .start_after()
@@ -755,7 +726,7 @@ mod tests {
             (listing.object_count, listing.total_bytes, listing.truncated),
             (3000, 6000, true)
         );
-        // The first of all, in order, with nothing after what is left out.
+        // The first entries, in order, without any entry after an omitted one.
         let first = listing.objects.len() - 1;
         assert!(
             listing.objects[first]
@@ -768,7 +739,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_pages_are_tried_again_by_the_sdk() {
+    async fn throttled_pages_are_repeated_by_the_sdk() {
         let page = mock!(Client::list_objects_v2)
             .sequence()
             .error(|| {
@@ -789,7 +760,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_on_a_later_page_is_an_error_and_no_half_listing() {
+    async fn failed_later_pages_return_no_partial_listing() {
         let first = mock!(Client::list_objects_v2).then_output(|| {
             let page = ListObjectsV2Output::builder()
                 .is_truncated(true)
@@ -805,10 +776,10 @@ mod tests {
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for_objects() {
+    fn permissions_match_the_local_cloud_for_objects() {
         let idle = [(
             "s3:ListAllMyBuckets",
-            "Only a listing without a URI lists buckets; it has a proof of its own.",
+            "Only a listing without a URI lists buckets; another test proves it.",
         )];
         prove::<S3List>(&idle, async |scene| {
             let bucket = scene.name("data");
@@ -819,10 +790,10 @@ mod tests {
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for_buckets() {
+    fn permissions_match_the_local_cloud_for_buckets() {
         let idle = [(
             "s3:ListBucket",
-            "Only a listing with a URI lists objects; it has a proof of its own.",
+            "Only a listing with a URI lists objects; another test proves it.",
         )];
         prove::<S3List>(&idle, async |_| json!({}));
     }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::params::{Places, Transfer};
-use crate::report::Done;
+use crate::params::{Transfer, TransferLocations};
+use crate::report::TransferSummary;
 use crate::task::{self, Operation, Task};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -13,55 +13,78 @@ use stepward::{
     RundeckPlugin, Step, StepError,
 };
 
-/// Move objects and files to S3, from S3 or within it, as `aws s3 mv` does.
+/// Move files and objects to S3, from S3, or between buckets, as `aws s3 mv` does.
 ///
-/// Everything that `s3-copy` tells holds here too: what goes where, what cannot be transferred,
-/// what is kept, how work goes on over several calls, and what two accounts need; the role then
-/// also deletes in the source's account.
+/// Use this step to archive files to S3, fetch objects and remove them from the bucket, or rename
+/// and relocate objects. It deletes a source only after it has verified the copy.
 ///
-/// **A source is deleted only when its copy is verified.** After an upload S3 is asked for the
-/// object's size and checksum; they are compared with those of what was sent, or of the file, read
-/// again, where it is smaller than 8 MiB. A downloaded file is written through to the disk, read
-/// again and compared with what came, over several calls where it is large. Between buckets the
-/// sizes and the checksums that S3 has of both objects are compared, or equal entity tags; where S3
-/// has nothing to compare both are read, up to 1 GiB. What is larger, without a checksum of the
-/// whole object, stays and fails with a message that says so: its copy is there, so compare them
-/// and delete the source by `s3-delete`.
+/// # Prerequisites
 ///
-/// **And only if it still is what was copied**: an object with the same entity tag, a file with the
-/// same size, time and inode. What was changed meanwhile is kept and fails as `Conflict`; its copy
-/// has the earlier state. Directories that become empty stay. In a versioned bucket a moved object
-/// leaves a delete marker and its versions, also under Object Lock.
+/// The same as for `s3-copy`: a local root for local paths, a bucket policy if S3 itself is to copy
+/// from a second account, and a lifecycle rule for incomplete multipart uploads. In addition, the
+/// role in the source's account must allow `s3:DeleteObject`.
 ///
-/// To move something onto itself or below itself within a bucket is `InvalidInput`. When a job is
-/// stopped, each source is either still there or wholly at the destination. A single source is
-/// looked at in a first call and moved in the next, so that a lost answer does not make a source
-/// that was moved one that never was there. A large one that a call has moved, and its answer was
-/// lost, is counted by the next.
+/// # Behavior
 ///
-/// S3 charges as for a copy, and for the verification with one request per upload and two per copy
-/// between buckets, more where objects are read again. Deletions are free, but for what storage
-/// classes ask for objects deleted early.
+/// The step transfers each object or file exactly as `s3-copy` does: the same selection, integrity
+/// checks, metadata, handling of large objects, and continuation over several calls. Then it
+/// verifies the copy and deletes the source:
 ///
-/// Proven beside the AWS CLI 1.46.3 on trees and buckets made at random (500 seeds; what differs is
-/// meant to, and is in `docs/AWS-CLI.md`); with its process killed at random points, 50 times; in
-/// unit tests of the requests as they are sent, of what is verified and of when a source is kept;
-/// and on the local cloud for the permissions. The local cloud checks neither KMS keys, Object Lock
-/// nor a bucket's policy, and copies between accounts only as far as its own rules go.
+/// - **After an upload** the step reads the object's size and checksum from S3 and compares them
+///   with those of the data it sent. For a file below 8 MiB it reads the file again.
+/// - **After a download** the step flushes the file to disk, reads it again, and compares it with
+///   the data it received. A large file takes several calls.
+/// - **Between buckets** the step compares the sizes, and the checksums or entity tags that S3 has
+///   of both objects. If S3 has none in common, it reads both objects, up to 1 GiB.
+/// - **If the source changed** since it was copied, it is kept. An object is compared by entity
+///   tag; a file by size, modification time and inode.
+///
+/// Directories that become empty stay. In a versioned bucket a moved object leaves a delete marker
+/// and its versions, also under Object Lock.
+///
+/// The first call for a single source only checks that the source exists; the next call moves it.
+/// So after a lost response the step can distinguish a source that it moved from one that never
+/// existed. When the job is stopped, each source is either unchanged or completely at the
+/// destination.
+///
+/// # Failures
+///
+/// Failures are reported as by `s3-copy`; the sources of failed moves are kept. In addition:
+///
+/// - A source that changed after it was copied fails as `Conflict`. The destination has the earlier
+///   state; run the move again.
+/// - An object above 1 GiB without a checksum of the whole object cannot be verified and fails as
+///   `StepFailed`. Its copy is complete: compare both, then delete the source with `s3-delete`.
+/// - A move of an object onto itself, or of a prefix to a place below itself, is refused as
+///   `InvalidInput`.
+///
+/// # Cost
+///
+/// This step itself has no charge. S3 charges as for `s3-copy`, plus for the verification one
+/// request per upload and two per copy between buckets, and more if objects are read again.
+/// Deletions are free, except that some storage classes charge for objects deleted early.
+///
+/// # Proof
+///
+/// Proven against the AWS CLI 1.46.3 with random trees and buckets (500 seeds; `docs/AWS-CLI.md`
+/// lists the intended differences), and with its process killed at 50 random points. Unit tests
+/// show the requests on the wire, what is verified, and when a source is kept. The local cloud
+/// proves the permissions. It checks neither KMS keys, Object Lock nor bucket policies, and copies
+/// between accounts only as far as its own rules allow.
 #[derive(Debug, Deserialize, JsonSchema)]
-pub struct S3Move(Merged<Places, Transfer>);
+pub struct S3Move(Merged<TransferLocations, Transfer>);
 
 impl S3Move {
     fn task(&self) -> Task<'_> {
         let Merged(
-            Places {
+            TransferLocations {
                 source,
                 destination,
                 recursive,
             },
             transfer,
         ) = &self.0;
-        Task::transfer(Operation::Move, (source, destination), *recursive, transfer)
+        Task::for_transfer(Operation::Move, (source, destination), *recursive, transfer)
     }
 }
 
@@ -69,58 +92,109 @@ impl Step for S3Move {
     const NAME: &'static str = "s3-move";
     const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
         provider_type: "aws-cli-s3-mv-step",
-        fields: &[],
+        fields: &[
+            ("source", "source"),
+            ("destination", "destination"),
+            ("include", "filters"),
+            ("exclude", "filters"),
+            ("recursive", "recursive"),
+            ("dryrun", "dry_run"),
+            ("default_region", "region"),
+        ],
     }];
     const EXAMPLES: &'static [Example] = &[
         Example {
-            title: "TODO",
-            parameters: r#"{ "source": "reports/today.csv", "destination": "s3://stepward-data-222222222222/reports/" }"#,
-            output: "null",
+            title: "Move a file to a bucket",
+            parameters: r#"{
+                "source": "reports/today.csv",
+                "destination": "s3://stepward-data-222222222222/reports/"
+            }"#,
+            output: r#"{
+                "transferred": 1,
+                "bytes": 18432,
+                "deleted": 0,
+                "unchanged": 0,
+                "dry_run": false
+            }"#,
         },
         Example {
-            title: "TODO",
-            parameters: r#"{ "source": "s3://stepward-data-222222222222/reports", "destination": "reports", "recursive": true,
-            "filters": [{ "exclude": "*" }, { "include": "*.csv" }] }"#,
-            output: "null",
+            title: "Fetch the CSV files below a prefix and remove them from the bucket",
+            parameters: r#"{
+                "source": "s3://stepward-data-222222222222/reports",
+                "destination": "reports",
+                "recursive": true,
+                "filters": [{ "exclude": "*" }, { "include": "*.csv" }]
+            }"#,
+            output: r#"{
+                "transferred": 12,
+                "bytes": 4194304,
+                "deleted": 0,
+                "unchanged": 0,
+                "dry_run": false
+            }"#,
         },
         Example {
-            title: "TODO",
-            parameters: r#"{ "source": "s3://stepward-data-333333333333/reports", "source_account": "archive",
-            "destination": "s3://stepward-data-222222222222/reports", "recursive": true }"#,
-            output: "null",
+            title: "Move a prefix from another account of the customer",
+            parameters: r#"{
+                "source": "s3://stepward-data-333333333333/reports",
+                "source_account": "archive",
+                "destination": "s3://stepward-data-222222222222/reports",
+                "recursive": true
+            }"#,
+            output: r#"{
+                "transferred": 1840,
+                "bytes": 7516192768,
+                "deleted": 0,
+                "unchanged": 0,
+                "dry_run": false
+            }"#,
         },
         Example {
-            title: "TODO",
-            parameters: r#"{ "source": "s3://stepward-data-222222222222/reports/today.csv",
-            "destination": "s3://stepward-data-222222222222/2026/" }"#,
-            output: "null",
+            title: "Move an object below another prefix",
+            parameters: r#"{
+                "source": "s3://stepward-data-222222222222/reports/today.csv",
+                "destination": "s3://stepward-data-222222222222/2026/"
+            }"#,
+            output: r#"{
+                "transferred": 1,
+                "bytes": 18432,
+                "deleted": 0,
+                "unchanged": 0,
+                "dry_run": false
+            }"#,
         },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::NotFound,
-            "The object, file, directory or bucket is not there; it may have been moved already.",
+            "The source or a bucket does not exist. An earlier run may have moved the source \
+             already; check the destination.",
         ),
         (
             ErrorName::InvalidInput,
-            "A path or a link leaves the local root, this deployment has none, or it would be moved below itself.",
+            "A parameter is wrong, a path or link leaves the local root, this deployment has no \
+             local root, or the destination is the source or below it. Correct the parameter that \
+             the message names.",
         ),
         (
             ErrorName::Conflict,
-            "What was moved changed meanwhile, or is archived; the source is kept.",
+            "The source changed while it was moved, and was kept: run the step again. Or it is \
+             archived: restore it first.",
         ),
         (
             ErrorName::AccessDenied,
-            "The role may not, or the bucket belongs to another account than was expected.",
+            "The role lacks the permission that the message names, or another account than \
+             expected owns the bucket. Add the permission, or set `bucket_owner`.",
         ),
         (
             ErrorName::StepFailed,
-            "A copy could not be verified, or some were moved and some were not; what was not is still there.",
+            "A copy could not be verified, or some objects were moved and others failed. Failed \
+             sources are kept; the log has the reason for each.",
         ),
     ];
     const TIMEOUT: Duration = task::TIMEOUT;
     const FUNCTION: FunctionConfig = FunctionConfig::TRANSFER;
-    type Output = Done;
+    type Output = TransferSummary;
 
     fn validate(&self) -> Result<(), StepError> {
         self.task().validate()
@@ -138,7 +212,7 @@ impl Step for S3Move {
         &self,
         ctx: &Context,
         resume: Option<Resume>,
-    ) -> Result<Progress<Done>, StepError> {
+    ) -> Result<Progress<TransferSummary>, StepError> {
         self.task().run(ctx, resume).await
     }
 
@@ -157,88 +231,99 @@ mod tests {
     use stepward_testkit::proof::prove;
 
     use super::*;
-    use crate::testing::scenes::{ACROSS, DOWN, LARGE, UP, idle};
+    use crate::testing::scenes::{
+        COPY_ONLY, LARGE_ONLY, S3_DESTINATION_ONLY, S3_SOURCE_ONLY, unused_permissions,
+    };
     use crate::testing::{
-        Object, S3, Sent, THEIRS, crc, in_root, mib, pending, refusal, scenes, step, with_root,
+        FakeS3, Object, PEER_ACCOUNT, SentRequest, crc_base64, mib_bytes, refusal, run_in_root,
+        run_with_root, scenes, unwrap_pending, valid_step,
     };
 
     const MIB: u64 = 1 << 20;
     const GIB: u64 = 1 << 30;
 
-    fn mv(params: Value) -> S3Move {
-        step(params)
+    fn move_step(params: Value) -> S3Move {
+        valid_step(params)
     }
 
-    fn up() -> S3Move {
-        mv(json!({ "source": "file", "destination": "s3://data/copy" }))
+    fn upload() -> S3Move {
+        move_step(json!({ "source": "file", "destination": "s3://data/copy" }))
     }
 
-    fn down() -> S3Move {
-        mv(json!({ "source": "s3://data/object", "destination": "file" }))
+    fn download() -> S3Move {
+        move_step(json!({ "source": "s3://data/object", "destination": "file" }))
     }
 
-    fn across() -> S3Move {
-        mv(json!({ "source": "s3://data/object", "destination": "s3://other/copy" }))
+    fn move_between_buckets() -> S3Move {
+        move_step(json!({ "source": "s3://data/object", "destination": "s3://other/copy" }))
     }
 
-    /// The first call, which only looks at a single source, and the next, which moves it.
-    async fn go(step: &S3Move, s3: &S3) -> Result<Progress<Done>, StepError> {
-        let (resume, progress) = pending(step.run(&s3.context(), None).await);
-        assert_eq!(progress, "the source is there and will be moved");
-        s3.take();
+    /// The first call, which only checks a single source, and the next, which moves it.
+    async fn check_then_move(
+        step: &S3Move,
+        s3: &FakeS3,
+    ) -> Result<Progress<TransferSummary>, StepError> {
+        let (resume, progress) = unwrap_pending(step.run(&s3.context(), None).await);
+        assert_eq!(progress, "the source exists; moving it next");
+        s3.take_requests();
         step.run(&s3.context(), Some(resume)).await
     }
 
-    /// Whether the source of a failed move is there, as it should be.
-    fn kept(s3: &S3) -> bool {
-        s3.sent("DeleteObject").is_empty() && s3.object("data", "object").is_some()
+    /// Whether the source of a failed move still exists.
+    fn is_source_kept(s3: &FakeS3) -> bool {
+        s3.sent_requests("DeleteObject").is_empty() && s3.object("data", "object").is_some()
     }
 
     #[test]
-    fn done_deletes_a_file_when_its_object_is_verified() {
-        in_root(async |root| {
+    fn done_deletes_a_file_after_its_object_is_verified() {
+        run_in_root(async |root| {
             for size in [1, 20] {
-                let s3 = S3::default();
+                let s3 = FakeS3::default();
                 let file = root.join("file");
-                fs::write(&file, mib(size)).unwrap();
-                let there = file.clone();
-                s3.on("HeadObject", move |_, store| {
+                fs::write(&file, mib_bytes(size)).unwrap();
+                let source = file.clone();
+                s3.hook_operation("HeadObject", move |_, store| {
                     assert!(
-                        there.exists() && store.uploads.is_empty(),
-                        "it is there until it is verified"
+                        source.exists() && store.uploads.is_empty(),
+                        "the source exists until the copy is verified"
                     );
                     None
                 });
-                let output = done(go(&up(), &s3).await);
+                let output = done(check_then_move(&upload(), &s3).await);
                 assert_eq!(
                     (output.transferred, output.bytes),
                     (1, u64::from(size) * MIB)
                 );
-                let sent = s3.take();
+                let sent = s3.take_requests();
                 let last = sent.last().unwrap();
                 assert_eq!(
-                    (last.line().as_str(), last.header("x-amz-checksum-mode")),
+                    (last.summary().as_str(), last.header("x-amz-checksum-mode")),
                     ("HeadObject data/copy", Some("ENABLED"))
                 );
-                assert!(!file.exists() && s3.object("data", "copy").unwrap().bytes == mib(size));
+                assert!(
+                    !file.exists() && s3.object("data", "copy").unwrap().bytes == mib_bytes(size)
+                );
             }
         });
     }
 
     #[test]
-    fn done_deletes_an_object_when_its_file_is_verified_if_it_is_still_the_same() {
-        in_root(async |root| {
+    fn done_deletes_an_unchanged_object_after_its_file_is_verified() {
+        run_in_root(async |root| {
             for size in [1, 20] {
-                let s3 = S3::default();
-                s3.put("data", "object", mib(size));
+                let s3 = FakeS3::default();
+                s3.put("data", "object", mib_bytes(size));
                 let etag = s3.object("data", "object").unwrap().etag;
                 let file = root.join("file");
-                s3.on("DeleteObject", move |_, _| {
-                    assert!(fs::read(&file).unwrap() == mib(size), "it is whole before");
+                s3.hook_operation("DeleteObject", move |_, _| {
+                    assert!(
+                        fs::read(&file).unwrap() == mib_bytes(size),
+                        "the file is complete before"
+                    );
                     None
                 });
-                done(go(&down(), &s3).await);
-                let [deleted] = &s3.sent("DeleteObject")[..] else {
+                done(check_then_move(&download(), &s3).await);
+                let [deleted] = &s3.sent_requests("DeleteObject")[..] else {
                     panic!("one deletion")
                 };
                 assert_eq!(
@@ -251,14 +336,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn done_deletes_an_object_when_both_objects_have_been_compared() {
-        let s3 = S3::default();
+    async fn done_deletes_an_object_after_both_are_compared() {
+        let s3 = FakeS3::default();
         s3.put("data", "object", "content");
         let etag = s3.object("data", "object").unwrap().etag;
-        done(go(&across(), &s3).await);
-        let sent = s3.take();
+        done(check_then_move(&move_between_buckets(), &s3).await);
+        let sent = s3.take_requests();
         assert_eq!(
-            sent.iter().map(Sent::line).collect::<Vec<_>>(),
+            sent.iter().map(SentRequest::summary).collect::<Vec<_>>(),
             [
                 "HeadObject data/object",
                 "CopyObject other/copy",
@@ -272,11 +357,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn done_reads_both_where_s3_has_no_checksum_to_compare() {
-        let s3 = S3::default();
+    async fn done_reads_both_objects_without_a_common_checksum() {
+        let s3 = FakeS3::default();
         s3.put("data", "object", "content");
-        s3.on("HeadObject", |sent, store| {
-            // As of an object that was uploaded in parts, long ago.
+        s3.hook_operation("HeadObject", |sent, store| {
+            // Like an old object that was uploaded in parts.
             let (checksum, etag) = (None, format!("\"{}-2\"", sent.bucket));
             if let Some(object) = store
                 .objects
@@ -290,28 +375,33 @@ mod tests {
             }
             None
         });
-        done(go(&across(), &s3).await);
-        let mut read: Vec<_> = s3.sent("GetObject").iter().map(Sent::line).collect();
+        done(check_then_move(&move_between_buckets(), &s3).await);
+        let mut read: Vec<_> = s3
+            .sent_requests("GetObject")
+            .iter()
+            .map(SentRequest::summary)
+            .collect();
         read.sort();
         assert_eq!(read, ["GetObject data/object", "GetObject other/copy"]);
         assert!(s3.object("data", "object").is_none());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn done_between_two_accounts_deletes_with_the_sources_credentials() {
-        for through_here in [false, true] {
-            let s3 = S3::default();
+    async fn done_deletes_with_the_source_accounts_credentials() {
+        for copies_itself in [false, true] {
+            let s3 = FakeS3::default();
             s3.put("theirs", "in/a", "content");
-            if through_here {
-                s3.refuse("CopyObject", 1, 403, "AccessDenied");
+            if copies_itself {
+                s3.refuse_requests("CopyObject", 1, 403, "AccessDenied");
             }
-            let step = mv(json!({
-                "source": "s3://theirs/in", "source_account": "archive", "destination": "s3://data/out", "recursive": true,
+            let step = move_step(json!({
+                "source": "s3://theirs/in", "source_account": "archive",
+                "destination": "s3://data/out", "recursive": true,
             }));
-            done(step.run(&s3.context_of_two(), None).await);
-            assert_eq!(s3.sent("DeleteObject")[0].account, THEIRS);
+            done(step.run(&s3.context_with_peer(), None).await);
+            assert_eq!(s3.sent_requests("DeleteObject")[0].account, PEER_ACCOUNT);
             assert!(
-                s3.sent("HeadObject")
+                s3.sent_requests("HeadObject")
                     .iter()
                     .any(|sent| sent.account == "222222222222" && sent.key == "out/a")
             );
@@ -321,30 +411,30 @@ mod tests {
 
     #[test]
     fn done_with_dry_run_deletes_nothing() {
-        in_root(async |root| {
-            let s3 = S3::default();
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             fs::write(root.join("file"), "x").unwrap();
-            let step =
-                mv(json!({ "source": "file", "destination": "s3://data/", "dry_run": true }));
+            let step = move_step(
+                json!({ "source": "file", "destination": "s3://data/", "dry_run": true }),
+            );
             assert_eq!(done(step.run(&s3.context(), None).await).transferred, 1);
-            assert!(root.join("file").exists() && s3.requests().is_empty());
+            assert!(root.join("file").exists() && s3.take_summaries().is_empty());
         });
     }
 
-    // no proof of already: what has been moved is no longer at the source, and that is under
-    // not_found.
+    // no proof of already: a moved object is not at the source any more, which not_found shows.
 
     #[test]
-    fn not_found_is_a_source_or_a_bucket_that_is_not_there() {
-        in_root(async |_| {
-            let s3 = S3::default();
+    fn not_found_is_a_missing_source_or_bucket() {
+        run_in_root(async |_| {
+            let s3 = FakeS3::default();
             for (source, destination, recursive) in [
                 ("s3://data/none", "file", false),
                 ("s3://gone/in", "out", true),
                 ("none", "s3://data/", false),
                 ("none", "s3://data/", true),
             ] {
-                let step = mv(
+                let step = move_step(
                     json!({ "source": source, "destination": destination, "recursive": recursive }),
                 );
                 let error = step.run(&s3.context(), None).await.unwrap_err();
@@ -359,8 +449,8 @@ mod tests {
     }
 
     #[test]
-    fn invalid_are_moves_onto_or_below_themselves_and_what_a_copy_refuses() {
-        for (source, destination, recursive, fine) in [
+    fn invalid_are_moves_onto_or_below_the_source() {
+        for (source, destination, recursive, is_valid) in [
             ("s3://data/a", "s3://data/a", false, false),
             ("s3://data/in/a", "s3://data/in/", false, false),
             ("s3://data/a", "s3://data", false, false),
@@ -380,7 +470,7 @@ mod tests {
             let name = answer.as_ref().err().map(|error| error.name);
             assert_eq!(
                 name,
-                (!fine).then_some(ErrorName::InvalidInput),
+                (!is_valid).then_some(ErrorName::InvalidInput),
                 "{source} {destination}: {answer:?}"
             );
         }
@@ -401,59 +491,60 @@ mod tests {
     }
 
     #[test]
-    fn invalid_are_links_that_leave_the_root_and_what_they_lead_to_stays() {
-        in_root(async |root| {
+    fn invalid_are_links_that_leave_the_root() {
+        run_in_root(async |root| {
             let outside = root.with_extension("outside");
             fs::create_dir_all(&outside).unwrap();
             fs::write(outside.join("a"), "x").unwrap();
             std::os::unix::fs::symlink(&outside, root.join("link")).unwrap();
-            let s3 = S3::default();
+            let s3 = FakeS3::default();
             s3.put("data", "object", "x");
             for (source, destination) in [
                 ("link/a", "s3://data/"),
                 ("../a", "s3://data/"),
                 ("s3://data/object", "link/b"),
             ] {
-                let step = mv(json!({ "source": source, "destination": destination }));
+                let step = move_step(json!({ "source": source, "destination": destination }));
                 let error = step.run(&s3.context(), None).await.unwrap_err();
                 assert_eq!(error.name, ErrorName::InvalidInput, "{source}: {error}");
             }
-            let left = fs::read_dir(&outside).unwrap().count();
+            let count = fs::read_dir(&outside).unwrap().count();
             fs::remove_dir_all(&outside).unwrap();
-            assert!(left == 1 && kept(&s3));
+            assert!(count == 1 && is_source_kept(&s3));
         });
     }
 
     #[test]
-    fn throttled_requests_are_tried_again() {
-        in_root(async |root| {
-            let s3 = S3::default();
+    fn throttled_requests_are_repeated() {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             fs::write(root.join("file"), "x").unwrap();
             s3.put("data", "object", "x");
             for operation in ["PutObject", "HeadObject", "DeleteObject", "CopyObject"] {
-                s3.refuse(operation, 2, 503, "SlowDown");
+                s3.refuse_requests(operation, 2, 503, "SlowDown");
             }
-            done(go(&up(), &s3).await);
-            let put = s3.sent("PutObject").len();
-            done(go(&across(), &s3).await);
-            let counts = ["CopyObject", "DeleteObject"].map(|one| s3.sent(one).len());
+            done(check_then_move(&upload(), &s3).await);
+            let put = s3.sent_requests("PutObject").len();
+            done(check_then_move(&move_between_buckets(), &s3).await);
+            let counts =
+                ["CopyObject", "DeleteObject"].map(|operation| s3.sent_requests(operation).len());
             assert_eq!((put, counts), (3, [3, 3]));
             assert!(!root.join("file").exists() && s3.object("data", "object").is_none());
         });
     }
 
     #[test]
-    fn pending_moves_keep_the_source_until_all_of_it_is_there() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            fs::write(root.join("file"), mib(65)).unwrap();
-            s3.is_slow_at("UploadPart", 1);
-            let (resume, _) = pending(go(&up(), &s3).await);
+    fn pending_moves_keep_the_source_until_the_copy_is_complete() {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            fs::write(root.join("file"), mib_bytes(65)).unwrap();
+            s3.spend_budget_at("UploadPart", 1);
+            let (resume, _) = unwrap_pending(check_then_move(&upload(), &s3).await);
             assert!(root.join("file").exists());
-            s3.take();
-            done(up().run(&s3.context(), Some(resume)).await);
+            s3.take_requests();
+            done(upload().run(&s3.context(), Some(resume)).await);
             assert_eq!(
-                s3.requests(),
+                s3.take_summaries(),
                 [
                     "ListParts data/copy",
                     "UploadPart data/copy 9",
@@ -462,37 +553,40 @@ mod tests {
                 ]
             );
             assert!(!root.join("file").exists());
-            s3.put("data", "object", mib(65));
-            s3.is_slow_at("GetObject", 1);
-            let (resume, _) = pending(go(&down(), &s3).await);
-            assert!(kept(&s3) && !root.join("file").exists());
-            done(down().run(&s3.context(), Some(resume)).await);
+            s3.put("data", "object", mib_bytes(65));
+            s3.spend_budget_at("GetObject", 1);
+            let (resume, _) = unwrap_pending(check_then_move(&download(), &s3).await);
+            assert!(is_source_kept(&s3) && !root.join("file").exists());
+            done(download().run(&s3.context(), Some(resume)).await);
             assert!(
                 s3.object("data", "object").is_none()
-                    && fs::read(root.join("file")).unwrap() == mib(65)
+                    && fs::read(root.join("file")).unwrap() == mib_bytes(65)
             );
         });
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pending_moves_called_again_after_a_lost_answer_move_only_what_is_left() {
-        let s3 = S3::default();
+    async fn pending_moves_after_a_lost_answer_move_the_rest() {
+        let s3 = FakeS3::default();
         (0..200).for_each(|n| s3.put("data", &format!("in/{n:03}"), "x"));
-        let step = mv(
+        let step = move_step(
             json!({ "source": "s3://data/in", "destination": "s3://other/out", "recursive": true }),
         );
-        s3.is_slow_at("CopyObject", 1);
-        pending(step.run(&s3.context(), None).await);
-        let moved = s3.sent("CopyObject").len();
+        s3.spend_budget_at("CopyObject", 1);
+        unwrap_pending(step.run(&s3.context(), None).await);
+        let moved = s3.sent_requests("CopyObject").len();
         assert!((1..200).contains(&moved), "{moved}");
         assert_eq!(
             done(step.run(&s3.context(), None).await).transferred,
             200 - moved as u64
         );
         assert_eq!(
-            (s3.sent("CopyObject").len(), s3.sent("DeleteObject").len()),
+            (
+                s3.sent_requests("CopyObject").len(),
+                s3.sent_requests("DeleteObject").len()
+            ),
             (200, 200),
-            "none is moved twice"
+            "no object is moved twice"
         );
         let keys: Vec<_> = s3
             .store()
@@ -504,22 +598,32 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pending_moves_of_one_object_called_again_after_a_lost_answer_are_done() {
-        let s3 = S3::default();
+    async fn pending_moves_of_one_object_succeed_after_lost_answers() {
+        let s3 = FakeS3::default();
         s3.put("data", "object", "content");
-        let looked = || async { pending(across().run(&s3.context(), None).await).0 };
-        let (resume, again) = (looked().await, looked().await);
-        assert!(kept(&s3), "a first call only looks");
-        done(across().run(&s3.context(), Some(resume)).await);
+        let first_call =
+            || async { unwrap_pending(move_between_buckets().run(&s3.context(), None).await).0 };
+        let (resume, second_resume) = (first_call().await, first_call().await);
+        assert!(is_source_kept(&s3), "a first call only checks the source");
+        done(
+            move_between_buckets()
+                .run(&s3.context(), Some(resume))
+                .await,
+        );
         assert_eq!(
-            done(across().run(&s3.context(), Some(again)).await).transferred,
+            done(
+                move_between_buckets()
+                    .run(&s3.context(), Some(second_resume))
+                    .await
+            )
+            .transferred,
             0
         );
         assert!(s3.object("data", "object").is_none() && s3.object("other", "copy").is_some());
     }
 
-    /// Bytes that this process has read so far.
-    fn read() -> u64 {
+    /// How many bytes this process has read so far.
+    fn bytes_read() -> u64 {
         let counts = fs::read_to_string("/proc/self/io").unwrap();
         counts
             .lines()
@@ -530,58 +634,58 @@ mod tests {
     }
 
     #[test]
-    fn done_compares_a_large_file_with_what_was_sent_of_it_and_does_not_read_it_again() {
-        in_root(async |root| {
-            for lies in [false, true] {
-                let s3 = S3::default();
-                fs::write(root.join("file"), mib(20)).unwrap();
-                let at = std::sync::Arc::new(std::sync::Mutex::new(0));
-                let noted = at.clone();
-                s3.on("HeadObject", move |_, store| {
-                    *noted.lock().unwrap() = read();
+    fn done_verifies_a_large_upload_without_reading_the_file_again() {
+        run_in_root(async |root| {
+            for is_wrong in [false, true] {
+                let s3 = FakeS3::default();
+                fs::write(root.join("file"), mib_bytes(20)).unwrap();
+                let before = std::sync::Arc::new(std::sync::Mutex::new(0));
+                let recorded = before.clone();
+                s3.hook_operation("HeadObject", move |_, store| {
+                    *recorded.lock().unwrap() = bytes_read();
                     let copy = store.objects.get_mut(&("data".into(), "copy".into()))?;
-                    copy.checksum = if lies {
-                        Some(crc(b"another"))
+                    copy.checksum = if is_wrong {
+                        Some(crc_base64(b"another"))
                     } else {
                         copy.checksum.take()
                     };
                     None
                 });
-                assert_eq!(go(&up(), &s3).await.is_ok(), !lies);
-                assert!(read() - *at.lock().unwrap() < MIB);
-                assert_eq!(root.join("file").exists(), lies);
+                assert_eq!(check_then_move(&upload(), &s3).await.is_ok(), !is_wrong);
+                assert!(bytes_read() - *before.lock().unwrap() < MIB);
+                assert_eq!(root.join("file").exists(), is_wrong);
             }
         });
     }
 
     #[test]
-    fn pending_moves_go_on_reading_what_they_have_written_in_another_call() {
-        in_root(async |root| {
-            for spoilt in [false, true] {
-                let s3 = S3::default();
-                s3.put("data", "object", mib(20));
-                s3.is_slow_at("GetObject", 3);
-                let (resume, _) = pending(go(&down(), &s3).await);
+    fn pending_verifications_of_files_continue_in_another_call() {
+        run_in_root(async |root| {
+            for is_corrupted in [false, true] {
+                let s3 = FakeS3::default();
+                s3.put("data", "object", mib_bytes(20));
+                s3.spend_budget_at("GetObject", 3);
+                let (resume, _) = unwrap_pending(check_then_move(&download(), &s3).await);
                 assert!(
-                    kept(&s3) && fs::read(root.join("file")).unwrap() == mib(20),
-                    "it is whole"
+                    is_source_kept(&s3) && fs::read(root.join("file")).unwrap() == mib_bytes(20),
+                    "the file is complete"
                 );
-                if spoilt {
+                if is_corrupted {
                     fs::write(
                         root.join("file"),
-                        [mib(19), vec![0; 1 << 20].into()].concat(),
+                        [mib_bytes(19), vec![0; 1 << 20].into()].concat(),
                     )
                     .unwrap();
                 }
-                s3.take();
-                let answer = down().run(&s3.context(), Some(resume)).await;
-                if spoilt {
+                s3.take_requests();
+                let answer = download().run(&s3.context(), Some(resume)).await;
+                if is_corrupted {
                     assert_eq!(answer.unwrap_err().name, ErrorName::StepFailed);
-                    assert!(kept(&s3));
+                    assert!(is_source_kept(&s3));
                 } else {
                     done(answer);
                     assert_eq!(
-                        s3.requests(),
+                        s3.take_summaries(),
                         ["HeadObject data/object", "DeleteObject data/object"]
                     );
                 }
@@ -590,29 +694,34 @@ mod tests {
     }
 
     #[test]
-    fn pending_moves_of_large_ones_called_again_after_a_lost_answer_are_counted() {
-        in_root(async |root| {
-            let through_here = mv(json!({
-                "source": "s3://theirs/object", "source_account": "archive", "destination": "s3://other/copy",
+    fn pending_large_moves_are_counted_after_lost_answers() {
+        run_in_root(async |root| {
+            let relayed = move_step(json!({
+                "source": "s3://theirs/object", "source_account": "archive",
+                "destination": "s3://other/copy",
             }));
-            for (step, slow) in [
-                (up(), "UploadPart"),
-                (down(), "GetObject"),
-                (through_here, "UploadPart"),
+            for (step, slow_operation) in [
+                (upload(), "UploadPart"),
+                (download(), "GetObject"),
+                (relayed, "UploadPart"),
             ] {
-                let s3 = S3::default();
-                fs::write(root.join("file"), mib(65)).unwrap();
+                let s3 = FakeS3::default();
+                fs::write(root.join("file"), mib_bytes(65)).unwrap();
                 for bucket in ["data", "theirs"] {
-                    s3.put(bucket, "object", mib(65));
+                    s3.put(bucket, "object", mib_bytes(65));
                 }
-                s3.refuse("CopyObject", 9, 403, "AccessDenied");
-                let call = async |resume| step.run(&s3.context_of_two(), resume).await;
-                let (looked, _) = pending(call(None).await);
-                s3.is_slow_at(slow, 1);
-                let (resume, _) = pending(call(Some(looked)).await);
+                s3.refuse_requests("CopyObject", 9, 403, "AccessDenied");
+                let call = async |resume| step.run(&s3.context_with_peer(), resume).await;
+                let (first_resume, _) = unwrap_pending(call(None).await);
+                s3.spend_budget_at(slow_operation, 1);
+                let (resume, _) = unwrap_pending(call(Some(first_resume)).await);
                 for _ in 0..2 {
                     let output = done(call(Some(resume.clone())).await);
-                    assert_eq!((output.transferred, output.bytes), (1, 65 * MIB), "{slow}");
+                    assert_eq!(
+                        (output.transferred, output.bytes),
+                        (1, 65 * MIB),
+                        "{slow_operation}"
+                    );
                 }
                 assert!(!root.join(".stepward").exists());
             }
@@ -620,17 +729,17 @@ mod tests {
     }
 
     #[test]
-    fn not_found_is_the_source_of_an_unfinished_move_although_something_is_at_the_destination() {
-        in_root(async |root| {
-            for (step, slow) in [(up(), "UploadPart"), (down(), "GetObject")] {
-                let s3 = S3::default();
-                fs::write(root.join("file"), mib(65)).unwrap();
+    fn not_found_is_a_deleted_source_of_an_unfinished_move() {
+        run_in_root(async |root| {
+            for (step, slow_operation) in [(upload(), "UploadPart"), (download(), "GetObject")] {
+                let s3 = FakeS3::default();
+                fs::write(root.join("file"), mib_bytes(65)).unwrap();
                 for key in ["object", "copy"] {
-                    s3.put("data", key, mib(65));
+                    s3.put("data", key, mib_bytes(65));
                 }
-                s3.is_slow_at(slow, 1);
-                let (resume, _) = pending(go(&step, &s3).await);
-                if slow == "UploadPart" {
+                s3.spend_budget_at(slow_operation, 1);
+                let (resume, _) = unwrap_pending(check_then_move(&step, &s3).await);
+                if slow_operation == "UploadPart" {
                     fs::remove_file(root.join("file")).unwrap();
                 } else {
                     s3.store().objects.remove(&("data".into(), "object".into()));
@@ -644,66 +753,68 @@ mod tests {
 
     #[test]
     fn failed_verifications_keep_the_source() {
-        in_root(async |root| {
-            for (size, bytes, why) in [
-                (3, "sum", "the copy's checksum is"),
-                (4, "abcd", "the copy has 4 bytes and not 3"),
+        run_in_root(async |root| {
+            for (size, bytes, reason) in [
+                (3, "sum", "the copy has the checksum"),
+                (4, "abcd", "the copy has 4 bytes, the source 3"),
             ] {
-                let s3 = S3::default();
+                let s3 = FakeS3::default();
                 fs::write(root.join("file"), "abc").unwrap();
                 s3.put("data", "object", "abc");
-                s3.on("HeadObject", move |sent, store| {
-                    // The copy has become another one meanwhile.
+                s3.hook_operation("HeadObject", move |sent, store| {
+                    // The copy was replaced in the meantime.
                     if sent.key == "copy" {
                         let object = Object {
                             size,
                             bytes: bytes.into(),
-                            checksum: Some(crc(bytes.as_bytes())),
+                            checksum: Some(crc_base64(bytes.as_bytes())),
                             ..Object::default()
                         };
                         store.put(&sent.bucket, "copy", object);
                     }
                     None
                 });
-                for step in [up(), across()] {
-                    let error = go(&step, &s3).await.unwrap_err();
+                for step in [upload(), move_between_buckets()] {
+                    let error = check_then_move(&step, &s3).await.unwrap_err();
                     assert_eq!(error.name, ErrorName::StepFailed, "{error}");
                     assert!(
-                        error.message.contains(why)
+                        error.message.contains(reason)
                             && error.message.contains("the source was kept"),
                         "{error}"
                     );
                 }
-                assert!(kept(&s3) && root.join("file").exists());
+                assert!(is_source_kept(&s3) && root.join("file").exists());
             }
         });
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_is_what_is_too_large_to_be_verified_without_a_checksum() {
-        let s3 = S3::default();
+    async fn failed_are_large_objects_without_a_checksum() {
+        let s3 = FakeS3::default();
         s3.put_size("data", "object", GIB + 1);
-        s3.on("HeadObject", |sent, store| {
+        s3.hook_operation("HeadObject", |sent, store| {
             let object = store
                 .objects
                 .get_mut(&(sent.bucket.clone(), sent.key.clone()))?;
             object.etag = format!("\"{}-9\"", sent.bucket);
             None
         });
-        let error = go(&across(), &s3).await.unwrap_err();
+        let error = check_then_move(&move_between_buckets(), &s3)
+            .await
+            .unwrap_err();
         assert!(
-            error.message.contains("the source was kept: compare them"),
+            error.message.contains("the source was kept; compare both"),
             "{error}"
         );
-        assert!(kept(&s3) && s3.object("other", "copy").is_some());
+        assert!(is_source_kept(&s3) && s3.object("other", "copy").is_some());
     }
 
     #[test]
-    fn failed_are_sources_that_were_changed_after_they_were_copied_and_they_are_kept() {
-        in_root(async |root| {
-            let s3 = S3::default();
+    fn failed_moves_keep_sources_that_changed_after_the_copy() {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             s3.put("data", "object", "abc");
-            s3.on("DeleteObject", |_, store| {
+            s3.hook_operation("DeleteObject", |_, store| {
                 store
                     .objects
                     .get_mut(&("data".into(), "object".into()))
@@ -711,9 +822,9 @@ mod tests {
                     .etag = "\"later\"".into();
                 None
             });
-            for step in [down(), across()] {
+            for step in [download(), move_between_buckets()] {
                 s3.put("data", "object", "abc");
-                let error = go(&step, &s3).await.unwrap_err();
+                let error = check_then_move(&step, &s3).await.unwrap_err();
                 assert_eq!(error.name, ErrorName::Conflict, "{error}");
                 assert!(error.message.contains("so it was kept"), "{error}");
                 assert!(s3.object("data", "object").is_some());
@@ -721,13 +832,13 @@ mod tests {
             let file = root.join("file");
             fs::write(&file, "abc").unwrap();
             let later = file.clone();
-            s3.on("HeadObject", move |sent, _| {
+            s3.hook_operation("HeadObject", move |sent, _| {
                 if sent.key == "copy" && sent.bucket == "data" {
                     fs::write(&later, "abcd").unwrap();
                 }
                 None
             });
-            let error = go(&up(), &s3).await.unwrap_err();
+            let error = check_then_move(&upload(), &s3).await.unwrap_err();
             assert_eq!(
                 (error.name, fs::read_to_string(file).unwrap().as_str()),
                 (ErrorName::Conflict, "abcd")
@@ -737,22 +848,22 @@ mod tests {
 
     #[test]
     fn failed_copies_delete_nothing_and_the_others_are_moved() {
-        in_root(async |root| {
-            let s3 = S3::default();
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             fs::create_dir(root.join("up")).unwrap();
             for name in ["a", "b", "c"] {
                 fs::write(root.join("up").join(name), name).unwrap();
             }
-            s3.on("PutObject", |sent, _| {
+            s3.hook_operation("PutObject", |sent, _| {
                 (sent.key == "b").then(|| refusal(400, "InvalidRequest"))
             });
-            let step = mv(json!({ "source": "up", "destination": "s3://data", "recursive": true }));
+            let step =
+                move_step(json!({ "source": "up", "destination": "s3://data", "recursive": true }));
             let ctx = s3.context();
             let error = step.run(&ctx, None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::StepFailed);
             assert!(
-                error.message.contains("1 failed and 2 went well")
-                    && error.message.contains("up/b: "),
+                error.message.contains("1 failed, 2 succeeded") && error.message.contains("up/b: "),
                 "{error}"
             );
             let exists = |name: &str| Path::new(root).join("up").join(name).exists();
@@ -767,32 +878,32 @@ mod tests {
 
     #[test]
     fn failed_parts_and_checksums_keep_the_source_and_leave_nothing() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            fs::write(root.join("file"), mib(20)).unwrap();
-            s3.on("UploadPart", |sent, _| {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            fs::write(root.join("file"), mib_bytes(20)).unwrap();
+            s3.hook_operation("UploadPart", |sent, _| {
                 (sent.query["partNumber"] == "2").then(|| refusal(400, "BadDigest"))
             });
-            go(&up(), &s3).await.unwrap_err();
+            check_then_move(&upload(), &s3).await.unwrap_err();
             assert!(root.join("file").exists() && s3.uploads().is_empty());
             fs::remove_file(root.join("file")).unwrap();
-            s3.put("data", "object", mib(20));
+            s3.put("data", "object", mib_bytes(20));
             s3.store()
                 .objects
                 .values_mut()
-                .for_each(|object| object.checksum = Some(crc(b"another")));
-            go(&down(), &s3).await.unwrap_err();
-            assert!(kept(&s3) && fs::read_dir(root).unwrap().count() == 0);
+                .for_each(|object| object.checksum = Some(crc_base64(b"another")));
+            check_then_move(&download(), &s3).await.unwrap_err();
+            assert!(is_source_kept(&s3) && fs::read_dir(root).unwrap().count() == 0);
         });
     }
 
     #[test]
-    fn failed_deletions_are_told_and_the_copy_stays() {
-        in_root(async |root| {
-            let s3 = S3::default();
+    fn failed_deletions_are_reported_and_keep_the_copy() {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             s3.put("data", "object", "abc");
-            s3.refuse("DeleteObject", 1, 403, "AccessDenied");
-            let error = go(&down(), &s3).await.unwrap_err();
+            s3.refuse_requests("DeleteObject", 1, 403, "AccessDenied");
+            let error = check_then_move(&download(), &s3).await.unwrap_err();
             assert!(
                 error.name == ErrorName::AccessDenied && error.message.contains("s3:DeleteObject"),
                 "{error}"
@@ -803,12 +914,12 @@ mod tests {
 
     #[test]
     fn cancel_keeps_the_source_and_leaves_nothing_unfinished() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            fs::write(root.join("file"), mib(65)).unwrap();
-            s3.is_slow_at("UploadPart", 1);
-            let (resume, _) = pending(go(&up(), &s3).await);
-            up().cancel(&s3.context(), Some(resume)).await.unwrap();
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            fs::write(root.join("file"), mib_bytes(65)).unwrap();
+            s3.spend_budget_at("UploadPart", 1);
+            let (resume, _) = unwrap_pending(check_then_move(&upload(), &s3).await);
+            upload().cancel(&s3.context(), Some(resume)).await.unwrap();
             assert!(
                 root.join("file").exists()
                     && s3.uploads().is_empty()
@@ -818,52 +929,56 @@ mod tests {
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for_uploads() {
-        let idle = idle(&[
-            ("s3:DeleteObject", DOWN),
-            ("s3:GetObjectTagging", ACROSS),
-            ("s3:ListBucket", DOWN),
-            ("s3:PutObjectTagging", ACROSS),
+    fn permissions_match_the_local_cloud_for_uploads() {
+        let unused = unused_permissions(&[
+            ("s3:DeleteObject", S3_SOURCE_ONLY),
+            ("s3:GetObjectTagging", COPY_ONLY),
+            ("s3:ListBucket", S3_SOURCE_ONLY),
+            ("s3:PutObjectTagging", COPY_ONLY),
         ]);
-        with_root(|root| prove::<S3Move>(&idle, async |scene| scenes::up(scene, root).await));
+        run_with_root(|root| {
+            prove::<S3Move>(&unused, async |scene| {
+                scenes::upload_scene(scene, root).await
+            });
+        });
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for_downloads() {
-        let idle = idle(&[
-            ("s3:GetObjectTagging", ACROSS),
-            ("s3:ListBucketMultipartUploads", UP),
-            ("s3:PutObject", UP),
-            ("s3:PutObjectTagging", ACROSS),
+    fn permissions_match_the_local_cloud_for_downloads() {
+        let unused = unused_permissions(&[
+            ("s3:GetObjectTagging", COPY_ONLY),
+            ("s3:ListBucketMultipartUploads", S3_DESTINATION_ONLY),
+            ("s3:PutObject", S3_DESTINATION_ONLY),
+            ("s3:PutObjectTagging", COPY_ONLY),
         ]);
-        with_root(|_| prove::<S3Move>(&idle, scenes::down));
+        run_with_root(|_| prove::<S3Move>(&unused, scenes::download_scene));
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for_between_buckets() {
-        const TAGS: &str = "The local cloud copies tags without asking for it.";
-        let idle = idle(&[
+    fn permissions_match_the_local_cloud_between_buckets() {
+        const TAGS: &str = "The local cloud copies tags without checking it.";
+        let unused = unused_permissions(&[
             ("s3:GetObjectTagging", TAGS),
-            ("s3:ListBucketMultipartUploads", LARGE),
+            ("s3:ListBucketMultipartUploads", LARGE_ONLY),
             ("s3:PutObjectTagging", TAGS),
         ]);
-        prove::<S3Move>(&idle, scenes::between_buckets);
+        prove::<S3Move>(&unused, scenes::between_buckets);
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for_between_accounts() {
-        const THERE: &str = "In the second account it is missed. The local cloud copies nothing between accounts, so that \
-                             nothing of the source is asked of the target's.";
-        let idle = idle(&[
-            ("s3:DeleteObject", THERE),
-            ("s3:GetObjectTagging", THERE),
-            ("s3:ListBucket", THERE),
-            ("s3:ListBucketMultipartUploads", LARGE),
+    fn permissions_match_the_local_cloud_between_accounts() {
+        const PEER_ONLY: &str = "Only the second account needs it here: the local cloud copies \
+            nothing between accounts, so the target's account reads no source.";
+        let unused = unused_permissions(&[
+            ("s3:DeleteObject", PEER_ONLY),
+            ("s3:GetObjectTagging", PEER_ONLY),
+            ("s3:ListBucket", PEER_ONLY),
+            ("s3:ListBucketMultipartUploads", LARGE_ONLY),
             (
                 "s3:PutObjectTagging",
-                "The local cloud writes tags without asking for it.",
+                "The local cloud writes tags without checking it.",
             ),
         ]);
-        prove::<S3Move>(&idle, scenes::between_accounts);
+        prove::<S3Move>(&unused, scenes::between_accounts);
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::params::Transfer;
-use crate::report::Done;
+use crate::report::TransferSummary;
 use crate::task::{self, Operation, Task};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -13,66 +13,86 @@ use stepward::{
     RundeckPlugin, Step, StepError,
 };
 
-/// Bring a directory or bucket up to date with another, as `aws s3 sync` does.
+/// Bring a directory or prefix up to date with another, as `aws s3 sync` does.
 ///
-/// What the destination lacks is transferred, and what it has with another size or an older state:
-/// to S3 an object is up to date when it is not older than its source, because S3 notes when it was
-/// written; a file is when it is not newer than its object, because it is given the object's time.
-/// Content is not compared, so a change that keeps the size, and the time of which is not later,
-/// goes unseen. Empty objects with a slash at the end, which consoles make as folders, are passed
-/// over on both sides. How objects are transferred, what is kept of them, and what two accounts
-/// need, `s3-copy` tells: it is the same here.
+/// Use this step to mirror a directory to S3, a prefix to a directory, or one bucket to another. It
+/// transfers only what the destination lacks or has in another state. With `delete` it also deletes
+/// what only the destination has: check with `dry_run` first, because an empty or mistyped source
+/// prefix empties the destination.
 ///
-/// With `delete`, what only the destination has is deleted there: an empty source empties the
-/// destination, and so does a prefix that is mistyped. `filters` hold for both sides: what they
-/// leave out is neither transferred nor deleted. Versioned buckets keep what is overwritten or
-/// deleted as older versions, also under Object Lock; other buckets and files do not. Directories
-/// that become empty stay. `dry_run` tells beforehand what would be done.
+/// # Prerequisites
 ///
-/// Two things differ from the AWS CLI, both so that nothing is lost: what is in a directory that
-/// cannot be read is not deleted at the destination; and `delete` is refused where the source is
-/// below the destination, because it would be deleted. A source below which the destination lies is
-/// synced, but for what is at the destination: that fails as `Conflict`, because it would be copied
-/// into itself again and again.
+/// The same as for `s3-copy`: a local root for local paths, a bucket policy if S3 itself is to copy
+/// from a second account, and a lifecycle rule for incomplete multipart uploads.
 ///
-/// Both sides are listed in the order of their keys and compared page by page, so that millions of
-/// objects need no more memory than thousands. After 50 s at most the step answers how far it is,
-/// and goes on in its next call behind the last key that it has decided; large objects go on where
-/// they are. What comes and goes meanwhile may be met or not; what stays is met once. Deletions are
-/// collected, up to 1,000 for a request, so that they may come later than transfers; but a file is
-/// deleted before something is written below its name.
+/// # Behavior
 ///
-/// What fails for single objects does not keep the others from being done: each failure is a line
-/// of the log, and the step fails at its end with their number and the first reasons. When 1,000
-/// have failed for want of a permission, an answer or a bucket, and none went well, it is given up.
-/// When a listing fails, what is under way is brought to its end, and the step fails. A new run
-/// does only what is left then, also after a job was stopped: what was transferred or deleted stays
-/// so, and unfinished uploads and files are removed.
+/// The step lists both sides in the order of their keys and compares them name by name. An object
+/// or file is transferred if the destination lacks it, has another size, or is out of date:
 ///
-/// Directory buckets (S3 Express One Zone) list their keys in no order, and are refused.
+/// - Uploads and copies skip objects at least as new as their source, because S3 records when it
+///   wrote an object.
+/// - Downloads skip files no newer than their object, because a download gives the file the
+///   object's modification time.
 ///
-/// S3 charges for a listing of each side, one request per 1,000 objects, and for what is
-/// transferred as for `s3-copy`; deletions are free. A sync without changes sends nothing but
-/// listings.
+/// The step does not compare content: it misses a change that keeps the size and does not make the
+/// source newer. Objects that are empty and whose key ends with a slash are skipped on both sides.
+/// Everything else about the transfers, including metadata and second accounts, is as in `s3-copy`.
 ///
-/// Proven beside the AWS CLI 1.46.3 on trees and buckets made at random (500 seeds; what differs is
-/// meant to, and is in `docs/AWS-CLI.md`); with its process killed at random points, 50 times; in
-/// unit tests of what is sent, decided and resumed, random listings beside sets among them; with
-/// 1,000,000 keys on both sides that a stand-in for S3 makes up, over several calls and within 128
-/// MB; and on the local cloud for the permissions. The local cloud checks neither KMS keys nor
-/// Object Lock.
+/// - **`filters`** apply to both sides: excluded names are neither transferred nor deleted.
+/// - **`delete`** removes what only the destination has, up to 1,000 objects per request. Deletions
+///   can come later than transfers, but a file is deleted before anything is written below its
+///   name. Empty directories stay. Below a directory that cannot be read at the source, nothing is
+///   deleted.
+/// - **Versioned buckets** keep overwritten and deleted objects as older versions, also under
+///   Object Lock. Other buckets and directories do not.
+///
+/// A call works for about 50 seconds; the next one continues after the last key it decided, and
+/// large objects continue where they were. Memory does not grow with the number of objects. Objects
+/// that appear or disappear during the run may be included or not; all others are handled once.
+/// When the job is stopped, finished transfers and deletions stay, and the step aborts unfinished
+/// uploads and removes unfinished files.
+///
+/// # Failures
+///
+/// An object that fails does not stop the others. Each failure is one line of the log; at the end
+/// the step fails with the number of failures and the first reasons. It stops early once 1,000
+/// objects failed because of a permission, a timeout or a missing bucket and none succeeded. If a
+/// listing fails, running transfers finish, then the step fails. A new run does only what is left.
+/// These are refused:
+///
+/// - `delete` with a source below the destination: it would delete the source. This differs from
+///   the AWS CLI.
+/// - objects below the destination, if the destination is below the source: each fails as
+///   `Conflict`, because it would be copied into itself repeatedly. This differs from the AWS CLI,
+///   too.
+/// - directory buckets (S3 Express One Zone), which do not list their keys in order.
+///
+/// # Cost
+///
+/// This step itself has no charge. S3 charges for one request per 1,000 objects listed on each
+/// side, and for transfers as in `s3-copy`. Deletions are free. A sync without changes sends only
+/// listing requests.
+///
+/// # Proof
+///
+/// Proven against the AWS CLI 1.46.3 with random trees and buckets (500 seeds; `docs/AWS-CLI.md`
+/// lists the intended differences), and with its process killed at 50 random points. Unit tests
+/// show the requests, decisions and resumed calls, compare random listings with a set-based model,
+/// and sync 1,000,000 generated keys on both sides of a fake S3 over several calls within 128 MB.
+/// The local cloud proves the permissions; it checks neither KMS keys nor Object Lock.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct S3Sync(Merged<Own, Transfer>);
 
-/// The parameters of `s3-sync` alone.
+/// The parameters that only `s3-sync` has.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Own {
-    /// From where: `s3://bucket/prefix`, or a directory below the deployment's local root.
+    /// Where to read: `s3://bucket/prefix`, or a directory below the deployment's local root.
     source: String,
-    /// To where: `s3://bucket/prefix`, or a directory below the deployment's local root.
+    /// Where to write: `s3://bucket/prefix`, or a directory below the deployment's local root.
     destination: String,
-    /// Delete what is at the destination and not at the source; an empty source then empties the
+    /// Delete what the destination has and the source lacks. An empty source then empties the
     /// destination.
     #[serde(default)]
     delete: bool,
@@ -88,7 +108,7 @@ impl S3Sync {
             },
             transfer,
         ) = &self.0;
-        Task::transfer(
+        Task::for_transfer(
             Operation::Sync(*delete),
             (source, destination),
             true,
@@ -101,47 +121,88 @@ impl Step for S3Sync {
     const NAME: &'static str = "s3-sync";
     const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
         provider_type: "aws-cli-s3-sync-step",
-        fields: &[],
+        fields: &[
+            ("source", "source"),
+            ("destination", "destination"),
+            ("include", "filters"),
+            ("exclude", "filters"),
+            ("delete", "delete"),
+            ("dryrun", "dry_run"),
+            ("default_region", "region"),
+        ],
     }];
     const EXAMPLES: &'static [Example] = &[
         Example {
-            title: "TODO",
-            parameters: r#"{ "source": "reports", "destination": "s3://stepward-data-222222222222/reports", "delete": true }"#,
-            output: "null",
+            title: "Mirror a directory to a bucket",
+            parameters: r#"{
+                "source": "reports",
+                "destination": "s3://stepward-data-222222222222/reports",
+                "delete": true
+            }"#,
+            output: r#"{
+                "transferred": 7,
+                "bytes": 1310720,
+                "deleted": 2,
+                "unchanged": 431,
+                "dry_run": false
+            }"#,
         },
         Example {
-            title: "TODO",
-            parameters: r#"{ "source": "s3://stepward-data-222222222222/reports", "destination": "reports" }"#,
-            output: "null",
+            title: "Download what changed below a prefix",
+            parameters: r#"{
+                "source": "s3://stepward-data-222222222222/reports",
+                "destination": "reports"
+            }"#,
+            output: r#"{
+                "transferred": 3,
+                "bytes": 262144,
+                "deleted": 0,
+                "unchanged": 437,
+                "dry_run": false
+            }"#,
         },
         Example {
-            title: "TODO",
-            parameters: r#"{ "source": "s3://stepward-data-333333333333", "source_account": "archive",
-            "destination": "s3://stepward-data-222222222222/archive", "filters": [{ "exclude": "tmp/*" }] }"#,
-            output: "null",
+            title: "Mirror a bucket of another account without temporary files",
+            parameters: r#"{
+                "source": "s3://stepward-data-333333333333",
+                "source_account": "archive",
+                "destination": "s3://stepward-data-222222222222/archive",
+                "filters": [{ "exclude": "tmp/*" }]
+            }"#,
+            output: r#"{
+                "transferred": 1840,
+                "bytes": 7516192768,
+                "deleted": 0,
+                "unchanged": 12004,
+                "dry_run": false
+            }"#,
         },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::NotFound,
-            "There is no such bucket, or no such directory to read. A prefix without objects is no error.",
+            "A bucket or the source directory does not exist. A prefix without objects is not an \
+             error.",
         ),
         (
             ErrorName::InvalidInput,
-            "A parameter is wrong, or a path leaves the local root.",
+            "A parameter is wrong, or a path leaves the local root. Correct the parameter that the \
+             message names.",
         ),
         (
             ErrorName::AccessDenied,
-            "The role may not list a bucket, or every object was refused.",
+            "The role may not list a bucket, or S3 refused every object. Add the permission that \
+             the message names.",
         ),
         (
             ErrorName::StepFailed,
-            "Single objects failed, all others are done; the message has the first reasons, the log all.",
+            "Some objects failed, all others are up to date. The message has the first reasons, \
+             the log has all of them; fix them and run the step again.",
         ),
     ];
     const TIMEOUT: Duration = task::TIMEOUT;
     const FUNCTION: FunctionConfig = FunctionConfig::TRANSFER;
-    type Output = Done;
+    type Output = TransferSummary;
 
     fn validate(&self) -> Result<(), StepError> {
         self.task().validate()
@@ -159,7 +220,7 @@ impl Step for S3Sync {
         &self,
         ctx: &Context,
         resume: Option<Resume>,
-    ) -> Result<Progress<Done>, StepError> {
+    ) -> Result<Progress<TransferSummary>, StepError> {
         self.task().run(ctx, resume).await
     }
 
@@ -181,31 +242,34 @@ mod tests {
     use stepward_testkit::proof::prove;
 
     use super::*;
-    use crate::testing::{Object, S3, Sent, WRITTEN, in_root, in_time, pending, refusal, step};
+    use crate::testing::{
+        FakeS3, Object, SentRequest, WRITTEN_AT, before_deadline, refusal, run_in_root,
+        unwrap_pending, valid_step,
+    };
 
-    fn sync(params: Value) -> S3Sync {
-        step(params)
+    fn sync_step(params: Value) -> S3Sync {
+        valid_step(params)
     }
 
-    /// From all of one bucket to all of another.
-    fn across(delete: bool) -> S3Sync {
-        sync(
+    /// Syncs one whole bucket to another.
+    fn sync_buckets(delete: bool) -> S3Sync {
+        sync_step(
             json!({ "source": "s3://from-here", "destination": "s3://to-there", "delete": delete }),
         )
     }
 
-    fn here(s3: &S3, keys: impl IntoIterator<Item = impl AsRef<str>>) {
+    fn put_at_source(s3: &FakeS3, keys: impl IntoIterator<Item = impl AsRef<str>>) {
         keys.into_iter()
             .for_each(|key| s3.put("from-here", key.as_ref(), "content"));
     }
 
-    fn there(s3: &S3, keys: impl IntoIterator<Item = impl AsRef<str>>) {
+    fn put_at_destination(s3: &FakeS3, keys: impl IntoIterator<Item = impl AsRef<str>>) {
         keys.into_iter()
             .for_each(|key| s3.put("to-there", key.as_ref(), "content"));
     }
 
-    /// An object of this size that was written so many seconds after the others.
-    fn put(s3: &S3, bucket: &str, key: &str, size: usize, later: i64) {
+    /// An object of this size, written `later` seconds after the others.
+    fn put_object(s3: &FakeS3, bucket: &str, key: &str, size: usize, later: i64) {
         let object = Object {
             bytes: vec![b'x'; size].into(),
             size: size as u64,
@@ -215,13 +279,13 @@ mod tests {
             bucket,
             key,
             Object {
-                modified: WRITTEN + later,
+                modified: WRITTEN_AT + later,
                 ..object
             },
         );
     }
 
-    fn keys(s3: &S3, bucket: &str) -> Vec<String> {
+    fn keys_in(s3: &FakeS3, bucket: &str) -> Vec<String> {
         let store = s3.store();
         store
             .objects
@@ -231,11 +295,12 @@ mod tests {
             .collect()
     }
 
-    /// A file of this size that was written so many seconds after the objects.
-    fn file(path: &Path, size: usize, later: i64) {
+    /// A file of this size, written `later` seconds after the objects.
+    fn write_file(path: &Path, size: usize, later: i64) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, vec![b'x'; size]).unwrap();
-        let time = SystemTime::UNIX_EPOCH + Duration::from_secs((WRITTEN + later).unsigned_abs());
+        let time =
+            SystemTime::UNIX_EPOCH + Duration::from_secs((WRITTEN_AT + later).unsigned_abs());
         fs::File::options()
             .write(true)
             .open(path)
@@ -244,14 +309,14 @@ mod tests {
             .unwrap();
     }
 
-    /// The requests of a run, but for the order of what is done at once.
-    fn sorted(s3: &S3) -> Vec<String> {
-        let mut requests = s3.requests();
+    /// The requests of a run, sorted, because concurrent ones have no fixed order.
+    fn sorted_requests(s3: &FakeS3) -> Vec<String> {
+        let mut requests = s3.take_summaries();
         requests.sort();
         requests
     }
 
-    fn deleted(sent: &Sent) -> Vec<String> {
+    fn deleted_keys(sent: &SentRequest) -> Vec<String> {
         let body = String::from_utf8(sent.body.to_vec()).unwrap();
         body.split("<Key>")
             .skip(1)
@@ -260,9 +325,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn done_copies_what_is_missing_larger_smaller_or_newer_and_nothing_else() {
-        let s3 = S3::default();
-        for (key, size, later, there) in [
+    async fn done_copies_what_is_missing_or_differs_and_nothing_else() {
+        let s3 = FakeS3::default();
+        for (key, size, later, existing) in [
             ("same", 7, 0, Some((7, 0))),
             ("written later there", 7, 0, Some((7, 60))),
             ("newer", 7, 61, Some((7, 60))),
@@ -271,21 +336,23 @@ mod tests {
             ("missing/in a folder", 7, 0, None),
             ("folder/", 0, 0, None),
         ] {
-            put(&s3, "from-here", &format!("p/{key}"), size, later);
-            if let Some((size, later)) = there {
-                put(&s3, "to-there", &format!("q/{key}"), size, later);
+            put_object(&s3, "from-here", &format!("p/{key}"), size, later);
+            if let Some((size, later)) = existing {
+                put_object(&s3, "to-there", &format!("q/{key}"), size, later);
             }
         }
-        there(&s3, ["q/only there", "quite another"]);
-        here(&s3, ["pp"]);
-        let step = sync(json!({
-            "source": "s3://from-here/p", "destination": "s3://to-there/q/", "storage_class": "STANDARD_IA",
+        put_at_destination(&s3, ["q/only there", "quite another"]);
+        put_at_source(&s3, ["pp"]);
+        let step = sync_step(json!({
+            "source": "s3://from-here/p", "destination": "s3://to-there/q/",
+            "storage_class": "STANDARD_IA",
         }));
         let ctx = s3.context();
         let output = serde_json::to_value(done(step.run(&ctx, None).await)).unwrap();
-        let expected = json!({ "transferred": 4, "bytes": 22, "deleted": 0, "unchanged": 2, "dry_run": false });
+        let expected = json!({ "transferred": 4, "bytes": 22, "deleted": 0, "unchanged": 2,
+            "dry_run": false });
         assert_eq!(output, expected);
-        let copies = s3.sent("CopyObject");
+        let copies = s3.sent_requests("CopyObject");
         let written: BTreeSet<_> = copies.iter().map(|sent| sent.key.as_str()).collect();
         assert_eq!(
             written,
@@ -304,77 +371,85 @@ mod tests {
         assert!(
             log(&ctx).contains(&"copy: s3://from-here/p/newer to s3://to-there/q/newer".to_owned())
         );
-        assert_eq!(s3.requests().len(), 4 + 2, "and two listings");
+        assert_eq!(
+            s3.take_summaries().len(),
+            4 + 2,
+            "four copies and two listings"
+        );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn done_deletes_only_where_it_is_asked_to_and_only_what_the_source_lacks() {
+    async fn done_with_delete_removes_what_the_source_lacks() {
         for delete in [false, true] {
-            let s3 = S3::default();
-            here(&s3, ["b", "b/1"]);
-            there(&s3, ["a", "b", "b-", "b/1", "c/1"]);
+            let s3 = FakeS3::default();
+            put_at_source(&s3, ["b", "b/1"]);
+            put_at_destination(&s3, ["a", "b", "b-", "b/1", "c/1"]);
             let ctx = s3.context();
-            let output = done(across(delete).run(&ctx, None).await);
+            let output = done(sync_buckets(delete).run(&ctx, None).await);
             assert_eq!(
                 (output.transferred, output.deleted, output.unchanged),
                 (0, u64::from(delete) * 3, 2)
             );
             let lists = ["ListObjectsV2 from-here/", "ListObjectsV2 to-there/"];
             if delete {
-                let [request] = &s3.sent("DeleteObjects")[..] else {
-                    panic!("one request deletes all")
+                let [request] = &s3.sent_requests("DeleteObjects")[..] else {
+                    panic!("one request deletes everything")
                 };
-                assert_eq!(deleted(request), ["a", "b-", "c/1"]);
+                assert_eq!(deleted_keys(request), ["a", "b-", "c/1"]);
                 assert_eq!(
                     request.header("x-amz-expected-bucket-owner"),
                     Some("222222222222")
                 );
                 assert_eq!(log(&ctx)[0], "delete: s3://to-there/a");
-                assert_eq!(sorted(&s3), ["DeleteObjects to-there/", lists[0], lists[1]]);
-                assert_eq!(keys(&s3, "to-there"), ["b", "b/1"]);
+                assert_eq!(
+                    sorted_requests(&s3),
+                    ["DeleteObjects to-there/", lists[0], lists[1]]
+                );
+                assert_eq!(keys_in(&s3, "to-there"), ["b", "b/1"]);
             } else {
-                assert_eq!(sorted(&s3), lists);
+                assert_eq!(sorted_requests(&s3), lists);
             }
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn done_with_an_empty_source_empties_the_destination() {
-        let s3 = S3::default();
-        there(&s3, (0..2_500).map(|n| format!("{n:04}")));
+        let s3 = FakeS3::default();
+        put_at_destination(&s3, (0..2_500).map(|n| format!("{n:04}")));
         assert_eq!(
-            done(across(true).run(&s3.context(), None).await).deleted,
+            done(sync_buckets(true).run(&s3.context(), None).await).deleted,
             2_500
         );
-        assert_eq!(keys(&s3, "to-there"), [""; 0]);
+        assert_eq!(keys_in(&s3, "to-there"), [""; 0]);
         let sizes: Vec<_> = s3
-            .sent("DeleteObjects")
+            .sent_requests("DeleteObjects")
             .iter()
-            .map(|sent| deleted(sent).len())
+            .map(|sent| deleted_keys(sent).len())
             .collect();
         assert_eq!(sizes, [1_000, 1_000, 500]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn done_neither_copies_nor_deletes_what_filters_leave_out() {
-        let s3 = S3::default();
-        here(&s3, ["a.log", "a.tmp", "tmp/b.log"]);
-        there(&s3, ["old.log", "old.tmp", "tmp/c.log"]);
-        let step = sync(json!({
+    async fn done_neither_copies_nor_deletes_excluded_names() {
+        let s3 = FakeS3::default();
+        put_at_source(&s3, ["a.log", "a.tmp", "tmp/b.log"]);
+        put_at_destination(&s3, ["old.log", "old.tmp", "tmp/c.log"]);
+        let step = sync_step(json!({
             "source": "s3://from-here", "destination": "s3://to-there", "delete": true,
             "filters": [{ "exclude": "*" }, { "include": "*.log" }, { "exclude": "tmp/*" }],
         }));
         done(step.run(&s3.context(), None).await);
-        assert_eq!(keys(&s3, "to-there"), ["a.log", "old.tmp", "tmp/c.log"]);
+        assert_eq!(keys_in(&s3, "to-there"), ["a.log", "old.tmp", "tmp/c.log"]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn done_dry_only_says_what_it_would_do() {
-        let s3 = S3::default();
-        here(&s3, ["a", "b"]);
-        there(&s3, ["b", "c"]);
-        let step = sync(json!({
-            "source": "s3://from-here", "destination": "s3://to-there", "delete": true, "dry_run": true,
+    async fn done_with_dry_run_only_logs() {
+        let s3 = FakeS3::default();
+        put_at_source(&s3, ["a", "b"]);
+        put_at_destination(&s3, ["b", "c"]);
+        let step = sync_step(json!({
+            "source": "s3://from-here", "destination": "s3://to-there", "delete": true,
+            "dry_run": true,
         }));
         let ctx = s3.context();
         let output = done(step.run(&ctx, None).await);
@@ -388,21 +463,21 @@ mod tests {
             (1, 7, 1, 1)
         );
         assert!(output.dry_run);
-        let says = [
+        let expected = [
             "(dryrun) copy: s3://from-here/a to s3://to-there/a",
             "(dryrun) delete: s3://to-there/c",
         ];
-        assert_eq!(log(&ctx), says);
+        assert_eq!(log(&ctx), expected);
         assert_eq!(
-            sorted(&s3),
+            sorted_requests(&s3),
             ["ListObjectsV2 from-here/", "ListObjectsV2 to-there/"]
         );
     }
 
     #[test]
-    fn done_sends_files_that_are_missing_of_another_size_or_newer_than_their_object() {
-        in_root(async |root| {
-            let s3 = S3::default();
+    fn done_uploads_files_that_are_missing_or_differ() {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             for (key, size, later) in [
                 ("same", 7, 0),
                 ("older", 7, -60),
@@ -410,13 +485,14 @@ mod tests {
                 ("larger", 8, -60),
                 ("new", 7, 0),
             ] {
-                file(&root.join("in").join(key), size, later);
+                write_file(&root.join("in").join(key), size, later);
                 if key != "new" {
-                    put(&s3, "data", key, 7, 0);
+                    put_object(&s3, "data", key, 7, 0);
                 }
             }
-            put(&s3, "data", "only/there", 7, 0);
-            let step = sync(json!({ "source": "in", "destination": "s3://data", "delete": true }));
+            put_object(&s3, "data", "only/there", 7, 0);
+            let step =
+                sync_step(json!({ "source": "in", "destination": "s3://data", "delete": true }));
             let output = done(step.run(&s3.context(), None).await);
             assert_eq!(
                 (output.transferred, output.deleted, output.unchanged),
@@ -428,31 +504,31 @@ mod tests {
                 "PutObject data/newer",
             ];
             assert_eq!(
-                sorted(&s3),
+                sorted_requests(&s3),
                 [&["DeleteObjects data/", "ListObjectsV2 data/"][..], &puts].concat()
             );
         });
     }
 
     #[test]
-    fn done_gets_objects_that_are_missing_of_another_size_or_older_than_their_file_and_then_is_up_to_date()
-     {
-        in_root(async |root| {
-            let s3 = S3::default();
+    fn done_downloads_objects_that_are_missing_or_differ() {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             for (key, size, later) in [
                 ("same", 7, 0),
                 ("older", 7, -60),
                 ("newer", 7, 60),
                 ("larger", 8, -60),
             ] {
-                file(&root.join("out").join(key), size, later);
-                put(&s3, "data", key, 7, 0);
+                write_file(&root.join("out").join(key), size, later);
+                put_object(&s3, "data", key, 7, 0);
             }
-            put(&s3, "data", "new/one", 7, 0);
-            file(&root.join("out/only/there"), 7, 0);
-            let step =
-                || sync(json!({ "source": "s3://data", "destination": "out", "delete": true }));
-            let output = done(step().run(&s3.context(), None).await);
+            put_object(&s3, "data", "new/one", 7, 0);
+            write_file(&root.join("out/only/there"), 7, 0);
+            let make_step = || {
+                sync_step(json!({ "source": "s3://data", "destination": "out", "delete": true }))
+            };
+            let output = done(make_step().run(&s3.context(), None).await);
             assert_eq!(
                 (output.transferred, output.deleted, output.unchanged),
                 (3, 1, 2)
@@ -462,38 +538,46 @@ mod tests {
                 "GetObject data/new/one",
                 "GetObject data/newer",
             ];
-            assert_eq!(sorted(&s3), [&gets[..], &["ListObjectsV2 data/"]].concat());
+            assert_eq!(
+                sorted_requests(&s3),
+                [&gets[..], &["ListObjectsV2 data/"]].concat()
+            );
             assert!(root.join("out/only").is_dir() && !root.join("out/only/there").exists());
             assert!(!root.join(".stepward").exists());
-            assert_eq!(done(step().run(&s3.context(), None).await).unchanged, 5);
-            assert_eq!(sorted(&s3), ["ListObjectsV2 data/"]);
+            assert_eq!(
+                done(make_step().run(&s3.context(), None).await).unchanged,
+                5
+            );
+            assert_eq!(sorted_requests(&s3), ["ListObjectsV2 data/"]);
         });
     }
 
     #[test]
-    fn done_makes_a_destination_that_is_not_there() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            put(&s3, "data", "a", 7, 0);
-            let step =
-                sync(json!({ "source": "s3://data", "destination": "new/folder", "delete": true }));
+    fn done_creates_a_missing_destination() {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            put_object(&s3, "data", "a", 7, 0);
+            let step = sync_step(
+                json!({ "source": "s3://data", "destination": "new/folder", "delete": true }),
+            );
             assert_eq!(done(step.run(&s3.context(), None).await).transferred, 1);
             assert_eq!(fs::read(root.join("new/folder/a")).unwrap(), b"xxxxxxx");
         });
     }
 
     #[test]
-    fn done_makes_a_directory_where_a_file_is_that_is_to_be_deleted() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            // More than one request would delete come between.
-            file(&root.join("out/a"), 7, 0);
-            (0..1_100).for_each(|n| file(&root.join(format!("out/a-{n:04}")), 7, 0));
-            file(&root.join("out/z"), 7, 0);
+    fn done_replaces_a_deleted_file_by_a_directory() {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            // The files in between fill more than one batch of deletions.
+            write_file(&root.join("out/a"), 7, 0);
+            (0..1_100).for_each(|n| write_file(&root.join(format!("out/a-{n:04}")), 7, 0));
+            write_file(&root.join("out/z"), 7, 0);
             for key in ["a/b", "a/c", "z/1"] {
-                put(&s3, "data", key, 7, 0);
+                put_object(&s3, "data", key, 7, 0);
             }
-            let step = sync(json!({ "source": "s3://data", "destination": "out", "delete": true }));
+            let step =
+                sync_step(json!({ "source": "s3://data", "destination": "out", "delete": true }));
             let output = done(step.run(&s3.context(), None).await);
             assert_eq!((output.transferred, output.deleted), (3, 1_102));
             assert!(
@@ -505,18 +589,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn already_up_to_date_it_sends_nothing_but_listings() {
-        let s3 = S3::default();
+    async fn already_up_to_date_sends_only_listings() {
+        let s3 = FakeS3::default();
         s3.store().page = Some(4);
         let all: Vec<_> = (0..10).map(|n| format!("{n}")).collect();
-        here(&s3, &all);
-        there(&s3, &all);
-        let output = done(across(true).run(&s3.context(), None).await);
+        put_at_source(&s3, &all);
+        put_at_destination(&s3, &all);
+        let output = done(sync_buckets(true).run(&s3.context(), None).await);
         assert_eq!(
             (output.transferred, output.deleted, output.unchanged),
             (0, 0, 10)
         );
-        let requests = sorted(&s3);
+        let requests = sorted_requests(&s3);
         assert_eq!(
             requests,
             [
@@ -528,20 +612,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn not_found_is_a_missing_bucket_on_either_side_and_nothing_is_done() {
+    async fn not_found_is_a_missing_bucket_on_either_side() {
         for (source, destination) in [
             ("s3://gone", "s3://to-there"),
             ("s3://from-here", "s3://gone"),
         ] {
-            let s3 = S3::default();
-            here(&s3, ["a"]);
-            there(&s3, ["b"]);
+            let s3 = FakeS3::default();
+            put_at_source(&s3, ["a"]);
+            put_at_destination(&s3, ["b"]);
             let step =
-                sync(json!({ "source": source, "destination": destination, "delete": true }));
+                sync_step(json!({ "source": source, "destination": destination, "delete": true }));
             let error = step.run(&s3.context(), None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::NotFound, "{error}");
             assert!(
-                s3.requests()
+                s3.take_summaries()
                     .iter()
                     .all(|request| request.starts_with("ListObjectsV2"))
             );
@@ -549,17 +633,21 @@ mod tests {
     }
 
     #[test]
-    fn not_found_is_a_missing_directory_to_read_and_nothing_is_deleted() {
-        in_root(async |_| {
-            let s3 = S3::default();
-            put(&s3, "data", "a", 7, 0);
-            let step = sync(json!({ "source": "in", "destination": "s3://data", "delete": true }));
+    fn not_found_is_a_missing_source_directory() {
+        run_in_root(async |_| {
+            let s3 = FakeS3::default();
+            put_object(&s3, "data", "a", 7, 0);
+            let step =
+                sync_step(json!({ "source": "in", "destination": "s3://data", "delete": true }));
             let error = step.run(&s3.context(), None).await.unwrap_err();
             assert_eq!(
                 (error.name, error.message.as_str()),
-                (ErrorName::NotFound, "there is no directory in")
+                (
+                    ErrorName::NotFound,
+                    "source directory \"in\" does not exist below the local root; check the path"
+                )
             );
-            assert_eq!(s3.requests(), [""; 0]);
+            assert_eq!(s3.take_summaries(), [""; 0]);
         });
     }
 
@@ -570,18 +658,18 @@ mod tests {
 
     #[test]
     fn invalid_parameters_are_refused_before_any_call() {
-        let good = json!({ "source": "s3://from-here/a", "destination": "s3://from-here/b" });
-        sync(good.clone());
-        for (changes, tells) in [
+        let valid = json!({ "source": "s3://from-here/a", "destination": "s3://from-here/b" });
+        sync_step(valid.clone());
+        for (changes, message) in [
             (json!({ "source": "a", "destination": "b" }), "both local"),
-            (json!({ "source": "" }), "source is neither"),
             (
-                json!({ "source": "s3://UPPER/a" }),
-                "source \"s3://UPPER/a\" names no bucket",
+                json!({ "source": "" }),
+                "expected a URI such as s3://bucket/key or a path",
             ),
+            (json!({ "source": "s3://UPPER/a" }), "got \"s3://UPPER/a\""),
             (
                 json!({ "destination": "s3://" }),
-                "destination \"s3://\" names no bucket",
+                "parameter \"destination\": expected a URI",
             ),
             (
                 json!({ "destination": format!("s3://to-there/{}", "k".repeat(1025)) }),
@@ -589,27 +677,24 @@ mod tests {
             ),
             (
                 json!({ "storage_class": "COLD" }),
-                "storage_class is none of",
+                "\"storage_class\": expected one of",
             ),
-            (
-                json!({ "sse_kms_key_id": "key-1" }),
-                "sse_kms_key_id needs sse",
-            ),
+            (json!({ "sse_kms_key_id": "key-1" }), "set sse to"),
             (
                 json!({ "sse": "AES256", "sse_kms_key_id": "key-1" }),
-                "sse_kms_key_id needs sse",
+                "set sse to",
             ),
             (
                 json!({ "bucket_owner": "acme" }),
-                "bucket_owner is not an account ID",
+                "\"bucket_owner\": expected an account ID",
             ),
             (
                 json!({ "source": "in", "source_account": "archive" }),
-                "this one is local",
+                "the source is local",
             ),
             (
                 json!({ "source": "in", "source_region": "eu-central-1" }),
-                "this one is local",
+                "the source is local",
             ),
             (
                 json!({ "source": "s3://from-here/b/c", "delete": true }),
@@ -620,7 +705,7 @@ mod tests {
                 "source is below destination",
             ),
         ] {
-            let mut params = good.clone();
+            let mut params = valid.clone();
             params
                 .as_object_mut()
                 .unwrap()
@@ -630,25 +715,28 @@ mod tests {
                 .validate()
                 .unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput);
-            assert!(error.message.contains(tells), "{error}");
+            assert!(error.message.contains(message), "{error}");
         }
-        // A part of a name is no directory, and what is left alone is not in danger.
-        sync(
-            json!({ "source": "s3://from-here/bc", "destination": "s3://from-here/b", "delete": true }),
+        // A common beginning of names is not a common directory, and without delete there is no
+        // danger.
+        sync_step(
+            json!({ "source": "s3://from-here/bc", "destination": "s3://from-here/b",
+                "delete": true }),
         );
-        sync(json!({ "source": "s3://from-here/b/c", "destination": "s3://from-here/b" }));
-        let unknown = json!({ "source": "s3://from-here", "destination": "s3://to-there", "recursive": true });
+        sync_step(json!({ "source": "s3://from-here/b/c", "destination": "s3://from-here/b" }));
+        let unknown = json!({ "source": "s3://from-here", "destination": "s3://to-there",
+            "recursive": true });
         assert!(serde_json::from_value::<S3Sync>(unknown).is_err());
     }
 
     #[test]
-    fn invalid_are_paths_that_leave_the_local_root_or_lead_to_a_file() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            file(&root.join("file"), 1, 0);
-            for path in ["../elsewhere", "/etc", ".stepward", "file"] {
+    fn invalid_are_paths_outside_the_root_or_to_files() {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            write_file(&root.join("file"), 1, 0);
+            for path in ["../outside", "/etc", ".stepward", "file"] {
                 for (source, destination) in [(path, "s3://data"), ("s3://data", path)] {
-                    let step = sync(
+                    let step = sync_step(
                         json!({ "source": source, "destination": destination, "delete": true }),
                     );
                     let error = step.run(&s3.context(), None).await.unwrap_err();
@@ -659,77 +747,82 @@ mod tests {
                     );
                 }
             }
-            assert_eq!(s3.requests(), [""; 0]);
+            assert_eq!(s3.take_summaries(), [""; 0]);
         });
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_listings_copies_and_deletions_are_tried_again_by_the_sdk() {
-        let s3 = S3::default();
-        here(&s3, ["a"]);
-        there(&s3, ["b"]);
+    async fn throttled_requests_are_repeated_by_the_sdk() {
+        let s3 = FakeS3::default();
+        put_at_source(&s3, ["a"]);
+        put_at_destination(&s3, ["b"]);
         for operation in ["ListObjectsV2", "CopyObject", "DeleteObjects"] {
-            s3.refuse(operation, 1, 503, "SlowDown");
+            s3.refuse_requests(operation, 1, 503, "SlowDown");
         }
-        let output = done(across(true).run(&s3.context(), None).await);
+        let output = done(sync_buckets(true).run(&s3.context(), None).await);
         assert_eq!((output.transferred, output.deleted), (1, 1));
-        let tried = |operation: &str| s3.sent(operation).len();
+        let count_requests = |operation: &str| s3.sent_requests(operation).len();
         assert_eq!(
             (
-                tried("ListObjectsV2"),
-                tried("CopyObject"),
-                tried("DeleteObjects")
+                count_requests("ListObjectsV2"),
+                count_requests("CopyObject"),
+                count_requests("DeleteObjects")
             ),
             (3, 2, 2)
         );
     }
 
-    /// Calls a step until it is done, and lets something happen between its calls; its output and
+    /// Calls a step until it is done, and calls `between` between the calls. Returns the output and
     /// the number of calls.
-    async fn to_the_end(step: &S3Sync, s3: &S3, mut between: impl FnMut(usize)) -> (Done, usize) {
+    async fn run_to_end(
+        step: &S3Sync,
+        s3: &FakeS3,
+        mut between: impl FnMut(usize),
+    ) -> (TransferSummary, usize) {
         let mut resume = None;
         for calls in 1..100 {
             match step.run(&s3.context(), resume.take()).await {
                 Ok(Progress::Done(output)) => return (output, calls),
-                answer => resume = Some(pending(answer).0),
+                answer => resume = Some(unwrap_pending(answer).0),
             }
             between(calls);
         }
-        panic!("it never ends");
+        panic!("the step never finishes");
     }
 
-    /// Lets the time for a call be over whenever an operation was asked for so many times.
-    fn is_slow_every(s3: &S3, operation: &'static str, times: usize) {
-        (1..50).for_each(|n| s3.is_slow_at(operation, n * times));
+    /// Spends the call's budget at every n-th request of an operation.
+    fn spend_budget_every(s3: &FakeS3, operation: &'static str, times: usize) {
+        (1..50).for_each(|n| s3.spend_budget_at(operation, n * times));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pending_goes_on_behind_the_last_key_on_both_sides_with_deletions_done() {
-        let s3 = S3::default();
+    async fn pending_syncs_continue_after_the_last_key_on_both_sides() {
+        let s3 = FakeS3::default();
         s3.store().page = Some(2);
-        here(&s3, ["p/a", "p/c", "p/e", "p/g", "p/i", "p/k"]);
-        there(&s3, ["q/b", "q/d", "q/f", "q/h", "q/j", "q/l"]);
-        s3.is_slow_at("CopyObject", 3);
-        let step = sync(
-            json!({ "source": "s3://from-here/p", "destination": "s3://to-there/q", "delete": true }),
+        put_at_source(&s3, ["p/a", "p/c", "p/e", "p/g", "p/i", "p/k"]);
+        put_at_destination(&s3, ["q/b", "q/d", "q/f", "q/h", "q/j", "q/l"]);
+        s3.spend_budget_at("CopyObject", 3);
+        let step = sync_step(
+            json!({ "source": "s3://from-here/p", "destination": "s3://to-there/q",
+                "delete": true }),
         );
-        let (resume, progress) = pending(step.run(&s3.context(), None).await);
-        let first = s3.take();
+        let (resume, progress) = unwrap_pending(step.run(&s3.context(), None).await);
+        let first = s3.take_requests();
         let state: Value = resume.state().unwrap();
         let after = state["after"].as_str().unwrap().to_owned();
-        let (copied, gone) = (
+        let (copied, deleted) = (
             state["report"]["done"]["transferred"].clone(),
             state["report"]["done"]["deleted"].clone(),
         );
         assert_eq!(
             progress,
             format!(
-                "{copied} transferred ({} bytes), {gone} deleted, 0 unchanged so far",
+                "{copied} transferred ({} bytes), {deleted} deleted, 0 unchanged so far",
                 copied.as_u64().unwrap() * 7
             )
         );
-        // All that was decided is done, what was collected to be deleted too.
-        let left: Vec<_> = keys(&s3, "to-there")
+        // Everything that was decided is done, including the batched deletions.
+        let remaining: Vec<_> = keys_in(&s3, "to-there")
             .into_iter()
             .filter(|key| *key <= format!("q/{after}"))
             .collect();
@@ -737,14 +830,14 @@ mod tests {
             .into_iter()
             .filter(|key| *key <= format!("q/{after}").as_str())
             .collect();
-        assert_eq!(left, expected);
+        assert_eq!(remaining, expected);
         assert!(
             !first
                 .iter()
                 .any(|sent| sent.query.contains_key("start-after"))
         );
         let output = done(step.run(&s3.context(), Some(resume)).await);
-        let second = s3.take();
+        let second = s3.take_requests();
         for (bucket, prefix) in [("from-here", "p/"), ("to-there", "q/")] {
             let list = second
                 .iter()
@@ -764,23 +857,23 @@ mod tests {
             .chain(&second)
             .filter(|sent| sent.operation == "CopyObject")
             .count();
-        assert_eq!(writes, 6, "none is sent twice");
+        assert_eq!(writes, 6, "no object is copied twice");
         assert!(first.iter().any(|sent| sent.operation == "DeleteObjects"));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pending_misses_and_repeats_nothing_that_stays_although_objects_come_and_go() {
-        let s3 = S3::default();
+    async fn pending_syncs_tolerate_objects_that_appear_and_disappear() {
+        let s3 = FakeS3::default();
         s3.store().page = Some(5);
         let name = |n: usize| format!("{n:03}");
-        here(&s3, (0..100).filter(|n| n % 5 != 4).map(name));
-        there(&s3, (0..100).filter(|n| n % 5 >= 2).map(name));
-        is_slow_every(&s3, "CopyObject", 7);
-        let (output, calls) = to_the_end(&across(true), &s3, |calls| {
-            // Some come on either side, before and behind where it is, and go the next time.
+        put_at_source(&s3, (0..100).filter(|n| n % 5 != 4).map(name));
+        put_at_destination(&s3, (0..100).filter(|n| n % 5 >= 2).map(name));
+        spend_budget_every(&s3, "CopyObject", 7);
+        let (output, calls) = run_to_end(&sync_buckets(true), &s3, |calls| {
+            // Objects appear on both sides, before and after the position, and disappear later.
             for n in 0..100 {
                 let at = ["from-here", "to-there"]
-                    .map(|bucket| (bucket.to_owned(), format!("{n:03}-passing")));
+                    .map(|bucket| (bucket.to_owned(), format!("{n:03}-temporary")));
                 for (bucket, key) in at {
                     if (n + calls) % 3 == 0 {
                         s3.put(&bucket, &key, "content");
@@ -792,41 +885,50 @@ mod tests {
         })
         .await;
         assert!(calls >= 3, "{calls}");
-        let of = |keys: Vec<String>| {
+        let without_temporary = |keys: Vec<String>| {
             keys.into_iter()
-                .filter(|key| !key.ends_with("passing"))
+                .filter(|key| !key.ends_with("temporary"))
                 .collect::<Vec<_>>()
         };
-        let copied = of(s3
-            .sent("CopyObject")
-            .into_iter()
-            .map(|sent| sent.key)
-            .collect());
-        let gone = of(s3.sent("DeleteObjects").iter().flat_map(deleted).collect());
+        let copied = without_temporary(
+            s3.sent_requests("CopyObject")
+                .into_iter()
+                .map(|sent| sent.key)
+                .collect(),
+        );
+        let deleted = without_temporary(
+            s3.sent_requests("DeleteObjects")
+                .iter()
+                .flat_map(deleted_keys)
+                .collect(),
+        );
         assert_eq!(
             BTreeSet::from_iter(copied.clone()),
             (0..100).filter(|n| n % 5 < 2).map(name).collect()
         );
         assert_eq!(
-            gone,
+            deleted,
             (0..100)
                 .filter(|n| n % 5 == 4)
                 .map(name)
                 .collect::<Vec<_>>()
         );
-        assert_eq!(copied.len(), 40, "none twice");
+        assert_eq!(copied.len(), 40, "no object is copied twice");
         assert!(output.unchanged >= 40 && output.transferred >= 40 && output.deleted >= 20);
-        assert_eq!(of(keys(&s3, "to-there")), of(keys(&s3, "from-here")));
+        assert_eq!(
+            without_temporary(keys_in(&s3, "to-there")),
+            without_temporary(keys_in(&s3, "from-here"))
+        );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pending_also_while_nothing_is_decided_but_to_leave_things_alone() {
-        let s3 = S3::default();
+    async fn pending_also_while_only_skipping_names() {
+        let s3 = FakeS3::default();
         s3.store().page = Some(10);
-        there(&s3, (0..200).map(|n| format!("{n:03}")));
-        s3.is_slow_at("ListObjectsV2", 8);
-        let answer = across(false).run(&s3.context(), None).await;
-        let (resume, progress) = pending(answer);
+        put_at_destination(&s3, (0..200).map(|n| format!("{n:03}")));
+        s3.spend_budget_at("ListObjectsV2", 8);
+        let answer = sync_buckets(false).run(&s3.context(), None).await;
+        let (resume, progress) = unwrap_pending(answer);
         assert_eq!(
             progress,
             "0 transferred (0 bytes), 0 deleted, 0 unchanged so far"
@@ -837,59 +939,59 @@ mod tests {
             "{state}"
         );
         assert_eq!(
-            done(across(false).run(&s3.context(), Some(resume)).await).unchanged,
+            done(sync_buckets(false).run(&s3.context(), Some(resume)).await).unchanged,
             0
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn done_also_where_a_listing_takes_longer_than_a_call_is_to_work() {
-        let s3 = S3::default();
-        here(&s3, (0..200).map(|n| format!("{n:03}")));
-        s3.is_slow_at("ListObjectsV2", 1);
+    async fn done_even_if_a_listing_outlasts_the_budget() {
+        let s3 = FakeS3::default();
+        put_at_source(&s3, (0..200).map(|n| format!("{n:03}")));
+        s3.spend_budget_at("ListObjectsV2", 1);
         assert_eq!(
-            done(across(false).run(&s3.context(), None).await).transferred,
+            done(sync_buckets(false).run(&s3.context(), None).await).transferred,
             200
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pending_where_s3_is_silent_about_the_rest_of_a_listing_and_failed_where_about_all_of_it()
-     {
-        let s3 = S3::default();
+    async fn pending_stalled_listings_continue_and_silent_ones_fail() {
+        let s3 = FakeS3::default();
         s3.store().page = Some(10);
-        here(&s3, (0..20).map(|n| format!("{n:02}")));
-        s3.silence("ListObjectsV2", |sent| {
+        put_at_source(&s3, (0..20).map(|n| format!("{n:02}")));
+        s3.never_answer("ListObjectsV2", |sent| {
             sent.query.contains_key("continuation-token")
         });
-        let (resume, progress) = pending(in_time(across(false).run(&s3.context(), None)).await);
+        let (resume, progress) =
+            unwrap_pending(before_deadline(sync_buckets(false).run(&s3.context(), None)).await);
         assert!(progress.starts_with("10 transferred"), "{progress}");
-        s3.speak();
-        s3.silence("ListObjectsV2", |_| true);
-        let error = in_time(across(false).run(&s3.context(), Some(resume.clone())))
+        s3.answer_again();
+        s3.never_answer("ListObjectsV2", |_| true);
+        let error = before_deadline(sync_buckets(false).run(&s3.context(), Some(resume.clone())))
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::TimedOut, "{error}");
-        s3.speak();
+        s3.answer_again();
         assert_eq!(
-            done(across(false).run(&s3.context(), Some(resume)).await).transferred,
+            done(sync_buckets(false).run(&s3.context(), Some(resume)).await).transferred,
             20
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_is_the_listing_of_a_destination_that_is_another_accounts() {
-        let s3 = S3::default();
-        here(&s3, ["a"]);
+    async fn failed_are_destinations_of_another_account() {
+        let s3 = FakeS3::default();
+        put_at_source(&s3, ["a"]);
         s3.put("theirs", "b", "content");
-        let step = sync(
+        let step = sync_step(
             json!({ "source": "s3://from-here", "destination": "s3://theirs", "delete": true }),
         );
         assert_eq!(
             step.run(&s3.context(), None).await.unwrap_err().name,
             ErrorName::AccessDenied
         );
-        let requests = s3.take();
+        let requests = s3.take_requests();
         assert!(
             requests
                 .iter()
@@ -903,61 +1005,62 @@ mod tests {
         assert_eq!(
             owners,
             BTreeSet::from([None, Some("222222222222")]),
-            "whose the source is, nobody says"
+            "no owner is expected of the source"
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_are_deletions_that_s3_is_silent_about() {
-        let s3 = S3::default();
-        there(&s3, ["x", "y\u{1}"]);
+    async fn failed_are_deletions_without_an_answer() {
+        let s3 = FakeS3::default();
+        put_at_destination(&s3, ["x", "y\u{1}"]);
         for operation in ["DeleteObject", "DeleteObjects"] {
-            s3.silence(operation, |_| true);
+            s3.never_answer(operation, |_| true);
         }
-        let error = in_time(across(true).run(&s3.context(), None))
+        let error = before_deadline(sync_buckets(true).run(&s3.context(), None))
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::TimedOut, "{error}");
         assert!(
-            error.message.starts_with("2 failed and 0 went well"),
+            error.message.starts_with("2 failed, 0 succeeded"),
             "{error}"
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pending_whose_answer_was_lost_finds_what_it_did_unchanged() {
-        let s3 = S3::default();
+    async fn pending_syncs_find_their_lost_work_unchanged() {
+        let s3 = FakeS3::default();
         s3.store().page = Some(2);
-        here(&s3, (0..20).map(|n| format!("{n:02}")));
-        s3.is_slow_at("CopyObject", 2);
-        pending(across(true).run(&s3.context(), None).await);
+        put_at_source(&s3, (0..20).map(|n| format!("{n:02}")));
+        s3.spend_budget_at("CopyObject", 2);
+        unwrap_pending(sync_buckets(true).run(&s3.context(), None).await);
         let first = s3
-            .take()
+            .take_requests()
             .iter()
             .filter(|sent| sent.operation == "CopyObject")
             .count();
-        let output = done(across(true).run(&s3.context(), None).await);
-        let copies = s3.sent("CopyObject").len();
+        let output = done(sync_buckets(true).run(&s3.context(), None).await);
+        let copies = s3.sent_requests("CopyObject").len();
         assert!(first > 0 && copies > 0);
         assert_eq!((first + copies, output.unchanged), (20, first as u64));
     }
 
     #[test]
-    fn pending_files_go_on_behind_the_last_one() {
-        in_root(async |root| {
-            let s3 = S3::default();
+    fn pending_uploads_continue_after_the_last_file() {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             for n in 0..200 {
-                file(&root.join(format!("in/{:02}/{n:03}", n / 20)), 1, 0);
+                write_file(&root.join(format!("in/{:02}/{n:03}", n / 20)), 1, 0);
             }
-            is_slow_every(&s3, "PutObject", 30);
-            let step = sync(json!({ "source": "in", "destination": "s3://data", "delete": true }));
-            let (output, calls) = to_the_end(&step, &s3, |_| {}).await;
+            spend_budget_every(&s3, "PutObject", 30);
+            let step =
+                sync_step(json!({ "source": "in", "destination": "s3://data", "delete": true }));
+            let (output, calls) = run_to_end(&step, &s3, |_| {}).await;
             assert!(calls >= 2, "{calls}");
             assert_eq!(
                 (
                     output.transferred,
-                    s3.sent("PutObject").len(),
-                    keys(&s3, "data").len()
+                    s3.sent_requests("PutObject").len(),
+                    keys_in(&s3, "data").len()
                 ),
                 (200, 200, 200)
             );
@@ -965,35 +1068,40 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_objects_are_told_with_their_keys_and_all_others_are_done() {
-        let s3 = S3::default();
-        here(&s3, ["a", "b", "c"]);
-        there(&s3, ["x", "y", "z"]);
-        s3.on("CopyObject", |sent, _| {
+    async fn failed_objects_are_reported_and_others_are_synced() {
+        let s3 = FakeS3::default();
+        put_at_source(&s3, ["a", "b", "c"]);
+        put_at_destination(&s3, ["x", "y", "z"]);
+        s3.hook_operation("CopyObject", |sent, _| {
             (sent.key == "b").then(|| refusal(403, "AccessDenied"))
         });
-        s3.on("DeleteObjects", |_, store| {
+        s3.hook_operation("DeleteObjects", |_, store| {
             for key in ["x", "z"] {
                 store.objects.remove(&("to-there".into(), key.into()));
             }
-            let said = "<Error><Key>y</Key><Code>AccessDenied</Code><Message>Access Denied</Message></Error>";
-            Some((200, Vec::new(), format!("<DeleteResult>{said}</DeleteResult>").into()))
+            let errors = "<Error><Key>y</Key><Code>AccessDenied</Code><Message>Access \
+                Denied</Message></Error>";
+            Some((
+                200,
+                Vec::new(),
+                format!("<DeleteResult>{errors}</DeleteResult>").into(),
+            ))
         });
         let ctx = s3.context();
-        let error = across(true).run(&ctx, None).await.unwrap_err();
+        let error = sync_buckets(true).run(&ctx, None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
         assert!(
             error
                 .message
-                .starts_with("2 failed and 4 went well (0 were there already); run it again"),
+                .starts_with("2 failed, 4 succeeded, 0 were unchanged; fix the reasons"),
             "{error}"
         );
-        for tells in [
+        for message in [
             "copy failed: s3://from-here/b: ",
             "delete failed: s3://to-there/y: ",
             "s3:DeleteObject",
         ] {
-            assert!(error.message.contains(tells), "{error}");
+            assert!(error.message.contains(message), "{error}");
         }
         assert_eq!(
             log(&ctx)
@@ -1002,25 +1110,25 @@ mod tests {
                 .count(),
             2
         );
-        assert_eq!(keys(&s3, "to-there"), ["a", "c", "y"]);
+        assert_eq!(keys_in(&s3, "to-there"), ["a", "c", "y"]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_is_a_listing_that_breaks_off_and_what_was_begun_is_brought_to_its_end() {
+    async fn failed_listings_let_running_work_finish() {
         for side in ["from-here", "to-there"] {
-            let s3 = S3::default();
+            let s3 = FakeS3::default();
             s3.store().page = Some(10);
-            here(&s3, (0..50).map(|n| format!("{n:02}")));
-            there(&s3, (50..100).map(|n| format!("{n:02}")));
-            s3.on("ListObjectsV2", move |sent, _| {
+            put_at_source(&s3, (0..50).map(|n| format!("{n:02}")));
+            put_at_destination(&s3, (50..100).map(|n| format!("{n:02}")));
+            s3.hook_operation("ListObjectsV2", move |sent, _| {
                 let later = sent.bucket == side && sent.query.contains_key("continuation-token");
                 later.then(|| refusal(403, "AccessDenied"))
             });
             let ctx = s3.context();
-            let error = across(true).run(&ctx, None).await.unwrap_err();
+            let error = sync_buckets(true).run(&ctx, None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::AccessDenied, "{error}");
             assert!(error.message.contains("s3:ListObjectsV2"), "{error}");
-            let copied = s3.sent("CopyObject").len();
+            let copied = s3.sent_requests("CopyObject").len();
             assert_eq!(
                 log(&ctx)
                     .iter()
@@ -1029,56 +1137,70 @@ mod tests {
                 copied
             );
             assert_eq!(
-                keys(&s3, "to-there").len(),
+                keys_in(&s3, "to-there").len(),
                 50 + copied,
-                "and nothing is deleted that may be at the source"
+                "no object is deleted that may exist at the source"
             );
             assert!(side == "to-there" || copied == 10, "{copied}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_is_a_listing_that_is_not_in_order_as_of_a_directory_bucket() {
-        let s3 = S3::default();
-        there(&s3, ["a"]);
-        s3.on("ListObjectsV2", |sent, _| {
-            let object =
-                |key| format!("<Contents><Key>{key}</Key><LastModified>2026-01-31T06:00:00Z</LastModified></Contents>");
-            let listed = format!("<ListBucketResult>{}{}</ListBucketResult>", object("b"), object("a"));
+    async fn failed_are_listings_that_are_not_in_order() {
+        let s3 = FakeS3::default();
+        put_at_destination(&s3, ["a"]);
+        s3.hook_operation("ListObjectsV2", |sent, _| {
+            let object = |key| {
+                format!(
+                    "<Contents><Key>{key}</Key>\
+                         <LastModified>2026-01-31T06:00:00Z</LastModified></Contents>"
+                )
+            };
+            let listed = format!(
+                "<ListBucketResult>{}{}</ListBucketResult>",
+                object("b"),
+                object("a")
+            );
             (sent.bucket == "from-here").then(|| (200, Vec::new(), listed.into()))
         });
-        let error = across(true).run(&s3.context(), None).await.unwrap_err();
+        let error = sync_buckets(true)
+            .run(&s3.context(), None)
+            .await
+            .unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
-        assert!(error.message.contains("directory buckets"), "{error}");
-        assert_eq!(keys(&s3, "to-there"), ["a"]);
+        assert!(error.message.contains("not a directory bucket"), "{error}");
+        assert_eq!(keys_in(&s3, "to-there"), ["a"]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_for_a_thousand_objects_without_a_success_it_is_given_up() {
-        let s3 = S3::default();
-        here(&s3, (0..3_000).map(|n| format!("{n:04}")));
-        s3.refuse("CopyObject", usize::MAX, 403, "AccessDenied");
-        let error = across(false).run(&s3.context(), None).await.unwrap_err();
+    async fn failed_runs_stop_after_a_thousand_failures() {
+        let s3 = FakeS3::default();
+        put_at_source(&s3, (0..3_000).map(|n| format!("{n:04}")));
+        s3.refuse_requests("CopyObject", usize::MAX, 403, "AccessDenied");
+        let error = sync_buckets(false)
+            .run(&s3.context(), None)
+            .await
+            .unwrap_err();
         assert_eq!(error.name, ErrorName::AccessDenied);
         assert!(
             error
                 .message
-                .contains("was given up and the rest not tried"),
+                .contains("so the step stopped before the rest"),
             "{error}"
         );
-        let tried = s3.sent("CopyObject").len();
+        let tried = s3.sent_requests("CopyObject").len();
         assert!((1_000..1_100).contains(&tried), "{tried}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_is_what_lies_below_a_destination_that_is_below_the_source() {
-        let s3 = S3::default();
-        here(&s3, ["a", "copy/b"]);
+    async fn failed_are_objects_below_a_nested_destination() {
+        let s3 = FakeS3::default();
+        put_at_source(&s3, ["a", "copy/b"]);
         let step =
-            sync(json!({ "source": "s3://from-here", "destination": "s3://from-here/copy" }));
+            sync_step(json!({ "source": "s3://from-here", "destination": "s3://from-here/copy" }));
         let error = step.run(&s3.context(), None).await.unwrap_err();
         assert!(
-            error.message.starts_with("1 failed and 1 went well"),
+            error.message.starts_with("1 failed, 1 succeeded"),
             "{error}"
         );
         assert!(
@@ -1087,32 +1209,33 @@ mod tests {
                 .contains("copy failed: s3://from-here/copy/b: it is below the destination"),
             "{error}"
         );
-        assert_eq!(keys(&s3, "from-here"), ["a", "copy/a", "copy/b"]);
+        assert_eq!(keys_in(&s3, "from-here"), ["a", "copy/a", "copy/b"]);
     }
 
     #[test]
-    fn failed_are_names_that_cannot_be_files_or_keys_and_nothing_is_deleted_for_them() {
+    fn failed_names_cause_no_deletions() {
         use std::os::unix::ffi::OsStrExt;
-        in_root(async |root| {
-            let s3 = S3::default();
-            file(&root.join("in/é"), 7, 0);
-            file(
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            write_file(&root.join("in/é"), 7, 0);
+            write_file(
                 &root.join("in").join(std::ffi::OsStr::from_bytes(b"\x80")),
                 7,
                 0,
             );
-            put(&s3, "data", "é", 7, 0);
-            let step = sync(json!({ "source": "in", "destination": "s3://data", "delete": true }));
+            put_object(&s3, "data", "é", 7, 0);
+            let step =
+                sync_step(json!({ "source": "in", "destination": "s3://data", "delete": true }));
             let error = step.run(&s3.context(), None).await.unwrap_err();
             assert!(
                 error
                     .message
-                    .contains("1 failed and 0 went well (1 were there already)"),
+                    .contains("1 failed, 0 succeeded, 1 were unchanged"),
                 "{error}"
             );
-            assert_eq!(s3.requests(), ["ListObjectsV2 data/"]);
-            put(&s3, "data", "a//b", 7, 0);
-            let step = sync(json!({ "source": "s3://data", "destination": "out" }));
+            assert_eq!(s3.take_summaries(), ["ListObjectsV2 data/"]);
+            put_object(&s3, "data", "a//b", 7, 0);
+            let step = sync_step(json!({ "source": "s3://data", "destination": "out" }));
             let error = step.run(&s3.context(), None).await.unwrap_err();
             assert!(
                 error.message.contains("download failed: s3://data/a//b: "),
@@ -1123,10 +1246,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn cancel_aborts_what_this_session_has_begun_and_no_other() {
-        let s3 = S3::default();
+    async fn cancel_aborts_only_the_uploads_of_this_session() {
+        let s3 = FakeS3::default();
         let session = "arn:aws:sts::222222222222:assumed-role/Stepward/acme@execution-1";
-        let ctx = s3.context_as(session);
+        let ctx = s3.context_in_session(session);
         for (id, initiator) in [
             ("lost", session),
             ("another", "arn:aws:sts::222222222222:assumed-role/Other/x"),
@@ -1140,15 +1263,15 @@ mod tests {
             };
             s3.store().uploads.insert(id.into(), upload);
         }
-        across(true).cancel(&ctx, None).await.unwrap();
+        sync_buckets(true).cancel(&ctx, None).await.unwrap();
         assert_eq!(s3.store().uploads.keys().collect::<Vec<_>>(), ["another"]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn cancel_aborts_nothing_that_the_execution_has_begun_before_this_step() {
-        let s3 = S3::default();
+    async fn cancel_aborts_no_uploads_of_earlier_steps() {
+        let s3 = FakeS3::default();
         let session = "arn:aws:sts::222222222222:assumed-role/Stepward/acme@execution-1";
-        for (id, initiated) in [("before", WRITTEN - 600), ("since", WRITTEN + 5)] {
+        for (id, initiated) in [("before", WRITTEN_AT - 600), ("since", WRITTEN_AT + 5)] {
             let (bucket, key, initiator) = (
                 "to-there".to_owned(),
                 "large".to_owned(),
@@ -1166,24 +1289,26 @@ mod tests {
         let position =
             json!({ "after": null, "unfinished": [], "report": crate::report::Report::default() });
         let resume =
-            serde_json::from_value(json!({ "since": WRITTEN, "state": position })).unwrap();
-        across(true)
-            .cancel(&s3.context_as(session), Some(resume))
+            serde_json::from_value(json!({ "since": WRITTEN_AT, "state": position })).unwrap();
+        sync_buckets(true)
+            .cancel(&s3.context_in_session(session), Some(resume))
             .await
             .unwrap();
         assert_eq!(s3.store().uploads.keys().collect::<Vec<_>>(), ["before"]);
     }
 
     const LARGE: &str =
-        "Only objects of 8 MiB and more are written in parts; s3-copy has the proof.";
-    const KMS: &str = "Nothing is encrypted with KMS on the local cloud.";
+        "Only objects from 8 MiB are written in parts; a test of s3-copy proves it.";
+    const KMS: &str = "The local cloud encrypts nothing with KMS keys.";
 
-    fn bucket(name: &str) -> Value {
+    fn bucket_resource(name: &str) -> Value {
         json!({ "Type": "AWS::S3::Bucket", "Properties": { "BucketName": name } })
     }
 
-    /// What no scene here needs, and what this one does not.
-    fn idle(of_scene: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static str)> {
+    /// The permissions that no scene here uses, and those that this scene does not use.
+    fn unused_permissions(
+        in_scene: &[(&'static str, &'static str)],
+    ) -> Vec<(&'static str, &'static str)> {
         let never = [
             ("s3:ListBucketMultipartUploads", LARGE),
             ("s3:AbortMultipartUpload", LARGE),
@@ -1191,104 +1316,118 @@ mod tests {
             ("kms:Decrypt", KMS),
             ("kms:GenerateDataKey", KMS),
         ];
-        [&never[..], of_scene].concat()
+        [&never[..], in_scene].concat()
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for_copies() {
-        const NONE: &str = "Nothing is deleted here; that has a proof of its own.";
-        const TAGS: &str =
-            "The local cloud copies tags without asking; s3-copy proves what it can.";
-        let idle = idle(&[
+    fn permissions_match_the_local_cloud_for_copies() {
+        const NONE: &str = "This scene deletes nothing; another test proves it.";
+        const TAGS: &str = "The local cloud copies tags without checking it.";
+        let unused = unused_permissions(&[
             ("s3:DeleteObject", NONE),
             ("s3:GetObjectTagging", TAGS),
             ("s3:PutObjectTagging", TAGS),
         ]);
-        prove::<S3Sync>(&idle, async |scene| {
-            let (from, to) = (scene.name("from"), scene.name("to"));
+        prove::<S3Sync>(&unused, async |scene| {
+            let (source_bucket, target_bucket) = (scene.name("from"), scene.name("to"));
             scene
-                .make(&json!({ "Resources": { "From": bucket(&from), "To": bucket(&to) } }))
+                .make(
+                    &json!({ "Resources": { "From": bucket_resource(&source_bucket),
+                    "To": bucket_resource(&target_bucket) } }),
+                )
                 .await;
             let s3 = scene.client(aws_sdk_s3::Client::new);
             s3.put_object()
-                .bucket(&from)
+                .bucket(&source_bucket)
                 .key("new")
                 .tagging("cost=it")
                 .send()
                 .await
                 .unwrap();
-            json!({ "source": format!("s3://{from}"), "destination": format!("s3://{to}") })
+            json!({ "source": format!("s3://{source_bucket}"),
+                "destination": format!("s3://{target_bucket}") })
         });
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for_deletions() {
-        const NONE: &str = "Nothing is transferred here; that has proofs of its own.";
-        let idle = idle(&[
+    fn permissions_match_the_local_cloud_for_deletions() {
+        const NONE: &str = "This scene transfers nothing; other tests prove it.";
+        let unused = unused_permissions(&[
             ("s3:GetObject", NONE),
             ("s3:GetObjectTagging", NONE),
             ("s3:PutObject", NONE),
             ("s3:PutObjectTagging", NONE),
         ]);
-        prove::<S3Sync>(&idle, async |scene| {
-            let (from, to) = (scene.name("from"), scene.name("to"));
+        prove::<S3Sync>(&unused, async |scene| {
+            let (source_bucket, target_bucket) = (scene.name("from"), scene.name("to"));
             scene
-                .make(&json!({ "Resources": { "From": bucket(&from), "To": bucket(&to) } }))
+                .make(
+                    &json!({ "Resources": { "From": bucket_resource(&source_bucket),
+                    "To": bucket_resource(&target_bucket) } }),
+                )
                 .await;
             let s3 = scene.client(aws_sdk_s3::Client::new);
-            s3.put_object().bucket(&to).key("old").send().await.unwrap();
-            json!({ "source": format!("s3://{from}"), "destination": format!("s3://{to}"), "delete": true })
+            s3.put_object()
+                .bucket(&target_bucket)
+                .key("old")
+                .send()
+                .await
+                .unwrap();
+            json!({ "source": format!("s3://{source_bucket}"),
+                "destination": format!("s3://{target_bucket}"),
+                "delete": true })
         });
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for_another_account() {
-        // The bucket's policy does not let the destination's role read it, so that the object goes
-        // through the function.
-        let idle = idle(&[
+    fn permissions_match_the_local_cloud_for_another_account() {
+        // The bucket policy does not allow the target's role to read, so the object passes through
+        // the function.
+        let unused = unused_permissions(&[
             (
                 "s3:DeleteObject",
-                "Nothing is deleted here; that has a proof of its own.",
+                "This scene deletes nothing; another test proves it.",
             ),
             (
                 "s3:GetObject",
-                "In its own account it is not let copy, and reads only in the other one.",
+                "The target's account may not copy the object; the second account reads it.",
             ),
             (
                 "s3:GetObjectTagging",
-                "In its own account it is not let copy, and reads only in the other one.",
+                "The target's account may not copy the object; the second account reads it.",
             ),
             (
                 "s3:PutObjectTagging",
-                "The local cloud writes tags without asking for it.",
+                "The local cloud writes tags without checking it.",
             ),
         ]);
-        prove::<S3Sync>(&idle, async |scene| {
-            let (from, to) = (scene.name("from"), scene.name("to"));
+        prove::<S3Sync>(&unused, async |scene| {
+            let (source_bucket, target_bucket) = (scene.name("from"), scene.name("to"));
             scene
-                .make(&json!({ "Resources": { "To": bucket(&to) } }))
+                .make(&json!({ "Resources": { "To": bucket_resource(&target_bucket) } }))
                 .await;
-            let theirs = scene.peer(aws_sdk_s3::Client::new);
+            let peer_client = scene.peer(aws_sdk_s3::Client::new);
             let region = CreateBucketConfiguration::builder()
                 .location_constraint(scene.region().into())
                 .build();
-            theirs
+            peer_client
                 .create_bucket()
-                .bucket(&from)
+                .bucket(&source_bucket)
                 .create_bucket_configuration(region)
                 .send()
                 .await
                 .unwrap();
-            theirs
+            peer_client
                 .put_object()
-                .bucket(&from)
+                .bucket(&source_bucket)
                 .key("new")
                 .tagging("cost=it")
                 .send()
                 .await
                 .unwrap();
-            let source = format!("s3://{from}");
-            json!({ "source": source, "source_account": "peer", "destination": format!("s3://{to}") })
+            let source = format!("s3://{source_bucket}");
+            json!({ "source": source, "source_account": "peer",
+                "destination": format!("s3://{target_bucket}") })
         });
     }
 }

@@ -1,146 +1,173 @@
-//! What a transfer may do, and where.
+//! The permissions of a task, in the target's account and in a second one.
 
 use serde_json::json;
 use stepward::model::permissions::{literal, s3_arn};
 use stepward::{Peer, Permissions};
 
-use super::request::{Operation, Task, prefix};
-use crate::place::{Place, Uri};
+use super::request::{Operation, Task, folder_prefix};
+use crate::location::{Location, S3Uri};
 
-/// Session policies let S3 alone use KMS keys, for objects that are encrypted with them.
+/// The session policy allows the use of KMS keys through S3 only:
 /// <https://docs.aws.amazon.com/kms/latest/developerguide/conditions-kms.html#conditions-kms-via-service>
 const VIA_S3: &str = "s3.*.amazonaws.com";
 
 impl Task<'_> {
-    /// What the task does in the target's account.
+    /// The permissions that the task needs in the target's account.
     #[must_use]
     pub fn permissions(&self) -> Permissions {
-        let Ok((source, destination)) = self.places() else {
+        let Ok((source, destination)) = self.locations() else {
             return Permissions::default();
         };
-        let mut all = Permissions::default();
-        if self.operation != Operation::Delete {
-            // Also where another account reads the source: S3 copies with the permissions of who
-            // writes.
-            if let Place::S3(from) = &source {
-                let copies = matches!(destination, Place::S3(_));
-                match (self.is_elsewhere(), copies) {
-                    (false, _) => all = all.and(self.reading(from, copies)),
-                    (true, true) => {
-                        all = all.allow(
-                            "TODO",
-                            &["s3:GetObject", "s3:GetObjectTagging"],
-                            [self.objects(from)],
-                        )
-                    }
-                    (true, false) => {}
+        let mut permissions = Permissions::default();
+        if self.operation != Operation::Delete
+            && let Location::S3(uri) = &source
+        {
+            let is_copy = matches!(destination, Location::S3(_));
+            match (self.has_peer_source(), is_copy) {
+                (false, _) => permissions = permissions.and(self.source_permissions(uri, is_copy)),
+                // S3 copies with the permissions of the writing account, also from another one.
+                (true, true) => {
+                    permissions = permissions.allow(
+                        "let S3 copy the objects, if source_account or source_region is set",
+                        &["s3:GetObject", "s3:GetObjectTagging"],
+                        [self.objects_arn(uri)],
+                    );
                 }
+                (true, false) => {}
             }
         }
-        if let Place::S3(to) = &destination {
-            all = all.and(self.writing(to, matches!(source, Place::S3(_))));
+        if let Location::S3(uri) = &destination {
+            let is_copy = matches!(source, Location::S3(_));
+            permissions = permissions.and(self.destination_permissions(uri, is_copy));
         }
-        all
+        permissions
     }
 
-    /// Where the source is read, if not in the target's account and Region.
+    /// The account and Region of the source, if they are not the target's.
     #[must_use]
     pub fn peer(&self) -> Option<Peer> {
-        let Ok((Place::S3(from), destination)) = self.places() else {
+        let Ok((Location::S3(source), destination)) = self.locations() else {
             return None;
         };
-        let permissions = self.reading(&from, matches!(destination, Place::S3(_)));
-        let (account, region) = (
-            self.options.source_account.clone(),
-            self.options.source_region.clone(),
-        );
-        self.is_elsewhere().then_some(Peer {
-            account,
-            region,
-            permissions,
+        let is_copy = matches!(destination, Location::S3(_));
+        self.has_peer_source().then(|| Peer {
+            account: self.options.source_account.clone(),
+            region: self.options.source_region.clone(),
+            permissions: self.source_permissions(&source, is_copy),
         })
     }
 
-    fn reading(&self, from: &Uri, copies: bool) -> Permissions {
-        let mut actions = vec!["s3:GetObject"];
-        if copies {
-            actions.push("s3:GetObjectTagging");
-        }
-        if self.operation == Operation::Move {
-            actions.push("s3:DeleteObject");
-        }
-        decrypting(Permissions::default().allow(
-            "TODO",
+    fn source_permissions(&self, uri: &S3Uri, is_copy: bool) -> Permissions {
+        let objects = self.objects_arn(uri);
+        let mut permissions = Permissions::default().allow(
+            "list the source bucket, and recognize objects that do not exist",
             &["s3:ListBucket"],
-            [s3_arn(&literal(&from.bucket))],
-        ))
-        .allow("TODO", &actions, [self.objects(from)])
+            [s3_arn(&literal(&uri.bucket))],
+        );
+        permissions = allow_kms_keys(permissions).allow(
+            "read the source objects",
+            &["s3:GetObject"],
+            [objects.clone()],
+        );
+
+        if is_copy {
+            permissions = permissions.allow(
+                "copy the tags of the source objects",
+                &["s3:GetObjectTagging"],
+                [objects.clone()],
+            );
+        }
+
+        if self.operation == Operation::Move {
+            permissions = permissions.allow(
+                "delete the source objects after their copies are verified",
+                &["s3:DeleteObject"],
+                [objects],
+            );
+        }
+        permissions
     }
 
-    fn writing(&self, to: &Uri, copies: bool) -> Permissions {
-        let bucket = s3_arn(&literal(&to.bucket));
-        let delete = Permissions::default().allow("TODO", &["s3:DeleteObject"], [self.objects(to)]);
+    fn destination_permissions(&self, uri: &S3Uri, is_copy: bool) -> Permissions {
+        let bucket = s3_arn(&literal(&uri.bucket));
+        let objects = self.objects_arn(uri);
+
         if self.operation == Operation::Delete {
+            let delete =
+                Permissions::default().allow("delete the objects", &["s3:DeleteObject"], [objects]);
             return if self.recursive {
-                delete.allow("TODO", &["s3:ListBucket"], [bucket])
+                delete.allow(
+                    "list the objects, if recursive is set",
+                    &["s3:ListBucket"],
+                    [bucket],
+                )
             } else {
                 delete
             };
         }
-        let mut of_bucket = vec!["s3:ListBucketMultipartUploads"];
-        // What was written is looked at where S3's answer to it was lost, and before a move deletes
-        // its source.
-        let mut of_objects = vec![
-            "s3:PutObject",
-            "s3:GetObject",
-            "s3:AbortMultipartUpload",
-            "s3:ListMultipartUploadParts",
-        ];
-        if copies {
-            of_objects.push("s3:PutObjectTagging");
-        }
-        if matches!(self.operation, Operation::Sync(_)) {
-            of_bucket.push("s3:ListBucket");
-        }
-        let all = decrypting(Permissions::default().allow("TODO", &of_bucket, [bucket])).allow(
-            "TODO",
-            &of_objects,
-            [self.objects(to)],
+
+        let mut permissions = Permissions::default().allow(
+            "find the unfinished uploads of lost calls",
+            &["s3:ListBucketMultipartUploads"],
+            [bucket.clone()],
         );
-        if self.operation == Operation::Sync(true) {
-            all.and(delete)
-        } else {
-            all
+        if matches!(self.operation, Operation::Sync(_)) {
+            permissions = permissions.allow("list the destination", &["s3:ListBucket"], [bucket]);
         }
+        permissions = allow_kms_keys(permissions)
+            .allow("write the objects", &["s3:PutObject"], [objects.clone()])
+            .allow(
+                "verify written objects, after a lost response and before a move deletes a source",
+                &["s3:GetObject"],
+                [objects.clone()],
+            )
+            .allow(
+                "resume and abort multipart uploads",
+                &["s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"],
+                [objects.clone()],
+            );
+
+        if is_copy {
+            permissions = permissions.allow(
+                "write the tags of copied objects",
+                &["s3:PutObjectTagging"],
+                [objects.clone()],
+            );
+        }
+
+        if self.operation == Operation::Sync(true) {
+            permissions = permissions.allow(
+                "delete objects that the source lacks, if delete is set",
+                &["s3:DeleteObject"],
+                [objects],
+            );
+        }
+        permissions
     }
 
-    /// The ARN of the objects that are meant.
-    fn objects(&self, uri: &Uri) -> String {
-        let many = self.recursive || uri.key.is_empty() || uri.key.ends_with('/');
-        let (bucket, key) = (
-            literal(&uri.bucket),
-            if many {
-                prefix(&uri.key)
-            } else {
-                uri.key.clone()
-            },
-        );
+    /// The ARN of the objects that the task handles in a bucket.
+    fn objects_arn(&self, uri: &S3Uri) -> String {
+        let is_prefix = self.recursive || uri.key.is_empty() || uri.key.ends_with('/');
+        let (key, wildcard) = if is_prefix {
+            (folder_prefix(&uri.key), "*")
+        } else {
+            (uri.key.clone(), "")
+        };
         s3_arn(&format!(
-            "{bucket}/{}{}",
-            literal(&key),
-            if many { "*" } else { "" }
+            "{}/{}{wildcard}",
+            literal(&uri.bucket),
+            literal(&key)
         ))
     }
 }
 
-/// Permission to use KMS keys, for S3 alone: objects and buckets may be encrypted with any, of
-/// other Regions and accounts too. Which ones is for the role and for the keys' own policies to
-/// say.
-fn decrypting(permissions: Permissions) -> Permissions {
-    let via = json!({ "StringLike": { "kms:ViaService": VIA_S3 } });
+/// Allows the use of KMS keys through S3: objects and buckets can be encrypted with any key, also
+/// of other Regions and accounts. The role and the key policies decide which keys can be used.
+fn allow_kms_keys(permissions: Permissions) -> Permissions {
+    let condition = json!({ "StringLike": { "kms:ViaService": VIA_S3 } });
     permissions.allow_if(
-        via,
-        "TODO",
+        condition,
+        "read and write objects that are encrypted with KMS keys",
         &["kms:Decrypt", "kms:GenerateDataKey"],
         ["arn:$partition:kms:*:*:key/*"],
     )

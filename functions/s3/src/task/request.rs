@@ -1,4 +1,4 @@
-//! What a step's parameters ask for, and what of it is refused before anything is asked of AWS.
+//! What a step's parameters request, and which requests are refused before any call to AWS.
 
 use aws_sdk_s3::types::StorageClass;
 use stepward::model::input::require;
@@ -6,45 +6,45 @@ use stepward::model::merged::Merged;
 use stepward::{ErrorName, StepError};
 
 use crate::bucket::Encryption;
+use crate::location::{Location, S3Uri};
 use crate::params::{Selection, Transfer, TransferOptions};
-use crate::place::{Place, Uri};
 
-/// What is done.
+/// The operation.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Operation {
     /// As `aws s3 cp`.
     Copy,
     /// As `aws s3 mv`.
     Move,
-    /// As `aws s3 sync`, with `--delete` where true.
+    /// As `aws s3 sync`, with `--delete` if true.
     Sync(bool),
-    /// As `aws s3 rm`: what is named as destination.
+    /// As `aws s3 rm`, of the destination.
     Delete,
 }
 
-/// What a step's parameters ask for.
+/// A transfer or deletion that a step's parameters request.
 #[derive(Clone, Copy, Debug)]
 pub struct Task<'a> {
-    /// What is done.
+    /// The operation.
     pub operation: Operation,
-    /// From where; the destination where it is a deletion.
+    /// Where to read; for a deletion, the same as the destination.
     pub source: &'a str,
-    /// To where.
+    /// Where to write or delete.
     pub destination: &'a str,
-    /// Whether all that begins with the source is meant.
+    /// Whether everything below the source is handled, not a single entry.
     pub recursive: bool,
-    /// Which objects are meant.
+    /// Which objects are handled.
     pub selection: &'a Selection,
     /// How objects are read and written.
     pub options: &'a TransferOptions,
-    /// The account that owns the bucket that is written, where it is not the target's.
+    /// The account that owns the destination bucket; the target's account if absent.
     pub bucket_owner: Option<&'a str>,
 }
 
 impl<'a> Task<'a> {
     /// A transfer with the parameters that all transfers share.
     #[must_use]
-    pub fn transfer(
+    pub fn for_transfer(
         operation: Operation,
         (source, destination): (&'a str, &'a str),
         recursive: bool,
@@ -62,9 +62,9 @@ impl<'a> Task<'a> {
         }
     }
 
-    /// A deletion of what is at the URI.
+    /// A deletion of the objects at a URI.
     #[must_use]
-    pub fn deletion(
+    pub fn for_deletion(
         uri: &'a str,
         recursive: bool,
         selection: &'a Selection,
@@ -84,19 +84,19 @@ impl<'a> Task<'a> {
 }
 
 impl Task<'_> {
-    pub(super) fn places(&self) -> Result<(Place, Place), StepError> {
+    pub(super) fn locations(&self) -> Result<(Location, Location), StepError> {
         Ok((
-            Place::parse("source", self.source)?,
-            Place::parse(self.name_of_destination(), self.destination)?,
+            Location::parse("source", self.source)?,
+            Location::parse(self.destination_parameter(), self.destination)?,
         ))
     }
 
     /// Whether the source is read in another account or Region than the destination is written in.
-    pub(super) fn is_elsewhere(&self) -> bool {
+    pub(super) fn has_peer_source(&self) -> bool {
         self.options.source_account.is_some() || self.options.source_region.is_some()
     }
 
-    pub(super) fn name_of_destination(&self) -> &'static str {
+    pub(super) fn destination_parameter(&self) -> &'static str {
         if self.operation == Operation::Delete {
             "uri"
         } else {
@@ -104,75 +104,117 @@ impl Task<'_> {
         }
     }
 
-    /// Checks what can be checked before anything is asked of AWS.
+    /// Checks everything that can be checked without a call to AWS.
     ///
     /// # Errors
-    /// `InvalidInput` naming the parameter.
+    /// `InvalidInput` with the parameter's name.
     pub fn validate(&self) -> Result<(), StepError> {
         if self.operation == Operation::Delete {
-            let uri = Uri::parse("uri", self.destination)?;
+            let uri = S3Uri::parse("uri", self.destination)?;
             require(self.recursive || !uri.key.is_empty(), || {
-                "uri names a whole bucket: name an object, or set recursive".into()
+                format!(
+                    "parameter \"uri\": {:?} names a whole bucket; name an object, or set \
+                     recursive",
+                    self.destination
+                )
             })?;
         }
-        let (source, destination) = self.places()?;
+
+        let (source, destination) = self.locations()?;
         let classes = StorageClass::values();
         require(
             self.options
                 .storage_class
                 .as_deref()
                 .is_none_or(|class| classes.contains(&class)),
-            || format!("storage_class is none of {}", classes.join(", ")),
+            || {
+                format!(
+                    "parameter \"storage_class\": expected one of {}, got {:?}",
+                    classes.join(", "),
+                    self.options.storage_class.as_deref().unwrap_or_default()
+                )
+            },
         )?;
         require(
             self.options.sse_kms_key_id.is_none() || self.options.sse == Some(Encryption::Kms),
-            || "sse_kms_key_id needs sse \"aws:kms\"".into(),
+            || "parameter \"sse_kms_key_id\": set sse to \"aws:kms\", or omit the key".into(),
         )?;
         require(
             self.bucket_owner
                 .is_none_or(|id| id.len() == 12 && id.bytes().all(|b| b.is_ascii_digit())),
-            || "bucket_owner is not an account ID of 12 digits".into(),
+            || {
+                format!(
+                    "parameter \"bucket_owner\": expected an account ID of 12 digits, got {:?}",
+                    self.bucket_owner.unwrap_or_default()
+                )
+            },
         )?;
-        let single = !self.recursive && self.operation != Operation::Delete;
+        let is_single = !self.recursive && self.operation != Operation::Delete;
+
         match (&source, &destination) {
-            (Place::Local(_), Place::Local(_)) => Err(ErrorName::InvalidInput.with_message(
-                "source and destination are both local: at least one must be s3://bucket/key",
+            (Location::Local(_), Location::Local(_)) => Err(ErrorName::InvalidInput.with_message(
+                "source and destination are both local; at least one must be a URI such as \
+                 s3://bucket/key",
             )),
-            (Place::Local(_), _) if self.is_elsewhere() => Err(ErrorName::InvalidInput.with_message(
-                "source_account and source_region are for a source in S3, and this one is local",
-            )),
-            (Place::S3(uri), _) if single && (uri.key.is_empty() || uri.key.ends_with('/')) => {
-                Err(ErrorName::InvalidInput.with_message(
-                    "source names a prefix and not an object: set recursive, or name an object",
-                ))
+            (Location::Local(_), _) if self.has_peer_source() => Err(ErrorName::InvalidInput
+                .with_message(
+                    "source_account and source_region require a source in S3, but the source is \
+                     local; omit them",
+                )),
+            (Location::S3(uri), _)
+                if is_single && (uri.key.is_empty() || uri.key.ends_with('/')) =>
+            {
+                Err(ErrorName::InvalidInput.with_message(format!(
+                    "source {:?} names a prefix and not an object: set recursive, or name an \
+                     object",
+                    self.source
+                )))
             }
-            (Place::S3(from), Place::S3(to)) if self.operation == Operation::Move => {
-                let (below, onto) = (prefix(&from.key), prefix(&to.key));
-                let itself = if self.recursive {
-                    onto.starts_with(&below)
+            (Location::S3(source), Location::S3(destination)) => {
+                self.validate_copy(source, destination)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that a move or sync within a bucket does not damage its own source.
+    fn validate_copy(&self, source: &S3Uri, destination: &S3Uri) -> Result<(), StepError> {
+        if source.bucket != destination.bucket {
+            return Ok(());
+        }
+
+        let source_prefix = folder_prefix(&source.key);
+        let destination_prefix = folder_prefix(&destination.key);
+
+        match self.operation {
+            Operation::Move => {
+                let is_onto_itself = if self.recursive {
+                    destination_prefix.starts_with(&source_prefix)
                 } else {
-                    is_onto(&from.key, &to.key)
+                    is_same_object(&source.key, &destination.key)
                 };
-                require(from.bucket != to.bucket || !itself, || {
-                    "destination is source itself or below it: what was moved would be moved again, or lost".into()
+                require(!is_onto_itself, || {
+                    "destination is the source itself or below it, where objects would be moved \
+                     repeatedly or lost; choose another destination"
+                        .into()
                 })
             }
-            (Place::S3(from), Place::S3(to)) if self.operation == Operation::Sync(true) => {
-                let (below, onto) = (prefix(&from.key), prefix(&to.key));
-                require(
-                    from.bucket != to.bucket || below == onto || !below.starts_with(&onto),
-                    || {
-                        "source is below destination, where delete would delete it: name another destination".into()
-                    },
-                )
+            Operation::Sync(true) => {
+                let is_below_destination = source_prefix != destination_prefix
+                    && source_prefix.starts_with(&destination_prefix);
+                require(!is_below_destination, || {
+                    "source is below destination, where delete would delete it; choose another \
+                     destination"
+                        .into()
+                })
             }
             _ => Ok(()),
         }
     }
 }
 
-/// A prefix that whole names follow: empty, or with a slash at its end.
-pub(super) fn prefix(key: &str) -> String {
+/// A prefix that a name can follow: empty, or with a slash at its end.
+pub(super) fn folder_prefix(key: &str) -> String {
     if key.is_empty() || key.ends_with('/') {
         key.to_owned()
     } else {
@@ -180,8 +222,9 @@ pub(super) fn prefix(key: &str) -> String {
     }
 }
 
-/// Whether a single object would be moved onto itself.
-fn is_onto(from: &str, to: &str) -> bool {
-    let name = from.rsplit('/').next().unwrap_or(from);
-    from == to || (to.is_empty() || to.ends_with('/')) && *from == format!("{to}{name}")
+/// Whether a move of a single object would move it onto itself.
+fn is_same_object(source: &str, destination: &str) -> bool {
+    let name = source.rsplit('/').next().unwrap_or(source);
+    let keeps_name = destination.is_empty() || destination.ends_with('/');
+    source == destination || keeps_name && *source == format!("{destination}{name}")
 }

@@ -1,63 +1,26 @@
-//! Multipart uploads at the small S3.
+//! Multipart uploads in the fake S3.
 
 use std::collections::BTreeMap;
 
 use aws_sdk_s3::primitives::DateTimeFormat;
 use bytes::Bytes;
 
-use super::store::{between, escaped, kept, time, xml};
-use super::{Answer, Object, Sent, Store, Upload, WRITTEN, crc, refusal};
+use super::store::{format_time, kept_headers, percent_encode, texts_between, xml_answer};
+use super::{Answer, Object, SentRequest, Store, Upload, WRITTEN_AT, crc_base64, refusal};
 
 impl Store {
-    pub(super) fn multipart(&mut self, sent: &Sent) -> Answer {
+    pub(super) fn answer_multipart(&mut self, sent: &SentRequest) -> Answer {
         let id = sent.query.get("uploadId").cloned().unwrap_or_default();
-        if sent.operation == "CreateMultipartUpload" {
-            self.begun += 1;
-            let (id, bucket, key) = (
-                format!("upload-{}", self.begun),
-                sent.bucket.clone(),
-                sent.key.clone(),
-            );
-            let initiator = self.session.clone();
-            let upload = Upload {
-                bucket,
-                key,
-                initiator,
-                initiated: WRITTEN,
-                headers: kept(sent),
-                parts: BTreeMap::new(),
-            };
-            self.uploads.insert(id.clone(), upload);
-            return xml(&format!(
-                "<InitiateMultipartUploadResult><UploadId>{id}</UploadId></InitiateMultipartUploadResult>"
-            ));
+        match sent.operation {
+            "CreateMultipartUpload" => return self.create_upload(sent),
+            "ListMultipartUploads" => return self.list_uploads(sent),
+            _ => {}
         }
-        if sent.operation == "ListMultipartUploads" {
-            let here = |upload: &&Upload| {
-                upload.bucket == sent.bucket && upload.key.starts_with(&sent.key)
-            };
-            let uploads = self.uploads.iter().filter(|(_, upload)| here(upload));
-            let uploads: Vec<_> = uploads
-                .map(|(id, Upload { key, initiator, initiated, .. })| {
-                    let (key, initiator) = (escaped(key), format!("<Initiator><ID>{initiator}</ID></Initiator>"));
-                    let initiated = time(*initiated, DateTimeFormat::DateTime);
-                    format!(
-                        "<Upload><UploadId>{id}</UploadId><Key>{key}</Key><Initiated>{initiated}</Initiated>{initiator}\
-                         </Upload>"
-                    )
-                })
-                .collect();
-            let uploads = uploads.concat();
-            return xml(&format!(
-                "<ListMultipartUploadsResult><EncodingType>url</EncodingType><IsTruncated>false</IsTruncated>{uploads}\
-                 </ListMultipartUploadsResult>"
-            ));
-        }
-        let known = self
+        let exists = self
             .uploads
             .get(&id)
-            .is_some_and(|one| one.bucket == sent.bucket && one.key == sent.key);
-        if !known {
+            .is_some_and(|upload| upload.bucket == sent.bucket && upload.key == sent.key);
+        if !exists {
             return refusal(404, "NoSuchUpload");
         }
         let number = sent
@@ -73,17 +36,17 @@ impl Store {
                 let part = if sent.operation == "UploadPart" {
                     let (bytes, size) = (sent.body.clone(), sent.body.len() as u64);
                     Ok(Object {
-                        checksum: Some(crc(&bytes)),
+                        checksum: Some(crc_base64(&bytes)),
                         bytes,
                         size,
                         ..Object::default()
                     })
                 } else {
-                    self.copied(sent)
+                    self.copy_source(sent)
                 };
                 let number = number.unwrap();
                 match part {
-                    Ok(part) => self.uploads.get_mut(&id).unwrap().part(number, part),
+                    Ok(part) => self.uploads.get_mut(&id).unwrap().add_part(number, part),
                     Err(refused) => refused,
                 }
             }
@@ -91,26 +54,83 @@ impl Store {
                 let parts: String = self.uploads[&id]
                     .parts
                     .iter()
-                    .map(|(number, part)| part.listed(*number))
+                    .map(|(number, part)| part.listed_part(*number))
                     .collect();
-                xml(&format!(
+                xml_answer(&format!(
                     "<ListPartsResult><IsTruncated>false</IsTruncated>{parts}</ListPartsResult>"
                 ))
             }
-            "CompleteMultipartUpload" => self.complete(&id, sent),
-            other => panic!("the small S3 knows no {other}"),
+            "CompleteMultipartUpload" => self.complete_upload(&id, sent),
+            other => panic!("the fake S3 does not support {other}"),
         }
     }
 
-    fn complete(&mut self, id: &str, sent: &Sent) -> Answer {
+    fn create_upload(&mut self, sent: &SentRequest) -> Answer {
+        self.started_uploads += 1;
+        let (id, bucket, key) = (
+            format!("upload-{}", self.started_uploads),
+            sent.bucket.clone(),
+            sent.key.clone(),
+        );
+        let initiator = self.session.clone();
+        let upload = Upload {
+            bucket,
+            key,
+            initiator,
+            initiated: WRITTEN_AT,
+            headers: kept_headers(sent),
+            parts: BTreeMap::new(),
+        };
+        self.uploads.insert(id.clone(), upload);
+        xml_answer(&format!(
+            "<InitiateMultipartUploadResult><UploadId>{id}</UploadId>\
+             </InitiateMultipartUploadResult>"
+        ))
+    }
+
+    fn list_uploads(&self, sent: &SentRequest) -> Answer {
+        let is_listed =
+            |upload: &&Upload| upload.bucket == sent.bucket && upload.key.starts_with(&sent.key);
+        let uploads = self.uploads.iter().filter(|(_, upload)| is_listed(upload));
+        let uploads: Vec<_> = uploads
+            .map(
+                |(
+                    id,
+                    Upload {
+                        key,
+                        initiator,
+                        initiated,
+                        ..
+                    },
+                )| {
+                    let key = percent_encode(key);
+                    let initiator = format!("<Initiator><ID>{initiator}</ID></Initiator>");
+                    let initiated = format_time(*initiated, DateTimeFormat::DateTime);
+                    format!(
+                        "<Upload><UploadId>{id}</UploadId><Key>{key}</Key>\
+                     <Initiated>{initiated}</Initiated>{initiator}\
+                     </Upload>"
+                    )
+                },
+            )
+            .collect();
+        let uploads = uploads.concat();
+        xml_answer(&format!(
+            "<ListMultipartUploadsResult><EncodingType>url</EncodingType>\
+             <IsTruncated>false</IsTruncated>{uploads}\
+             </ListMultipartUploadsResult>"
+        ))
+    }
+
+    fn complete_upload(&mut self, id: &str, sent: &SentRequest) -> Answer {
         let upload = self.uploads[id].clone();
-        let named = between(
+        let requested = texts_between(
             &String::from_utf8_lossy(&sent.body),
             "<PartNumber>",
             "</PartNumber>",
         );
-        let there: Vec<_> = upload.parts.keys().map(ToString::to_string).collect();
-        if named != there {
+        let uploaded: Vec<_> = upload.parts.keys().map(ToString::to_string).collect();
+        if requested != uploaded {
             return refusal(400, "InvalidPart");
         }
         let bytes: Vec<_> = upload
@@ -120,10 +140,10 @@ impl Store {
             .collect();
         let bytes = Bytes::from(bytes.concat());
         let size = upload.parts.values().map(|part| part.size).sum();
-        let checksum = (size == bytes.len() as u64).then(|| crc(&bytes));
+        let checksum = (size == bytes.len() as u64).then(|| crc_base64(&bytes));
         if checksum.as_deref().is_some_and(|sum| {
             sent.header("x-amz-checksum-crc64nvme")
-                .is_some_and(|told| told != sum)
+                .is_some_and(|sent_checksum| sent_checksum != sum)
         }) {
             return refusal(400, "BadDigest");
         }
@@ -135,15 +155,15 @@ impl Store {
             headers: upload.headers,
             etag,
             checksum,
-            modified: WRITTEN + 60,
+            modified: WRITTEN_AT + 60,
         };
         self.put(&upload.bucket, &upload.key, object);
-        xml("<CompleteMultipartUploadResult></CompleteMultipartUploadResult>")
+        xml_answer("<CompleteMultipartUploadResult></CompleteMultipartUploadResult>")
     }
 }
 
 impl Upload {
-    fn part(&mut self, number: i32, part: Object) -> Answer {
+    fn add_part(&mut self, number: i32, part: Object) -> Answer {
         let checksum = part.checksum.clone();
         let sum = checksum.as_ref().map_or(String::new(), |sum| {
             format!("<ChecksumCRC64NVME>{sum}</ChecksumCRC64NVME>")
@@ -171,14 +191,15 @@ impl Upload {
 }
 
 impl Object {
-    fn listed(&self, number: i32) -> String {
+    fn listed_part(&self, number: i32) -> String {
         let sum = self
             .checksum
             .iter()
             .map(|sum| format!("<ChecksumCRC64NVME>{sum}</ChecksumCRC64NVME>"));
         let (sum, etag, size) = (sum.collect::<String>(), &self.etag, self.size);
         format!(
-            "<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag><Size>{size}</Size>{sum}</Part>"
+            "<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag>\
+             <Size>{size}</Size>{sum}</Part>"
         )
     }
 }

@@ -1,4 +1,4 @@
-//! What a copy or a move needs on the local cloud, and the parameters for it.
+//! The scenes on the local cloud for copies and moves, and the parameters for them.
 
 use std::fs;
 use std::path::Path;
@@ -8,17 +8,17 @@ use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
 use serde_json::{Value, json};
 use stepward_testkit::proof::Scene;
 
-use super::mib;
+use super::mib_bytes;
 
-// Why a permission is not needed in a proof.
-const KMS: &str = "The local cloud encrypts nothing with keys of its own.";
+// Why a proof does not use a permission.
+const KMS: &str = "The local cloud encrypts nothing with KMS keys.";
 const PARTS: &str =
-    "Only an upload that failed or goes on needs it; what is sent then is proven above.";
-pub(crate) const ACROSS: &str =
-    "Only what goes from bucket to bucket needs it; that has proofs of its own.";
-pub(crate) const DOWN: &str = "Only a source in S3 needs it; that has proofs of its own.";
-pub(crate) const UP: &str = "Only a destination in S3 needs it; that has proofs of its own.";
-pub(crate) const LARGE: &str = "Only large objects go in parts; the proof of an upload has one.";
+    "Only an upload that failed or is resumed needs it; unit tests show these requests.";
+pub(crate) const COPY_ONLY: &str = "Only copies between buckets need it; other tests prove it.";
+pub(crate) const S3_SOURCE_ONLY: &str = "Only a source in S3 needs it; other tests prove it.";
+pub(crate) const S3_DESTINATION_ONLY: &str =
+    "Only a destination in S3 needs it; other tests prove it.";
+pub(crate) const LARGE_ONLY: &str = "Only large objects need it; the proof of an upload has one.";
 const ALWAYS: [(&str, &str); 4] = [
     ("kms:Decrypt", KMS),
     ("kms:GenerateDataKey", KMS),
@@ -26,22 +26,24 @@ const ALWAYS: [(&str, &str); 4] = [
     ("s3:ListMultipartUploadParts", PARTS),
 ];
 
-/// What a proof does without, and why, whatever is transferred.
-pub(crate) fn idle(more: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static str)> {
+/// The permissions that a proof does not use, with the reasons, whatever is transferred.
+pub(crate) fn unused_permissions(
+    more: &[(&'static str, &'static str)],
+) -> Vec<(&'static str, &'static str)> {
     [&ALWAYS, more].concat()
 }
 
-/// A file that goes up in parts.
-pub(crate) async fn up(scene: &Scene, root: &Path) -> Value {
+/// A file that is uploaded in parts.
+pub(crate) async fn upload_scene(scene: &Scene, root: &Path) -> Value {
     fs::create_dir_all(root.join("up")).unwrap();
-    fs::write(root.join("up/large"), mib(8)).unwrap();
-    let bucket = made(scene, "data").await;
+    fs::write(root.join("up/large"), mib_bytes(8)).unwrap();
+    let bucket = make_bucket(scene, "data").await;
     json!({ "source": "up", "destination": format!("s3://{bucket}"), "recursive": true })
 }
 
-/// An object that comes down.
-pub(crate) async fn down(scene: &Scene) -> Value {
-    let bucket = made(scene, "data").await;
+/// An object that is downloaded.
+pub(crate) async fn download_scene(scene: &Scene) -> Value {
+    let bucket = make_bucket(scene, "data").await;
     scene
         .client(Client::new)
         .put_object()
@@ -53,51 +55,56 @@ pub(crate) async fn down(scene: &Scene) -> Value {
     json!({ "source": format!("s3://{bucket}/in"), "destination": "down", "recursive": true })
 }
 
-/// An object with a tag that goes from one bucket to another.
+/// An object with a tag that is copied to another bucket.
 pub(crate) async fn between_buckets(scene: &Scene) -> Value {
-    let (from, to) = (made(scene, "from").await, made(scene, "to").await);
+    let (source_bucket, bucket) = (
+        make_bucket(scene, "from").await,
+        make_bucket(scene, "to").await,
+    );
     let object = scene
         .client(Client::new)
         .put_object()
-        .bucket(&from)
+        .bucket(&source_bucket)
         .key("in/a")
         .tagging("cost=it");
     object.send().await.unwrap();
-    json!({ "source": format!("s3://{from}/in"), "destination": format!("s3://{to}"), "recursive": true })
+    json!({ "source": format!("s3://{source_bucket}/in"), "destination": format!("s3://{bucket}"),
+        "recursive": true })
 }
 
-/// An object with a tag that comes from the second account.
+/// An object with a tag that is copied from the second account.
 pub(crate) async fn between_accounts(scene: &Scene) -> Value {
-    let (from, to, theirs) = (
+    let (source_bucket, bucket, peer_client) = (
         scene.name("from"),
-        made(scene, "to").await,
+        make_bucket(scene, "to").await,
         scene.peer(Client::new),
     );
     let region = BucketLocationConstraint::from(scene.region());
     let region = CreateBucketConfiguration::builder()
         .location_constraint(region)
         .build();
-    theirs
+    peer_client
         .create_bucket()
-        .bucket(&from)
+        .bucket(&source_bucket)
         .create_bucket_configuration(region)
         .send()
         .await
         .unwrap();
-    theirs
+    peer_client
         .put_object()
-        .bucket(&from)
+        .bucket(&source_bucket)
         .key("in/a")
         .tagging("cost=it")
         .send()
         .await
         .unwrap();
-    let source = format!("s3://{from}/in");
-    json!({ "source": source, "source_account": "peer", "destination": format!("s3://{to}"), "recursive": true })
+    let source = format!("s3://{source_bucket}/in");
+    json!({ "source": source, "source_account": "peer", "destination": format!("s3://{bucket}"),
+        "recursive": true })
 }
 
-async fn made(scene: &Scene, begin: &str) -> String {
-    let bucket = scene.name(begin);
+async fn make_bucket(scene: &Scene, prefix: &str) -> String {
+    let bucket = scene.name(prefix);
     let make = json!({ "Type": "AWS::S3::Bucket", "Properties": { "BucketName": bucket } });
     scene
         .make(&json!({ "Resources": { "Bucket": make } }))

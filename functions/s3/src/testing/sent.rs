@@ -1,4 +1,4 @@
-//! A request as the small S3 gets it.
+//! A request as the fake S3 receives it.
 
 use std::collections::BTreeMap;
 
@@ -9,19 +9,19 @@ use percent_encoding::percent_decode_str;
 
 /// A request as it was sent.
 #[derive(Clone, Debug)]
-pub(crate) struct Sent {
+pub(crate) struct SentRequest {
     pub(crate) operation: &'static str,
-    /// The account whose credentials signed it.
+    /// The account whose credentials signed the request.
     pub(crate) account: String,
     pub(crate) bucket: String,
-    /// The key; for listings the prefix.
+    /// The key; for listings, the prefix.
     pub(crate) key: String,
     pub(crate) query: BTreeMap<String, String>,
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: Bytes,
 }
 
-impl Sent {
+impl SentRequest {
     pub(super) async fn read(request: HttpRequest) -> Self {
         let uri = request.uri().strip_prefix("https://").unwrap().to_owned();
         let (address, query) = uri.split_once('?').unwrap_or((&uri, ""));
@@ -29,18 +29,18 @@ impl Sent {
         let query: BTreeMap<_, _> = query
             .split('&')
             .filter(|pair| !pair.is_empty())
-            .map(pair)
+            .map(parse_pair)
             .collect();
         let headers: BTreeMap<String, String> = request
             .headers()
             .iter()
             .map(|(name, value)| (name.into(), value.into()))
             .collect();
-        let operation = operation(request.method(), &query);
+        let operation = find_operation(request.method(), &query);
         let key = query
             .get("prefix")
             .cloned()
-            .unwrap_or_else(|| decoded(path));
+            .unwrap_or_else(|| percent_decode(path));
         let signed = headers
             .get("authorization")
             .and_then(|text| text.split_once("Credential="))
@@ -59,16 +59,16 @@ impl Sent {
             body: Bytes::new(),
         };
         match body {
-            Ok(body) => sent.unpack(&body.into_bytes()),
-            // A body that breaks off reaches S3 as a connection that breaks off.
+            Ok(body) => sent.unpack_chunks(&body.into_bytes()),
+            // S3 sees an interrupted body as an interrupted connection.
             Err(error) => drop(sent.headers.insert("broken".into(), error.to_string())),
         }
         sent
     }
 
-    /// Takes a body apart that comes in chunks with a checksum behind it.
+    /// Unpacks a body that is sent in chunks with a trailing checksum:
     /// <https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming-trailers.html>
-    fn unpack(&mut self, raw: &Bytes) {
+    fn unpack_chunks(&mut self, raw: &Bytes) {
         if self
             .headers
             .get("content-encoding")
@@ -77,7 +77,7 @@ impl Sent {
             self.body = raw.clone();
             return;
         }
-        let (mut at, mut whole) = (0, Vec::new());
+        let (mut at, mut body) = (0, Vec::new());
         loop {
             let end = at + raw[at..].windows(2).position(|two| two == b"\r\n").unwrap();
             let size =
@@ -86,23 +86,23 @@ impl Sent {
             if size == 0 {
                 break;
             }
-            whole.extend_from_slice(&raw[at..at + size]);
+            body.extend_from_slice(&raw[at..at + size]);
             at += size + 2;
         }
         let trailers = std::str::from_utf8(&raw[at..]).unwrap();
         for (name, value) in trailers.lines().filter_map(|line| line.split_once(':')) {
             self.headers.insert(name.into(), value.trim().into());
         }
-        self.body = whole.into();
+        self.body = body.into();
     }
 
-    /// A header.
+    /// A header's value.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
     }
 
-    /// As in [`S3::requests`].
-    pub(crate) fn line(&self) -> String {
+    /// The request as in [`FakeS3::take_summaries`](super::FakeS3::take_summaries).
+    pub(crate) fn summary(&self) -> String {
         let part = self
             .query
             .get("partNumber")
@@ -112,7 +112,7 @@ impl Sent {
     }
 }
 
-fn operation(method: &str, query: &BTreeMap<String, String>) -> &'static str {
+fn find_operation(method: &str, query: &BTreeMap<String, String>) -> &'static str {
     const BY_ID: [&str; 10] = [
         "AbortMultipartUpload",
         "CopyObject",
@@ -128,7 +128,7 @@ fn operation(method: &str, query: &BTreeMap<String, String>) -> &'static str {
     let has = |name| query.contains_key(name);
     if let Some(id) = query
         .get("x-id")
-        .and_then(|id| BY_ID.into_iter().find(|known| known == id))
+        .and_then(|id| BY_ID.into_iter().find(|operation| operation == id))
     {
         return id;
     }
@@ -140,15 +140,15 @@ fn operation(method: &str, query: &BTreeMap<String, String>) -> &'static str {
         "POST" if has("delete") => "DeleteObjects",
         "POST" if has("uploads") => "CreateMultipartUpload",
         "POST" if has("uploadId") => "CompleteMultipartUpload",
-        _ => panic!("the small S3 knows no {method} with {query:?}"),
+        _ => panic!("the fake S3 does not support {method} with {query:?}"),
     }
 }
 
-pub(super) fn pair(text: &str) -> (String, String) {
+pub(super) fn parse_pair(text: &str) -> (String, String) {
     let (name, value) = text.split_once('=').unwrap_or((text, ""));
-    (decoded(name), decoded(value))
+    (percent_decode(name), percent_decode(value))
 }
 
-pub(super) fn decoded(text: &str) -> String {
+pub(super) fn percent_decode(text: &str) -> String {
     percent_decode_str(text).decode_utf8().unwrap().into()
 }

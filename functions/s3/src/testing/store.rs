@@ -1,4 +1,4 @@
-//! What the small S3 holds, and what it answers.
+//! The fake S3's content and responses.
 
 use std::collections::BTreeMap;
 
@@ -7,19 +7,19 @@ use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::sent::{decoded, pair};
-use super::{Answer, OURS, Sent, THEIRS, WRITTEN, crc};
+use super::sent::{parse_pair, percent_decode};
+use super::{Answer, PEER_ACCOUNT, SentRequest, TARGET_ACCOUNT, WRITTEN_AT, crc_base64};
 
 /// An object.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Object {
     pub(crate) bytes: Bytes,
-    /// Its size: of large ones a test holds no bytes.
+    /// The size. Tests do not hold the content of very large objects.
     pub(crate) size: u64,
     /// What it was written with: content type, metadata, storage class ….
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) etag: String,
-    /// CRC-64/NVME of all of it, in Base64.
+    /// CRC-64/NVME of the whole object, in Base64.
     pub(crate) checksum: Option<String>,
     pub(crate) modified: i64,
 }
@@ -36,15 +36,15 @@ pub(crate) struct Upload {
     pub(crate) parts: BTreeMap<i32, Object>,
 }
 
-/// What is in S3, and what it was asked.
+/// The content of the fake S3, and the requests that it received.
 #[derive(Default)]
 pub(crate) struct Store {
     pub(crate) objects: BTreeMap<(String, String), Object>,
     pub(crate) uploads: BTreeMap<String, Upload>,
-    pub(crate) sent: Vec<Sent>,
-    /// Uploads that were ever begun.
-    pub(crate) begun: usize,
-    /// Keys on one page of a listing, where not 1,000.
+    pub(crate) sent: Vec<SentRequest>,
+    /// How many uploads were ever started.
+    pub(crate) started_uploads: usize,
+    /// How many keys a page of a listing has, if not 1,000.
     pub(crate) page: Option<usize>,
     /// The role session that uploads.
     pub(crate) session: String,
@@ -53,12 +53,11 @@ pub(crate) struct Store {
 impl Store {
     pub(crate) fn put(&mut self, bucket: &str, key: &str, object: Object) {
         let modified = if object.modified == 0 {
-            WRITTEN
+            WRITTEN_AT
         } else {
             object.modified
         };
-        // Of content and size, so that the same has the same; that of an upload in parts is
-        // another, as at S3.
+        // Objects with equal content have equal entity tags, except multipart uploads, as in S3.
         let etag = if object.etag.is_empty() {
             let sum = crc_fast::checksum(CrcAlgorithm::Crc64Nvme, &object.bytes);
             format!("\"{sum:x}-of-{}\"", object.size)
@@ -75,11 +74,11 @@ impl Store {
         );
     }
 
-    pub(crate) fn answer(&mut self, sent: &Sent) -> Answer {
+    pub(crate) fn answer(&mut self, sent: &SentRequest) -> Answer {
         let owner = if sent.bucket == "theirs" {
-            THEIRS
+            PEER_ACCOUNT
         } else {
-            OURS
+            TARGET_ACCOUNT
         };
         if sent.headers.contains_key("broken") {
             return refusal(400, "IncompleteBody");
@@ -93,16 +92,20 @@ impl Store {
         if sent.bucket == "gone" {
             return refusal(404, "NoSuchBucket");
         }
-        if sent.header("x-amz-checksum-crc64nvme").is_some_and(|told| {
-            matches!(sent.operation, "PutObject" | "UploadPart") && told != crc(&sent.body)
-        }) {
+        if sent
+            .header("x-amz-checksum-crc64nvme")
+            .is_some_and(|checksum| {
+                matches!(sent.operation, "PutObject" | "UploadPart")
+                    && checksum != crc_base64(&sent.body)
+            })
+        {
             return refusal(400, "BadDigest");
         }
-        let at = (sent.bucket.clone(), sent.key.clone());
+        let object_id = (sent.bucket.clone(), sent.key.clone());
         match sent.operation {
-            "HeadObject" | "GetObject" => self.read(sent),
+            "HeadObject" | "GetObject" => self.read_object(sent),
             "PutObject" => {
-                let checksum = Some(crc(&sent.body));
+                let checksum = Some(crc_base64(&sent.body));
                 let (bytes, size) = (sent.body.clone(), sent.body.len() as u64);
                 self.put(
                     &sent.bucket,
@@ -111,46 +114,46 @@ impl Store {
                         bytes,
                         size,
                         checksum,
-                        headers: kept(sent),
+                        headers: kept_headers(sent),
                         ..Object::default()
                     },
                 );
-                xml("")
+                xml_answer("")
             }
-            "CopyObject" => match self.copied(sent) {
+            "CopyObject" => match self.copy_source(sent) {
                 Ok(mut object) => {
-                    object.headers.extend(kept(sent));
-                    object.modified = WRITTEN + 60;
+                    object.headers.extend(kept_headers(sent));
+                    object.modified = WRITTEN_AT + 60;
                     self.put(&sent.bucket, &sent.key, object);
-                    xml("<CopyObjectResult><ETag>\"copy\"</ETag></CopyObjectResult>")
+                    xml_answer("<CopyObjectResult><ETag>\"copy\"</ETag></CopyObjectResult>")
                 }
                 Err(refused) => refused,
             },
-            "DeleteObject" => match (self.objects.get(&at), sent.header("if-match")) {
+            "DeleteObject" => match (self.objects.get(&object_id), sent.header("if-match")) {
                 (Some(object), Some(etag)) if object.etag != etag => {
                     refusal(412, "PreconditionFailed")
                 }
                 _ => {
-                    self.objects.remove(&at);
+                    self.objects.remove(&object_id);
                     (204, Vec::new(), Bytes::new())
                 }
             },
             "DeleteObjects" => {
-                for key in between(&String::from_utf8_lossy(&sent.body), "<Key>", "</Key>") {
+                for key in texts_between(&String::from_utf8_lossy(&sent.body), "<Key>", "</Key>") {
                     self.objects.remove(&(sent.bucket.clone(), key));
                 }
-                xml("<DeleteResult></DeleteResult>")
+                xml_answer("<DeleteResult></DeleteResult>")
             }
             "GetObjectTagging" => {
                 let tags = self
                     .objects
-                    .get(&at)
+                    .get(&object_id)
                     .and_then(|object| object.headers.get("x-amz-tagging"));
                 let tags = tags
                     .map_or("", String::as_str)
                     .split('&')
                     .filter(|tag| !tag.is_empty())
-                    .map(pair);
+                    .map(parse_pair);
                 let tags: Vec<_> = tags
                     .map(|(key, value)| {
                         format!(
@@ -159,17 +162,17 @@ impl Store {
                         )
                     })
                     .collect();
-                xml(&format!(
+                xml_answer(&format!(
                     "<Tagging><TagSet>{}</TagSet></Tagging>",
                     tags.concat()
                 ))
             }
-            "ListObjectsV2" => self.list(sent),
-            _ => self.multipart(sent),
+            "ListObjectsV2" => self.list_objects(sent),
+            _ => self.answer_multipart(sent),
         }
     }
 
-    fn read(&self, sent: &Sent) -> Answer {
+    fn read_object(&self, sent: &SentRequest) -> Answer {
         let Some(object) = self.objects.get(&(sent.bucket.clone(), sent.key.clone())) else {
             return refusal(404, "NoSuchKey");
         };
@@ -179,7 +182,9 @@ impl Store {
         {
             return refusal(412, "PreconditionFailed");
         }
-        let range = sent.header("range").map(|range| bounds(range, object.size));
+        let range = sent
+            .header("range")
+            .map(|range| parse_range(range, object.size));
         let mut headers: Vec<_> = object
             .headers
             .iter()
@@ -197,16 +202,16 @@ impl Store {
             .collect();
         headers.push((
             modified.into(),
-            time(object.modified, DateTimeFormat::HttpDate),
+            format_time(object.modified, DateTimeFormat::HttpDate),
         ));
         if range.is_none() && sent.header("x-amz-checksum-mode").is_some() {
             headers.extend(object.checksum.clone().map(|text| (checksum, text)));
         }
         let bytes = match range {
-            Some((from, to)) if !object.bytes.is_empty() => object.bytes.slice(from..to),
+            Some((start, end)) if !object.bytes.is_empty() => object.bytes.slice(start..end),
             _ => object.bytes.clone(),
         };
-        let length = range.map_or(object.size, |(from, to)| (to - from) as u64);
+        let length = range.map_or(object.size, |(start, end)| (end - start) as u64);
         headers.push(("content-length".into(), length.to_string()));
         let body = if sent.operation == "GetObject" {
             bytes
@@ -216,9 +221,9 @@ impl Store {
         (if range.is_some() { 206 } else { 200 }, headers, body)
     }
 
-    /// The source of a copy, or the part of it that is asked for.
-    pub(super) fn copied(&self, sent: &Sent) -> Result<Object, Answer> {
-        let source = decoded(sent.header("x-amz-copy-source").unwrap());
+    /// The source of a copy, or the requested part of it.
+    pub(super) fn copy_source(&self, sent: &SentRequest) -> Result<Object, Answer> {
+        let source = percent_decode(sent.header("x-amz-copy-source").unwrap());
         let (bucket, key) = source.split_once('/').unwrap();
         let object = self
             .objects
@@ -234,55 +239,57 @@ impl Store {
             etag: String::new(),
             ..object.clone()
         };
-        if let Some((from, to)) = sent
+        if let Some((start, end)) = sent
             .header("x-amz-copy-source-range")
-            .map(|range| bounds(range, object.size))
+            .map(|range| parse_range(range, object.size))
         {
             copy = Object {
-                size: (to - from) as u64,
+                size: (end - start) as u64,
                 ..Object::default()
             };
             if !object.bytes.is_empty() {
-                copy.bytes = object.bytes.slice(from..to);
-                copy.checksum = Some(crc(&copy.bytes));
+                copy.bytes = object.bytes.slice(start..end);
+                copy.checksum = Some(crc_base64(&copy.bytes));
             }
         }
         Ok(copy)
     }
 
-    fn list(&self, sent: &Sent) -> Answer {
+    fn list_objects(&self, sent: &SentRequest) -> Answer {
         let token = sent
             .query
             .get("continuation-token")
-            .map(|token| decoded(token));
+            .map(|token| percent_decode(token));
         let after = token
             .or_else(|| sent.query.get("start-after").cloned())
             .unwrap_or_default();
-        let mut found = self.objects.iter().filter(|((bucket, key), _)| {
+        let mut matching = self.objects.iter().filter(|((bucket, key), _)| {
             *bucket == sent.bucket
                 && key.starts_with(&sent.key)
                 && (after.is_empty() || *key > after)
         });
-        let page: Vec<_> = found.by_ref().take(self.page.unwrap_or(1000)).collect();
-        let more = found.next().map(|_| &page.last().unwrap().0.1);
+        let page: Vec<_> = matching.by_ref().take(self.page.unwrap_or(1000)).collect();
+        let more = matching.next().map(|_| &page.last().unwrap().0.1);
         let more = more.map(|key| {
             format!(
                 "<NextContinuationToken>{}</NextContinuationToken>",
-                escaped(key)
+                percent_encode(key)
             )
         });
         let contents: Vec<_> = page
             .iter()
             .map(|((_, key), object)| {
-                let (key, modified) = (escaped(key), time(object.modified, DateTimeFormat::DateTime));
+                let key = percent_encode(key);
+                let modified = format_time(object.modified, DateTimeFormat::DateTime);
                 let (etag, size) = (&object.etag, object.size);
                 format!(
-                    "<Contents><Key>{key}</Key><LastModified>{modified}</LastModified><ETag>{etag}</ETag>\
+                    "<Contents><Key>{key}</Key><LastModified>{modified}</LastModified>\
+                     <ETag>{etag}</ETag>\
                      <Size>{size}</Size></Contents>"
                 )
             })
             .collect();
-        xml(&format!(
+        xml_answer(&format!(
             "<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>{}</IsTruncated>{}{}\
              </ListBucketResult>",
             more.is_some(),
@@ -292,15 +299,15 @@ impl Store {
     }
 }
 
-/// A refusal of S3.
+/// An error response of S3.
 pub(crate) fn refusal(status: u16, code: &str) -> Answer {
-    let (_, headers, body) = xml(&format!(
+    let (_, headers, body) = xml_answer(&format!(
         "<Error><Code>{code}</Code><Message>S3 says no</Message></Error>"
     ));
     (status, headers, body)
 }
 
-pub(super) fn xml(text: &str) -> Answer {
+pub(super) fn xml_answer(text: &str) -> Answer {
     (
         200,
         vec![("content-type".into(), "application/xml".into())],
@@ -308,8 +315,8 @@ pub(super) fn xml(text: &str) -> Answer {
     )
 }
 
-/// What an object keeps of the request that wrote it.
-pub(super) fn kept(sent: &Sent) -> BTreeMap<String, String> {
+/// The headers of a request that the written object keeps.
+pub(super) fn kept_headers(sent: &SentRequest) -> BTreeMap<String, String> {
     const KEPT: [&str; 10] = [
         "cache-control",
         "content-disposition",
@@ -330,27 +337,27 @@ pub(super) fn kept(sent: &Sent) -> BTreeMap<String, String> {
         .collect()
 }
 
-pub(super) fn escaped(key: &str) -> String {
+pub(super) fn percent_encode(key: &str) -> String {
     utf8_percent_encode(key, NON_ALPHANUMERIC).to_string()
 }
 
-pub(super) fn between(text: &str, begin: &str, end: &str) -> Vec<String> {
+pub(super) fn texts_between(text: &str, begin: &str, end: &str) -> Vec<String> {
     text.split(begin)
         .skip(1)
         .filter_map(|rest| Some(rest.split_once(end)?.0.to_owned()))
         .collect()
 }
 
-/// `bytes=0-9` → 0 and 10, within the object.
-fn bounds(range: &str, size: u64) -> (usize, usize) {
-    let (from, to) = range
+/// Parses `bytes=0-9` as 0 and 10, limited to the object.
+fn parse_range(range: &str, size: u64) -> (usize, usize) {
+    let (first, last) = range
         .strip_prefix("bytes=")
         .and_then(|range| range.split_once('-'))
         .unwrap();
-    let end = (to.parse::<u64>().unwrap() + 1).min(size);
-    (from.parse().unwrap(), usize::try_from(end).unwrap())
+    let end = (last.parse::<u64>().unwrap() + 1).min(size);
+    (first.parse().unwrap(), usize::try_from(end).unwrap())
 }
 
-pub(super) fn time(seconds: i64, format: DateTimeFormat) -> String {
+pub(super) fn format_time(seconds: i64, format: DateTimeFormat) -> String {
     DateTime::from_secs(seconds).fmt(format).unwrap()
 }

@@ -1,4 +1,4 @@
-//! From an object to a file, which has its name only once it is whole.
+//! Downloads an object to a file, which gets its name only when it is complete.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -15,223 +15,262 @@ use stepward::model::digest::sha256;
 use stepward::model::s3_error::s3_error;
 use stepward::{AwsError, ErrorName, StepError};
 
-use super::begin::{Begin, Partial, Reached};
-use super::shared::Transfers;
-use crate::body::{CHUNK, Checksum, blocking};
-use crate::bucket::{Bucket, Head};
+use super::context::TransferContext;
+use super::partial::{PartialDownload, PartialTransfer, TransferProgress};
+use crate::body::{CHUNK_BYTES, Checksum, run_blocking};
+use crate::bucket::{Bucket, ObjectHead};
 use crate::listing::Entry;
-use crate::local::{Root, Scratch};
-use crate::multipart::{AT_ONCE, PART};
-use crate::tries::tried;
+use crate::local::{Root, Scratch, open_file_error};
+use crate::multipart::{MAX_CONCURRENT_PARTS, PART_SIZE};
+use crate::retries::retry_interrupted;
 use crate::verify;
 
-impl Transfers<'_> {
-    pub(super) async fn download(
+impl TransferContext<'_> {
+    /// Downloads an object and, for a move, verifies the file and deletes the object.
+    pub(super) async fn download_object(
         &self,
         (bucket, key): (&Bucket, &str),
         entry: &Entry,
         (root, path): (&Arc<Root>, &str),
-        begun: Option<Begin>,
-        reached: &Reached,
-    ) -> Result<Option<Begin>, StepError> {
-        let scratch = self
-            .scratch
-            .as_ref()
-            .ok_or_else(|| ErrorName::Internal.with_message("no place for unfinished files"))?;
-        let name = scratch_name(key);
-        let partial = match begun {
-            Some(Begin::Download(partial)) => Some(partial),
+        partial: Option<PartialTransfer>,
+        progress: &TransferProgress,
+    ) -> Result<Option<PartialTransfer>, StepError> {
+        let scratch = self.scratch.as_ref().ok_or_else(|| {
+            ErrorName::Internal
+                .with_message("a download has no scratch directory; report this as a bug")
+        })?;
+        let name = scratch_file_name(key);
+        let partial = match partial {
+            Some(PartialTransfer::Download(partial)) => Some(partial),
             _ => None,
         };
-        let received = if entry.size <= PART && partial.is_none() {
-            self.whole((bucket, key), scratch, &name, path)
+        let received = if entry.size <= PART_SIZE && partial.is_none() {
+            self.download_whole((bucket, key), scratch, &name, path)
                 .await
                 .map(|(etag, checksum)| (etag, checksum, None))
         } else {
             match self
-                .in_parts((bucket, key), scratch, &name, partial, path, reached)
+                .download_parts((bucket, key), scratch, &name, partial, path, progress)
                 .await
             {
-                Ok(Received::Partly(partial)) => return Ok(Some(Begin::Download(partial))),
-                Ok(Received::All(received)) => Ok(received),
+                Ok(DownloadOutcome::Incomplete(partial)) => {
+                    return Ok(Some(PartialTransfer::Download(partial)));
+                }
+                Ok(DownloadOutcome::Complete(received)) => Ok(received),
                 Err(error) => Err(error),
             }
         };
-        let (etag, checksum, read) = match received {
+        let (etag, checksum, verified) = match received {
             Ok(received) => received,
-            // What is there of a source that is gone tells whether it was moved; it goes at the
-            // end.
+            // The unfinished file is needed to find out whether an earlier call moved the source.
+            // It is removed at the end.
             Err(error) if error.name == ErrorName::NotFound => return Err(error),
             Err(error) => {
-                // Where even that fails, the whole directory goes at the end.
+                // If this fails, the whole directory is removed at the end.
                 let (scratch, name) = (Arc::clone(scratch), name.clone());
-                let _ = blocking(move || scratch.discard(&name)).await;
+                let _ = run_blocking(move || scratch.discard_file(&name)).await;
                 return Err(error);
             }
         };
+
         if self.is_move {
-            let mut read = read.unwrap_or(Checksum::empty(checksum.algorithm));
-            while let Some(further) = verify::downloaded(root, path, checksum, read).await? {
-                read = further;
-                let again = Some((read.bytes, read.text()));
-                let left = Begin::Download(Partial {
-                    read: again,
-                    ..Partial::of(etag.as_ref(), checksum)
+            let mut verified = verified.unwrap_or(Checksum::empty(checksum.algorithm));
+            while let Some(longer) = verify::verify_download(root, path, checksum, verified).await?
+            {
+                verified = longer;
+                let partial = PartialTransfer::Download(PartialDownload {
+                    verified: Some((verified.bytes, verified.to_base64())),
+                    ..PartialDownload::new(etag.as_ref(), checksum)
                 });
-                if self.slice.is_over() {
-                    return Ok(Some(left));
+                if self.budget.is_spent() {
+                    return Ok(Some(partial));
                 }
-                reached.note(Some(left));
+                progress.record(Some(partial));
             }
-            reached.note(None);
-            self.remove_object(bucket, key, etag).await?;
+            progress.record(None);
+            self.delete_moved_source(bucket, key, etag).await?;
         }
+
         Ok(None)
     }
 
-    /// By one request, whose checksum the SDK compares where S3 has one.
-    async fn whole(
+    /// Downloads with one request. The SDK compares the checksum, if S3 has one.
+    async fn download_whole(
         &self,
         (bucket, key): (&Bucket, &str),
         scratch: &Arc<Scratch>,
         name: &str,
         path: &str,
     ) -> Result<(Option<String>, Checksum), StepError> {
-        tried(|| async {
+        retry_interrupted(|| async {
             let request = bucket
                 .client
                 .get_object()
                 .bucket(&bucket.name)
                 .key(key)
                 .checksum_mode(ChecksumMode::Enabled);
-            let answer = request
+            let response = request
                 .set_expected_bucket_owner(bucket.owner.clone())
                 .send()
                 .await
                 .map_err(s3_error)?;
             let (size, etag) = (
-                answer.content_length.unwrap_or_default().unsigned_abs(),
-                answer.e_tag,
+                response.content_length.unwrap_or_default().unsigned_abs(),
+                response.e_tag,
             );
-            let modified = answer
+            let modified = response
                 .last_modified
                 .and_then(|time| SystemTime::try_from(time).ok());
             let modified = modified.ok_or_else(|| {
-                ErrorName::Internal.with_message("S3 sent an object without a time")
+                ErrorName::Internal.with_message(
+                    "S3 returned an object without a modification time; report this as a bug",
+                )
             })?;
-            let (below, name, path, durable) = (
+            let (scratch_dir, name, path, durable) = (
                 Arc::clone(scratch),
                 name.to_owned(),
                 path.to_owned(),
                 self.is_move,
             );
-            if size <= CHUNK {
-                let bytes = answer
+            if size <= CHUNK_BYTES {
+                let bytes = response
                     .body
                     .collect()
                     .await
-                    .map_err(|error| broken(&error))?
+                    .map_err(|error| interrupted_error(&error))?
                     .into_bytes();
-                check(bytes.len() as u64, size)?;
-                return blocking(move || {
-                    let file = below.create(&name)?;
-                    written(&file, &bytes, 0)?;
-                    below.publish(&name, &path, modified, durable)?;
-                    Ok((etag, Checksum::of(CrcAlgorithm::Crc64Nvme, &bytes)))
+                check_length(bytes.len() as u64, size)?;
+                return run_blocking(move || {
+                    let file = scratch_dir.create_file(&name)?;
+                    write_at(&file, &bytes, 0)?;
+                    scratch_dir.publish_file(&name, &path, modified, durable)?;
+                    Ok((etag, Checksum::compute(CrcAlgorithm::Crc64Nvme, &bytes)))
                 })
                 .await;
             }
-            let (at, called) = (Arc::clone(scratch), name.clone());
-            let file = Arc::new(blocking(move || at.create(&called)).await?);
-            let checksum = receive(answer.body, &file, 0, size, CrcAlgorithm::Crc64Nvme).await?;
-            blocking(move || below.publish(&name, &path, modified, durable)).await?;
+            let (creating_scratch, file_name) = (Arc::clone(scratch), name.clone());
+            let file =
+                Arc::new(run_blocking(move || creating_scratch.create_file(&file_name)).await?);
+            let checksum =
+                write_body(response.body, &file, 0, size, CrcAlgorithm::Crc64Nvme).await?;
+            run_blocking(move || scratch_dir.publish_file(&name, &path, modified, durable)).await?;
             Ok((etag, checksum))
         })
         .await
     }
 
-    /// By requests for parts, all of the same state of the object.
-    async fn in_parts(
+    /// Downloads with one request per part, all of the same version of the object.
+    async fn download_parts(
         &self,
         (bucket, key): (&Bucket, &str),
         scratch: &Arc<Scratch>,
         name: &str,
-        partial: Option<Partial>,
+        partial: Option<PartialDownload>,
         path: &str,
-        reached: &Reached,
-    ) -> Result<Received, StepError> {
-        let head = bucket.head(key).await?;
+        progress: &TransferProgress,
+    ) -> Result<DownloadOutcome, StepError> {
+        let head = bucket.head_object(key).await?;
         let expected = head.checksums.first().copied();
         let algorithm = expected.map_or(CrcAlgorithm::Crc64Nvme, |checksum| checksum.algorithm);
-        let (below, called) = (Arc::clone(scratch), name.to_owned());
+        let (scratch_dir, file_name) = (Arc::clone(scratch), name.to_owned());
         let partial = partial.filter(|partial| partial.etag == head.etag);
-        let of = |text: &str, bytes| Checksum::parse(algorithm, text, bytes);
-        let before = partial
+        let parse = |text: &str, bytes| Checksum::parse(algorithm, text, bytes);
+        let earlier = partial
             .as_ref()
-            .and_then(|partial| of(&partial.checksum, partial.bytes));
-        let again = partial
-            .and_then(|partial| partial.read)
-            .and_then(|(bytes, text)| of(&text, bytes));
-        if let (Some(received), Some(read)) = (before, again) {
-            return Ok(Received::All((head.etag, received, Some(read))));
+            .and_then(|partial| parse(&partial.checksum, partial.bytes));
+        let verified = partial
+            .and_then(|partial| partial.verified)
+            .and_then(|(bytes, text)| parse(&text, bytes));
+        if let (Some(received), Some(verified)) = (earlier, verified) {
+            return Ok(DownloadOutcome::Complete((
+                head.etag,
+                received,
+                Some(verified),
+            )));
         }
-        let goes_on = before.is_some();
-        let (file, goes_on) = blocking(move || {
-            match if goes_on {
-                below.reopen(&called)?
+
+        let has_earlier_bytes = earlier.is_some();
+        let (file, is_continued) = run_blocking(move || {
+            let existing = if has_earlier_bytes {
+                scratch_dir.reopen_file(&file_name)?
             } else {
                 None
-            } {
+            };
+            match existing {
                 Some(file) => Ok((file, true)),
-                None => Ok((below.create(&called)?, false)),
+                None => Ok((scratch_dir.create_file(&file_name)?, false)),
             }
         })
         .await?;
-        let mut received = before
-            .filter(|_| goes_on)
+        let mut received = earlier
+            .filter(|_| is_continued)
             .unwrap_or(Checksum::empty(algorithm));
         let file = Arc::new(file);
-        // In order, so that what has come is always a beginning.
+
+        // In order, so that the received bytes are always the start of the object.
         let mut running = FuturesOrdered::new();
         let mut next = received.bytes;
+
         loop {
-            while running.len() < AT_ONCE && next < head.size && !self.slice.is_over() {
-                let (at, length) = (next, PART.min(head.size - next));
-                running.push_back(part((bucket, key), &head, &file, at, length, algorithm));
+            while running.len() < MAX_CONCURRENT_PARTS
+                && next < head.size
+                && !self.budget.is_spent()
+            {
+                let (offset, length) = (next, PART_SIZE.min(head.size - next));
+                running.push_back(download_part(
+                    (bucket, key),
+                    &head,
+                    &file,
+                    offset,
+                    length,
+                    algorithm,
+                ));
                 next += length;
             }
             let Some(part) = running.next().await else {
                 break;
             };
-            received = received.then(part?);
-            reached.note(Some(Begin::Download(Partial::of(
+            received = received.concat(part?);
+            progress.record(Some(PartialTransfer::Download(PartialDownload::new(
                 head.etag.as_ref(),
                 received,
             ))));
         }
         if received.bytes < head.size {
-            return Ok(Received::Partly(Partial::of(head.etag.as_ref(), received)));
-        }
-        reached.note(None);
-        if expected.is_some_and(|expected| expected != received) {
-            return Err(ErrorName::StepFailed.with_message(format!(
-                "what came has the checksum {}, and S3 has {}; run it again",
-                received.text(),
-                expected.map(|expected| expected.text()).unwrap_or_default()
+            return Ok(DownloadOutcome::Incomplete(PartialDownload::new(
+                head.etag.as_ref(),
+                received,
             )));
         }
-        let (below, name, path, durable) = (
+        progress.record(None);
+
+        if expected.is_some_and(|expected| expected != received) {
+            return Err(ErrorName::StepFailed.with_message(format!(
+                "the received bytes have the checksum {}, but S3 has {}; run the step again",
+                received.to_base64(),
+                expected
+                    .map(|expected| expected.to_base64())
+                    .unwrap_or_default()
+            )));
+        }
+
+        let (scratch_dir, name, path, durable) = (
             Arc::clone(scratch),
             name.to_owned(),
             path.to_owned(),
             self.is_move,
         );
-        blocking(move || below.publish(&name, &path, head.modified, durable)).await?;
-        Ok(Received::All((head.etag.clone(), received, None)))
+        run_blocking(move || scratch_dir.publish_file(&name, &path, head.modified, durable))
+            .await?;
+        Ok(DownloadOutcome::Complete((
+            head.etag.clone(),
+            received,
+            None,
+        )))
     }
 
-    /// Deletes a source that has been moved, if it still is what was moved.
-    pub(super) async fn remove_object(
+    /// Deletes the source of a move, if it is still the version that was moved.
+    pub(super) async fn delete_moved_source(
         &self,
         bucket: &Bucket,
         key: &str,
@@ -251,124 +290,129 @@ impl Transfers<'_> {
         {
             Err(error) if error.has_code("PreconditionFailed") => Err(StepError {
                 message:
-                    "it was changed after it had been copied, so it was kept; run the move again"
+                    "the source changed after it was copied, so it was kept; run the move again"
                         .into(),
                 ..error
             }),
             Err(error) if error.name == ErrorName::NotFound => Ok(()),
-            answer => answer.map(drop),
+            result => result.map(drop),
         }
     }
 }
 
-enum Received {
-    /// The object's entity tag, what came, and what has been read again of it.
-    All((Option<String>, Checksum, Option<Checksum>)),
-    Partly(Partial),
+/// The result of a download in parts.
+enum DownloadOutcome {
+    /// The object's entity tag, the checksum of the received bytes, and that of the bytes already
+    /// verified.
+    Complete((Option<String>, Checksum, Option<Checksum>)),
+    Incomplete(PartialDownload),
 }
 
-async fn part(
+/// Downloads a part to its position in the file, and returns its checksum.
+async fn download_part(
     (bucket, key): (&Bucket, &str),
-    head: &Head,
+    head: &ObjectHead,
     file: &Arc<File>,
-    at: u64,
+    offset: u64,
     length: u64,
     algorithm: CrcAlgorithm,
 ) -> Result<Checksum, StepError> {
-    tried(|| async {
+    retry_interrupted(|| async {
         let request = bucket
             .client
             .get_object()
             .bucket(&bucket.name)
             .key(key)
             .set_if_match(head.etag.clone());
-        let request = request.range(format!("bytes={at}-{}", at + length - 1));
-        let answer = request
+        let request = request.range(format!("bytes={offset}-{}", offset + length - 1));
+        let response = request
             .set_expected_bucket_owner(bucket.owner.clone())
             .send()
             .await;
-        let answer = answer.map_err(changed)?;
-        receive(answer.body, file, at, length, algorithm).await
+        let response = response.map_err(changed_object_error)?;
+        write_body(response.body, file, offset, length, algorithm).await
     })
     .await
 }
 
-/// A refusal because the object is not what it was.
-pub(super) fn changed(error: impl AwsError<aws_sdk_s3::Error>) -> StepError {
+/// The error of a request, with a better message if the object is not the version that was
+/// requested.
+pub(super) fn changed_object_error(error: impl AwsError<aws_sdk_s3::Error>) -> StepError {
     match s3_error(error) {
-        // And no other conflict: an archived object is one too, which another run would not mend.
+        // Not every conflict: a new run would not help with an archived object.
         error if error.has_code("PreconditionFailed") => StepError {
-            message: "the object was changed while it was copied; run it again".into(),
+            message: "the object changed while it was copied; run the step again".into(),
             ..error
         },
         error => error,
     }
 }
 
-/// Writes a body to its place in a file, chunk by chunk.
-async fn receive(
+/// Writes a body to its position in a file, chunk by chunk.
+async fn write_body(
     mut body: ByteStream,
     file: &Arc<File>,
-    at: u64,
+    offset: u64,
     length: u64,
     algorithm: CrcAlgorithm,
 ) -> Result<Checksum, StepError> {
     let mut checksum = Checksum::empty(algorithm);
     let mut chunk = BytesMut::new();
+
     loop {
-        let piece = body
+        let bytes = body
             .next()
             .await
             .transpose()
-            .map_err(|error| broken(&error))?;
-        let is_last = piece.is_none();
-        chunk.extend_from_slice(&piece.unwrap_or_default());
-        if chunk.len() as u64 >= CHUNK || is_last && !chunk.is_empty() {
+            .map_err(|error| interrupted_error(&error))?;
+        let is_last = bytes.is_none();
+        chunk.extend_from_slice(&bytes.unwrap_or_default());
+        if chunk.len() as u64 >= CHUNK_BYTES || is_last && !chunk.is_empty() {
             let (file, bytes, place) = (
                 Arc::clone(file),
                 chunk.split().freeze(),
-                at + checksum.bytes,
+                offset + checksum.bytes,
             );
-            checksum = checksum.then(
-                blocking(move || {
-                    written(&file, &bytes, place)?;
-                    Ok(Checksum::of(algorithm, &bytes))
+            checksum = checksum.concat(
+                run_blocking(move || {
+                    write_at(&file, &bytes, place)?;
+                    Ok(Checksum::compute(algorithm, &bytes))
                 })
                 .await?,
             );
         }
         if is_last {
-            check(checksum.bytes, length)?;
+            check_length(checksum.bytes, length)?;
             return Ok(checksum);
         }
     }
 }
 
-fn written(file: &File, bytes: &Bytes, at: u64) -> Result<(), StepError> {
-    file.write_all_at(bytes, at)
-        .map_err(|error| crate::local::failed("write", "", &error))
+fn write_at(file: &File, bytes: &Bytes, offset: u64) -> Result<(), StepError> {
+    file.write_all_at(bytes, offset)
+        .map_err(|error| open_file_error("write", &error))
 }
 
-pub(super) fn check(bytes: u64, expected: u64) -> Result<(), StepError> {
+pub(super) fn check_length(bytes: u64, expected: u64) -> Result<(), StepError> {
     if bytes == expected {
         return Ok(());
     }
     Err(ErrorName::TimedOut.with_message(format!(
-        "only {bytes} of {expected} bytes came; run it again"
+        "only {bytes} of {expected} bytes were received; run the step again"
     )))
 }
 
-pub(super) fn broken(error: &dyn std::error::Error) -> StepError {
+pub(super) fn interrupted_error(error: &dyn std::error::Error) -> StepError {
     let cause = std::iter::successors(Some(error), |error| error.source())
         .last()
         .map(ToString::to_string);
     ErrorName::TimedOut.with_message(format!(
-        "the object broke off on its way: {}; run it again",
+        "the transfer of the object was interrupted: {}; run the step again",
         cause.unwrap_or_default()
     ))
 }
 
-/// What an unfinished file is called: a key may be longer than a name can be.
-pub(crate) fn scratch_name(key: &str) -> String {
+/// The name of an unfinished file. A hash, because a key can be longer than a file name.
+pub(crate) fn scratch_file_name(key: &str) -> String {
     sha256(key)[..32].to_owned()
 }

@@ -1,4 +1,4 @@
-//! From a file to an object.
+//! Uploads a file.
 
 use std::sync::Arc;
 
@@ -8,67 +8,73 @@ use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
 use stepward::{ErrorName, StepError};
 
-use super::begin::{Begin, Begun, Reached};
-use super::shared::Transfers;
-use crate::body::{CHUNK, Checksum, blocking};
+use super::context::TransferContext;
+use super::partial::{PartialTransfer, StartedUpload, TransferProgress};
+use crate::body::{CHUNK_BYTES, Checksum, run_blocking};
 use crate::bucket::Bucket;
 use crate::local::{OpenFile, Root};
-use crate::multipart::{self, PART, Part, Uploaded};
+use crate::multipart::{self, PART_SIZE, UploadOutcome, UploadPart};
 use crate::verify;
 
-impl Transfers<'_> {
-    pub(super) async fn upload(
+impl TransferContext<'_> {
+    /// Uploads a file and, for a move, verifies the object and removes the file.
+    pub(super) async fn upload_file(
         &self,
         (root, path): (&Arc<Root>, &str),
         (bucket, key): (&Bucket, &str),
-        begun: Option<Begin>,
-        reached: &Reached,
-    ) -> Result<Option<Begin>, StepError> {
-        let (below, file) = (Arc::clone(root), path.to_owned());
-        // What fits into one piece is read at once.
-        let (opened, bytes) = blocking(move || {
-            let opened = below.open_file(&file)?;
-            let small = opened.stat.size <= CHUNK;
-            let bytes = small
-                .then(|| opened.piece(0, opened.stat.size))
+        partial: Option<PartialTransfer>,
+        progress: &TransferProgress,
+    ) -> Result<Option<PartialTransfer>, StepError> {
+        let (file_root, file_path) = (Arc::clone(root), path.to_owned());
+
+        // A small file is read together with opening it.
+        let (opened, bytes) = run_blocking(move || {
+            let opened = file_root.open_file(&file_path)?;
+            let is_small = opened.stat.size <= CHUNK_BYTES;
+            let bytes = is_small
+                .then(|| opened.read_range(0, opened.stat.size))
                 .transpose()?;
             Ok((opened, bytes))
         })
         .await?;
-        let begun = begun.and_then(Begin::upload);
-        let sent = if opened.stat.size < PART {
-            // It was larger when an earlier call began.
-            if let Some(begun) = &begun {
-                multipart::abort(bucket, key, &begun.upload_id).await?;
+        let started = partial.and_then(PartialTransfer::into_upload);
+        let sent = if opened.stat.size < PART_SIZE {
+            // The file was larger when an earlier call started the upload.
+            if let Some(started) = &started {
+                multipart::abort_upload(bucket, key, &started.upload_id).await?;
             }
-            self.put(&opened, bytes, path, (bucket, key)).await?;
+            self.put_file(&opened, bytes, path, (bucket, key)).await?;
             None
         } else {
             match self
-                .put_parts(&opened, path, (bucket, key), begun, reached)
+                .upload_file_parts(&opened, path, (bucket, key), started, progress)
                 .await?
             {
-                Uploaded::All(sent) => sent,
-                Uploaded::Partly(begun) => return Ok(Some(Begin::Upload(begun))),
+                UploadOutcome::Complete(sent) => sent,
+                UploadOutcome::Partial(upload) => return Ok(Some(PartialTransfer::Upload(upload))),
             }
         };
+
         if self.is_move {
-            verify::uploaded(&opened, sent, bucket, key).await?;
-            let (below, file, stat) = (Arc::clone(root), path.to_owned(), opened.stat);
-            blocking(move || {
-                // A network file system tells what a file has become only to who opens it.
-                if below.open_file(&file)?.stat == stat {
-                    return below.remove_file(&file);
+            verify::verify_upload(&opened, sent, bucket, key).await?;
+            let (file_root, file_path, stat) = (Arc::clone(root), path.to_owned(), opened.stat);
+            run_blocking(move || {
+                // A network file system reports a change reliably only when the file is opened.
+                if file_root.open_file(&file_path)?.stat == stat {
+                    return file_root.remove_file(&file_path);
                 }
-                Err(ErrorName::Conflict
-                    .with_message("the file was changed after it had been copied, so it was kept"))
+                Err(ErrorName::Conflict.with_message(
+                    "the file changed after it was copied, so it was kept; run the move again",
+                ))
             })
             .await?;
         }
+
         Ok(None)
     }
 
-    async fn put(
+    /// Uploads the file with one request.
+    async fn put_file(
         &self,
         opened: &OpenFile,
         bytes: Option<Bytes>,
@@ -80,52 +86,55 @@ impl Transfers<'_> {
             .put_object()
             .bucket(&bucket.name)
             .key(key)
-            .set_content_type(content_type(path));
+            .set_content_type(guess_content_type(path));
         let request = request
             .set_storage_class(self.attributes.storage_class.clone())
             .set_server_side_encryption(self.attributes.encryption.clone())
             .set_ssekms_key_id(self.attributes.kms_key.clone())
             .set_expected_bucket_owner(bucket.owner.clone());
         let request = if let Some(bytes) = bytes {
-            let checksum = Checksum::of(CrcAlgorithm::Crc64Nvme, &bytes);
+            let checksum = Checksum::compute(CrcAlgorithm::Crc64Nvme, &bytes);
             request
-                .checksum_crc64_nvme(checksum.text())
+                .checksum_crc64_nvme(checksum.to_base64())
                 .body(ByteStream::from(bytes))
         } else {
             request
                 .checksum_algorithm(ChecksumAlgorithm::Crc64Nvme)
-                .body(opened.stream(0, opened.stat.size))
+                .body(opened.body_stream(0, opened.stat.size))
         };
-        // The checksum is signed, so the body need not be hashed once more.
+
+        // The signature covers the checksum, so the SDK need not hash the body again.
         let sent = request.customize().disable_payload_signing().send().await;
-        sent.map(drop).map_err(|error| opened.failure(error))
+        sent.map(drop).map_err(|error| opened.request_error(error))
     }
 
-    async fn put_parts(
+    /// Uploads the file in parts.
+    async fn upload_file_parts(
         &self,
         opened: &OpenFile,
         path: &str,
         (bucket, key): (&Bucket, &str),
-        begun: Option<Begun>,
-        reached: &Reached,
-    ) -> Result<Uploaded, StepError> {
+        started: Option<StartedUpload>,
+        progress: &TransferProgress,
+    ) -> Result<UploadOutcome, StepError> {
         let size = opened.stat.size;
-        // Not its device, whose number may be another on the next machine.
-        let of = format!("{} {:?} {}", size, opened.stat.modified, opened.stat.inode);
-        let part_size = multipart::part_size(size, PART);
-        let upload = self.in_parts_to((bucket, key), size, part_size, &of);
+
+        // Not the device, whose number can differ on another machine.
+        let source_version = format!("{} {:?} {}", size, opened.stat.modified, opened.stat.inode);
+        let part_size = multipart::part_size(size, PART_SIZE);
+        let upload = self.new_upload((bucket, key), size, part_size, &source_version);
         let create = async {
             Ok(bucket
                 .client
                 .create_multipart_upload()
-                .set_content_type(content_type(path)))
+                .set_content_type(guess_content_type(path)))
         };
-        let part = |Part {
+        let part = |UploadPart {
                         upload_id,
                         number,
-                        at,
+                        offset,
                         length,
-                    }: Part| async move {
+                    }: UploadPart| async move {
             let request = bucket
                 .client
                 .upload_part()
@@ -136,22 +145,24 @@ impl Transfers<'_> {
                 .part_number(number)
                 .checksum_algorithm(ChecksumAlgorithm::Crc64Nvme);
             let request = request.set_expected_bucket_owner(bucket.owner.clone());
-            let answer = request.body(opened.stream(at, length)).send().await;
-            let answer = answer.map_err(|error| opened.failure(error))?;
+            let response = request
+                .body(opened.body_stream(offset, length))
+                .send()
+                .await;
+            let response = response.map_err(|error| opened.request_error(error))?;
             let completed = CompletedPart::builder()
                 .part_number(number)
-                .set_e_tag(answer.e_tag);
+                .set_e_tag(response.e_tag);
             Ok(completed
-                .set_checksum_crc64_nvme(answer.checksum_crc64_nvme)
+                .set_checksum_crc64_nvme(response.checksum_crc64_nvme)
                 .build())
         };
-        Box::pin(upload.run(begun, reached, create, part)).await
+        Box::pin(upload.run(started, progress, create, part)).await
     }
 }
 
-/// What browsers are told that an object is, by its name; what S3 says by itself where the name
-/// does not tell.
-fn content_type(path: &str) -> Option<String> {
+/// The content type that the file's name suggests. `None` leaves the choice to S3.
+fn guess_content_type(path: &str) -> Option<String> {
     let name = path.rsplit('/').next().unwrap_or(path);
     mime_guess::from_path(name).first_raw().map(str::to_owned)
 }

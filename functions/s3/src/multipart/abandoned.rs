@@ -1,22 +1,22 @@
-//! Uploads that nobody goes on with: found and aborted.
+//! Uploads that no call will continue: found and aborted.
 
 use aws_sdk_s3::types::{EncodingType, MultipartUpload};
 use stepward::StepError;
 use stepward::model::s3_error::s3_error;
 
 use crate::bucket::Bucket;
-use crate::keys::listed;
+use crate::keys::decode_listed_key;
 
-/// Aborts an upload; one that is not there is as good.
+/// Aborts an upload. An upload that does not exist is not an error.
 ///
 /// # Errors
-/// Why S3 failed.
-pub async fn abort(bucket: &Bucket, key: &str, upload_id: &str) -> Result<(), StepError> {
-    aborted(bucket, key, upload_id).await.map(drop)
+/// The error of S3.
+pub async fn abort_upload(bucket: &Bucket, key: &str, upload_id: &str) -> Result<(), StepError> {
+    abort_if_exists(bucket, key, upload_id).await.map(drop)
 }
 
-/// As [`abort`]; whether it was there.
-pub(crate) async fn aborted(
+/// As [`abort_upload`]. Returns whether the upload existed.
+pub(crate) async fn abort_if_exists(
     bucket: &Bucket,
     key: &str,
     upload_id: &str,
@@ -38,21 +38,21 @@ pub(crate) async fn aborted(
     }
 }
 
-/// Aborts an upload because of an error. What comes back is that error, and tells what is left if
-/// that fails too.
-pub async fn abort_after(
+/// Aborts an upload because of an error. Returns that error, and adds to its message if the abort
+/// fails, too.
+pub async fn abort_after_error(
     error: StepError,
     bucket: &Bucket,
     key: &str,
     upload_id: &str,
 ) -> StepError {
-    match abort(bucket, key, upload_id).await {
-        // Another try to abort has told already.
+    match abort_upload(bucket, key, upload_id).await {
+        // The error already reports a failed abort.
         Err(_) if error.message.contains(upload_id) => error,
-        Err(left) => {
+        Err(abort_error) => {
             let message = format!(
-                "{}; its unfinished multipart upload {upload_id} could not be aborted either ({left}) and is charged \
-                 for until it is",
+                "{}; its unfinished multipart upload {upload_id} could not be aborted \
+                 ({abort_error}), and AWS charges for it until you abort it",
                 error.message
             );
             StepError { message, ..error }
@@ -61,8 +61,8 @@ pub async fn abort_after(
     }
 }
 
-/// Aborts what a role session has begun for a key and lost.
-pub(super) async fn abort_lost(
+/// Aborts the uploads of a key that a role session started and lost.
+pub(super) async fn abort_lost_uploads(
     bucket: &Bucket,
     key: &str,
     session_arn: Option<&str>,
@@ -70,26 +70,28 @@ pub(super) async fn abort_lost(
     let Some(session_arn) = session_arn else {
         return Ok(());
     };
-    let is_lost =
-        |upload: &MultipartUpload| upload.key.as_deref() == Some(key) && is_of(upload, session_arn);
-    for (_, upload_id) in unfinished(bucket, key, is_lost).await? {
-        abort(bucket, key, &upload_id).await?;
+    let is_lost = |upload: &MultipartUpload| {
+        upload.key.as_deref() == Some(key) && is_started_by(upload, session_arn)
+    };
+    for (_, upload_id) in list_unfinished(bucket, key, is_lost).await? {
+        abort_upload(bucket, key, &upload_id).await?;
     }
     Ok(())
 }
 
-/// As [`abort_after`], where it is not known whether an upload was begun.
-pub async fn abort_lost_after(
+/// As [`abort_after_error`], if it is unknown whether an upload was started.
+pub async fn abort_lost_after_error(
     error: StepError,
     bucket: &Bucket,
     key: &str,
     session_arn: Option<&str>,
 ) -> StepError {
-    match abort_lost(bucket, key, session_arn).await {
+    match abort_lost_uploads(bucket, key, session_arn).await {
         Ok(()) => error,
-        Err(left) => {
+        Err(abort_error) => {
             let message = format!(
-                "{}; what it may have begun could not be aborted: {left}",
+                "{}; a multipart upload that S3 may have started could not be aborted: \
+                 {abort_error}",
                 error.message
             );
             StepError { message, ..error }
@@ -97,16 +99,17 @@ pub async fn abort_lost_after(
     }
 }
 
-/// Key and ID of the unfinished uploads below a prefix that are meant.
+/// Keys and IDs of the selected unfinished uploads below a prefix.
 ///
 /// # Errors
-/// Why S3 failed.
-pub async fn unfinished(
+/// The error of S3.
+pub async fn list_unfinished(
     bucket: &Bucket,
     prefix: &str,
-    is_meant: impl Fn(&MultipartUpload) -> bool,
+    is_selected: impl Fn(&MultipartUpload) -> bool,
 ) -> Result<Vec<(String, String)>, StepError> {
-    let (mut found, mut key_marker, mut id_marker) = (Vec::new(), None, None);
+    let (mut uploads, mut key_marker, mut id_marker) = (Vec::new(), None, None);
+
     loop {
         let request = bucket
             .client
@@ -122,36 +125,36 @@ pub async fn unfinished(
             .send()
             .await;
         let page = match page.map_err(s3_error) {
-            // Some servers that speak S3 keep uploads and cannot list them. S3 itself can.
-            Err(error) if error.has_code("NotImplemented") => return Ok(found),
+            // Some S3-compatible servers cannot list uploads. S3 itself can.
+            Err(error) if error.has_code("NotImplemented") => return Ok(uploads),
             page => page?,
         };
         for mut upload in page.uploads.unwrap_or_default() {
-            let key = listed(
+            let key = decode_listed_key(
                 page.encoding_type.as_ref(),
                 upload.key.take().unwrap_or_default(),
             )?;
             upload.key = Some(key.clone());
-            if is_meant(&upload) {
-                found.extend(upload.upload_id.map(|upload_id| (key, upload_id)));
+            if is_selected(&upload) {
+                uploads.extend(upload.upload_id.map(|upload_id| (key, upload_id)));
             }
         }
         if page.is_truncated != Some(true) || page.next_key_marker.is_none() {
-            return Ok(found);
+            return Ok(uploads);
         }
         let encoding = page.encoding_type;
         key_marker = page
             .next_key_marker
-            .map(|marker| listed(encoding.as_ref(), marker))
+            .map(|marker| decode_listed_key(encoding.as_ref(), marker))
             .transpose()?;
         id_marker = page.next_upload_id_marker;
     }
 }
 
-/// Whether a role session has begun an upload.
+/// Whether a role session started an upload:
 /// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_Initiator.html>
 #[must_use]
-pub fn is_of(upload: &MultipartUpload, session_arn: &str) -> bool {
+pub fn is_started_by(upload: &MultipartUpload, session_arn: &str) -> bool {
     upload
         .initiator
         .as_ref()
