@@ -5,6 +5,7 @@ mod context;
 mod copy;
 mod download;
 mod partial;
+mod receive;
 mod upload;
 
 use stepward::{ErrorName, StepError};
@@ -12,8 +13,8 @@ use tokio::time::timeout_at;
 
 pub use self::context::{MEMORY_UNITS, TransferContext};
 use self::copy::COPY_LIMIT;
-pub(crate) use self::download::scratch_file_name;
 pub use self::partial::{PartialDownload, PartialTransfer, StartedUpload, TransferProgress};
+pub(crate) use self::receive::scratch_file_name;
 use crate::base_location::BaseLocation;
 use crate::call_budget::cut_off_error;
 use crate::listing::Entry;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use stepward::{ErrorName, StepError};
 
 use super::context::TransferContext;
-use super::download::scratch_file_name;
 use super::partial::PartialTransfer;
+use super::receive::scratch_file_name;
 use crate::base_location::BaseLocation;
 use crate::body::run_blocking;
 use crate::listing::Entry;

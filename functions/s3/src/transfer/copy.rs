@@ -14,8 +14,8 @@ use stepward::model::s3_error::s3_error;
 use stepward::{ErrorName, StepError};
 
 use super::context::TransferContext;
-use super::download::{changed_object_error, check_length, interrupted_error};
 use super::partial::{PartialTransfer, StartedUpload, TransferProgress};
+use super::receive::{changed_object_error, check_length, interrupted_error};
 use crate::body::Checksum;
 use crate::bucket::{Bucket, ObjectHead, copy_source_header, long_request_config};
 use crate::listing::Entry;
