@@ -1,4 +1,4 @@
-"""A Python function for benchmarks: makes the same AWS call as a step, with boto3 in a small custom runtime."""
+"""A Python function for benchmarks. It makes the same AWS call as a step, with boto3."""
 
 import http.client
 import json

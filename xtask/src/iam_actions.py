@@ -1,4 +1,4 @@
-"""Prints every IAM action of the given services, with the resource types that it can be restricted to."""
+"""Prints the IAM actions of the given services, with the resource types for restrictions."""
 
 import datetime
 import importlib.metadata

@@ -255,21 +255,23 @@ pub(crate) fn proofs_page(proofs: &[Proofs]) -> String {
     format!(
         "# Proofs
 
-Written by `cargo xtask generate` from the names of the steps' tests. The prefix of a test's name says what it proves.
-If a step lacks a proof, `cargo test -p stepward-tests --test fleet` fails.
+Written by `cargo xtask generate` from the names of the steps' tests. The prefix of a test's name
+says what it proves. If a step lacks a proof, `cargo test -p stepward-tests --test fleet` fails.
 
 {keys}
 
-The tests `permissions_…` run on a local cloud. All other proofs are unit tests with prepared answers of AWS; they
-assert the requests that the step sends. `cargo test` runs all of them. `cargo xtask proofs` runs only the proofs and
-prints the table below with the results. To run one proof of one step:
+The tests `permissions_…` run on a local cloud. All other proofs are unit tests with prepared
+answers of AWS; they assert the requests that the step sends. `cargo test` runs all of them.
+`cargo xtask proofs` runs only the proofs and prints the table below with the results. To run one
+proof of one step:
 
 ```
 cargo test -p stepward-ec2 ec2_start::tests::throttled_
 ```
 
-A number is the number of tests. A dash means that the proof cannot apply; the reasons are below the table. No proof
-has run on AWS itself. The [page of each step](steps/README.md) says what the local cloud cannot show.
+A number is the number of tests. A dash means that the proof cannot apply; the reasons are below
+the table. No proof has run on AWS itself. The [page of each step](steps/README.md) says what the
+local cloud cannot show.
 
 {}",
         proof_matrix(proofs, Proofs::test_count)

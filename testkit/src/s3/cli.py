@@ -1,7 +1,7 @@
 """Runs `aws` commands in one process, because the AWS CLI takes half a second to start.
 
-Usage: `python cli.py`. Requests are JSON lines on standard input, answers are JSON lines on standard
-output. The program ends when standard input ends.
+Usage: `python cli.py`. Requests are JSON lines on standard input, answers are JSON lines on
+standard output. The program ends when standard input ends.
 """
 
 import io
