@@ -192,7 +192,10 @@ fn the_role_template_is_readable_only_by_its_link() {
         )];
         let (status, body) = send("GET", &link, &host, "");
         assert_eq!(status, 200, "{body}");
-        assert!(body.contains("A customer launches this template once"), "{body}");
+        assert!(
+            body.contains("A customer launches this template once"),
+            "{body}"
+        );
         let (unsigned, _) = link.split_once('?').unwrap();
         assert_eq!(send("GET", unsigned, &host, "").0, 403);
     });
