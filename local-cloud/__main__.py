@@ -1,8 +1,9 @@
 """Runs the local cloud: `python local-cloud LOCK_FILE attached|detached`.
 
-It holds a lock on LOCK_FILE while it runs, so that a process ID read from a file is known to be still its own.
-"attached" ends it when standard input ends: then the process that started it is gone, for whatever reason. The whole
-process group ends, which is MiniStack and the Lambda processes that it started.
+It locks LOCK_FILE while it runs. Other processes check the lock to see whether a process ID in a
+file still belongs to the local cloud. With "attached" it ends when standard input ends, because
+then the process that started it has ended. It kills its process group: MiniStack and its Lambda
+processes.
 """
 
 import fcntl
@@ -27,7 +28,7 @@ def end_with_starter():
 if sys.argv[2] == "attached":
     threading.Thread(target=end_with_starter, daemon=True).start()
 
-del sys.argv[1:]  # MiniStack reads them
+del sys.argv[1:]  # MiniStack would read them
 
 # Imported after the lock is taken, because the import takes about a second.
 from ministack import app  # noqa: E402

@@ -1,7 +1,8 @@
-"""A MiniStack whose S3 a test fills and inspects from inside: `python local-cloud/s3_server.py`.
+"""A MiniStack whose S3 a test fills and inspects directly: `python local-cloud/s3_server.py`.
 
-Requests are JSON lines on standard input, answers are JSON lines on standard output. It ends when standard input ends.
-Through S3's own API a test cannot set when an object was last modified, which is half of what `sync` decides by.
+Requests are JSON lines on standard input, answers are JSON lines on standard output. The program
+ends when standard input ends. The API of S3 cannot set the time of an object's last modification,
+but `sync` compares these times.
 """
 
 import functools
@@ -28,15 +29,16 @@ ACCOUNT = "222222222222"
 
 @functools.lru_cache(maxsize=64)
 def content(size, fill):
-    """Each 64 bytes differ from all others, so that parts in the wrong order are noticed."""
+    """Each block of 64 bytes is different, so that a test finds parts in a wrong order."""
     blocks = (f"{block:08x}{fill:08x}".ljust(63, ".") + "\n" for block in range((size + 63) // 64))
     return "".join(blocks).encode()[:size]
 
 
-def fill(buckets):
+def fill_buckets(buckets):
     for state in (s3._buckets, s3._multipart_uploads, s3._completed_multipart_uploads):
         state._data.clear()
-    # Large outputs go to the broker's bucket. MiniStack reads its access key as that of no particular account.
+    # Large outputs go to the broker's bucket. MiniStack assigns the broker's access key to no
+    # account.
     set_request_account_id("")
     s3._buckets["stepward-artifacts-111111111111"] = {
         "created": s3.now_iso(),
@@ -46,20 +48,20 @@ def fill(buckets):
     set_request_account_id(ACCOUNT)
     for bucket, objects in buckets.items():
         s3._buckets[bucket] = {"created": s3.now_iso(), "objects": {}, "region": REGION}
-        for wanted in objects:
+        for spec in objects:
             headers = {
-                "content-type": wanted["content_type"],
-                "x-amz-storage-class": wanted["storage_class"],
+                "content-type": spec["content_type"],
+                "x-amz-storage-class": spec["storage_class"],
             }
-            headers |= {f"x-amz-meta-{name}": value for name, value in wanted["metadata"].items()}
-            record = s3._build_object_record(content(wanted["size"], wanted["fill"]), headers)
-            modified = datetime.fromtimestamp(wanted["modified"], timezone.utc)
+            headers |= {f"x-amz-meta-{name}": value for name, value in spec["metadata"].items()}
+            record = s3._build_object_record(content(spec["size"], spec["fill"]), headers)
+            modified = datetime.fromtimestamp(spec["modified"], timezone.utc)
             record["last_modified"] = modified.strftime("%Y-%m-%dT%H:%M:%S.000Z")
-            s3._buckets[bucket]["objects"][wanted["key"]] = record
+            s3._buckets[bucket]["objects"][spec["key"]] = record
 
 
-def look():
-    def seen(record):
+def read_contents():
+    def describe(record):
         return {
             "size": record["size"],
             "sha256": hashlib.sha256(record["body"]).hexdigest(),
@@ -70,7 +72,7 @@ def look():
         }
 
     buckets = {
-        name: {key: seen(record) for key, record in bucket["objects"].items()}
+        name: {key: describe(record) for key, record in bucket["objects"].items()}
         for (_, name), bucket in s3._buckets._data.items()
     }
     uploads = [[upload["bucket"], upload["key"]] for upload in s3._multipart_uploads._data.values()]
@@ -81,21 +83,21 @@ def serve():
     for line in sys.stdin:
         request = json.loads(line)
         if "fill" in request:
-            answer = fill(request["fill"])
+            answer = fill_buckets(request["fill"])
         elif "kill" in request:
-            answer = victim.update(request["kill"], seen=0)
+            answer = victim.update(request["kill"], requests=0)
         else:
-            answer = {**look(), "requests": victim["seen"]}
+            answer = {**read_contents(), "requests": victim["requests"]}
         answers.write(json.dumps(answer) + "\n")
     os._exit(0)
 
 
-# A test can have a process killed at a certain request.
-victim = {"process": None, "request": 0, "is_answered": False, "seen": 0}
+# The process that a test wants to kill at a certain request, and the number of requests so far.
+victim = {"process": None, "request": 0, "is_answered": False, "requests": 0}
 handle_request = s3.handle_request
 
 
-def kill_at(request):
+def kill_victim_at(request):
     if victim["process"] and victim["request"] == request:
         os.kill(victim["process"], signal.SIGKILL)
         victim["process"] = None
@@ -103,21 +105,21 @@ def kill_at(request):
 
 @functools.wraps(handle_request)
 async def handle_request_and_kill(*arguments, **named):
-    victim["seen"] += 1
-    number = victim["seen"]
+    victim["requests"] += 1
+    number = victim["requests"]
     if not victim["is_answered"]:
-        kill_at(number)
+        kill_victim_at(number)
     answer = await handle_request(*arguments, **named)
-    kill_at(number)
+    kill_victim_at(number)
     return answer
 
 
-# The same contents come many times.
+# Tests use the same contents many times, so the checksums are cached.
 compute_checksum = s3._compute_s3_checksum
 checksums = {}
 
 
-def compute_checksum_once(algorithm, body):
+def compute_cached_checksum(algorithm, body):
     key = algorithm, hashlib.sha256(body).digest()
     if key not in checksums:
         checksums[key] = compute_checksum(algorithm, body)
@@ -127,6 +129,6 @@ def compute_checksum_once(algorithm, body):
 for addition in stepward_local_cloud.additions():
     addition.install()
 s3.handle_request = handle_request_and_kill
-s3._compute_s3_checksum = compute_checksum_once
+s3._compute_s3_checksum = compute_cached_checksum
 threading.Thread(target=serve, daemon=True).start()
 main()

@@ -1,9 +1,10 @@
-//! Tests that walk over every step and every job, without AWS. Nothing here is a list kept by hand.
+//! Tests of every step and every job, without AWS. They find the steps and jobs themselves, so
+//! nobody has to maintain a list.
 
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    reason = "what the tests share fails a test as the tests do"
+    reason = "helpers of tests may panic, as tests do"
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,10 +22,10 @@ use stepward_testkit::build::root;
 use xtask::proof_tables::Proofs;
 use xtask::{catalog, generated, iam, proof_tables};
 
-/// What the steps say of themselves, built and asked once.
+/// The catalog of all steps, which is built once.
 fn catalog() -> &'static Catalog {
-    static SAID: LazyLock<Result<Catalog, String>> = LazyLock::new(catalog::catalog);
-    SAID.as_ref().unwrap_or_else(|error| panic!("{error}"))
+    static CATALOG: LazyLock<Result<Catalog, String>> = LazyLock::new(catalog::build_catalog);
+    CATALOG.as_ref().unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn steps() -> impl Iterator<Item = &'static Manifest> {
@@ -33,25 +34,26 @@ fn steps() -> impl Iterator<Item = &'static Manifest> {
 
 /// Every statement of every step's permissions, with the step's name.
 fn statements() -> impl Iterator<Item = (&'static str, &'static Statement)> {
-    let of = |step: &'static Manifest| step.permissions.iter().chain(&step.peer_permissions);
-    steps().flat_map(move |step| of(step).map(|statement| (step.name.as_str(), statement)))
+    let all = |step: &'static Manifest| step.permissions.iter().chain(&step.peer_permissions);
+    steps().flat_map(move |step| all(step).map(|statement| (step.name.as_str(), statement)))
 }
 
-/// Fails with everything that was found, not only the first.
-fn none<T: std::fmt::Display>(faults: impl IntoIterator<Item = T>) {
+/// Fails with the list of all faults, not only with the first.
+#[track_caller]
+fn assert_no_faults<T: std::fmt::Display>(faults: impl IntoIterator<Item = T>) {
     let faults: Vec<_> = faults.into_iter().map(|fault| fault.to_string()).collect();
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
 }
 
-/// Files below a directory that end so.
-fn files(dir: &Path, end: &str) -> Vec<PathBuf> {
+/// Returns the files below a directory whose names have a suffix.
+fn files_with_suffix(dir: &Path, suffix: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()))
     {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            found.extend(files(&path, end));
-        } else if path.to_string_lossy().ends_with(end) {
+            found.extend(files_with_suffix(&path, suffix));
+        } else if path.to_string_lossy().ends_with(suffix) {
             found.push(path);
         }
     }
@@ -60,47 +62,47 @@ fn files(dir: &Path, end: &str) -> Vec<PathBuf> {
 }
 
 #[test]
-fn what_is_generated_is_what_the_steps_and_jobs_say() {
-    let stale = generated::stale(catalog()).unwrap();
-    let said = |(path, text): (String, Option<String>)| {
-        let what = if text.is_some() {
-            "is not what the steps and jobs say"
+fn generated_files_are_up_to_date() {
+    let changes = generated::pending_changes(catalog()).unwrap();
+    let describe = |(path, text): (String, Option<String>)| {
+        let problem = if text.is_some() {
+            "is out of date"
         } else {
-            "is of no step"
+            "belongs to a step that does not exist"
         };
-        format!("{path} {what}; `{}` mends it", build::GENERATE)
+        format!("{path} {problem}; run `{}`", build::GENERATE)
     };
-    none(stale.into_iter().map(said));
+    assert_no_faults(changes.into_iter().map(describe));
 }
 
 #[test]
-fn every_step_is_called_after_its_file() {
-    let files: BTreeSet<_> = build::steps()
+fn every_step_has_the_name_of_its_file() {
+    let files: BTreeSet<_> = build::list_steps()
         .unwrap()
         .into_iter()
         .map(|binary| binary.name)
         .collect();
-    let named: BTreeSet<_> = steps().map(|step| step.name.clone()).collect();
-    let unnamed = files
-        .difference(&named)
-        .map(|file| format!("no step has the name of the file {file}.rs"));
-    let strange = named
+    let names: BTreeSet<_> = steps().map(|step| step.name.clone()).collect();
+    let without_step = files
+        .difference(&names)
+        .map(|file| format!("{file}.rs: the step's NAME must be {file:?}"));
+    let without_file = names
         .difference(&files)
-        .map(|name| format!("the step {name} is in a file of another name"));
-    none(unnamed.chain(strange));
+        .map(|name| format!("the step {name:?} must be in a file {name}.rs"));
+    assert_no_faults(without_step.chain(without_file));
 }
 
 #[test]
 fn every_step_has_every_proof_or_a_reason_why_not() {
-    none(
-        proof_tables::read()
+    assert_no_faults(
+        proof_tables::read_proofs()
             .unwrap()
             .iter()
             .flat_map(Proofs::faults),
     );
 }
 
-/// A job that is imported from Rundeck must get one step for a plugin, and always the same.
+/// The import of a Rundeck job needs exactly one step for each plugin.
 #[test]
 fn each_rundeck_plugin_is_replaced_by_one_step() {
     let mut by_type: BTreeMap<_, Vec<_>> = BTreeMap::new();
@@ -113,8 +115,12 @@ fn each_rundeck_plugin_is_replaced_by_one_step() {
         }
     }
     by_type.retain(|_, steps| steps.len() > 1);
-    let claims = by_type.iter();
-    none(claims.map(|(plugin, steps)| format!("{plugin} is claimed by {}", steps.join(" and "))));
+    assert_no_faults(by_type.iter().map(|(plugin, steps)| {
+        format!(
+            "the plugin {plugin:?} belongs to {}; list it in RUNDECK of one step only",
+            steps.join(" and ")
+        )
+    }));
 }
 
 #[test]
@@ -124,32 +130,33 @@ fn each_rundeck_field_is_replaced_by_a_parameter() {
         for (key, parameter) in step.rundeck.iter().flat_map(|plugin| &plugin.fields) {
             if parameter != "region" && step.parameters["properties"].get(parameter).is_none() {
                 faults.push(format!(
-                    "{}: {key} names no parameter: {parameter}",
+                    "{}: RUNDECK maps {key:?} to {parameter:?}, which is not a parameter of the \
+                     step",
                     step.name
                 ));
             }
         }
     }
-    none(faults);
+    assert_no_faults(faults);
 }
 
 #[test]
 fn every_page_is_complete() {
     let mut faults = Vec::new();
     for step in steps() {
-        let mut check = |is_right: bool, what: &str| {
+        let mut check = |is_right: bool, fault: &str| {
             if !is_right {
-                faults.push(format!("{}: {what}", step.name));
+                faults.push(format!("{}: {fault}", step.name));
             }
         };
         let is_title = step.title.ends_with('.') && step.title.chars().count() <= 256;
         check(
             is_title,
-            "the title is not one sentence of at most 256 characters",
+            "the title must be one sentence of at most 256 characters, with a period",
         );
         check(
             !step.description.is_empty(),
-            "no text between the title and the first heading",
+            "the text between the title and the first heading is missing",
         );
         let headings: Vec<_> = step
             .sections
@@ -169,7 +176,7 @@ fn every_page_is_complete() {
         for required in page::REQUIRED_HEADINGS {
             check(
                 headings.contains(&required),
-                &format!("no section {required}"),
+                &format!("the section {required} is missing"),
             );
         }
         for section in &step.sections {
@@ -178,21 +185,27 @@ fn every_page_is_complete() {
                 &format!("the section {} is empty", section.heading),
             );
         }
-        check(!step.examples.is_empty(), "no example");
+        check(!step.examples.is_empty(), "EXAMPLES is empty; add one");
         for example in &step.examples {
             let is_title = !example.title.is_empty() && !example.title.ends_with('.');
             check(
                 is_title,
-                &format!("not the title of an example: {:?}", example.title),
+                &format!(
+                    "the title of an example must not be empty or end with a period: {:?}",
+                    example.title
+                ),
             );
         }
         for (name, text) in &step.errors {
             check(
                 text.ends_with('.'),
-                &format!("the meaning of {name} is no sentence: {text:?}"),
+                &format!("the meaning of {name} in ERRORS must end with a period: {text:?}"),
             );
         }
-        check(!step.permissions.is_empty(), "no permissions");
+        check(
+            !step.permissions.is_empty(),
+            "the step declares no permissions",
+        );
         for statement in step.permissions.iter().chain(&step.peer_permissions) {
             let purpose = &statement.purpose;
             let is_verb = purpose.starts_with(|c: char| c.is_ascii_lowercase());
@@ -206,45 +219,48 @@ fn every_page_is_complete() {
         }
         check(
             step.session_policy_characters <= SESSION_POLICY_LIMIT,
-            "the session policy is too long",
+            "the session policy is longer than AWS allows; declare fewer or shorter statements",
         );
         check(
             step.parameters["additionalProperties"] == false,
-            "unknown parameters are accepted",
+            "unknown parameters are accepted; add #[serde(deny_unknown_fields)]",
         );
         for schema in [&step.parameters, &step.output] {
-            undocumented(schema, "", &mut |field| {
-                check(false, &format!("{field} is not documented by a sentence"));
+            find_undocumented(schema, "", &mut |field| {
+                check(
+                    false,
+                    &format!("the doc comment of {field} is missing or has no period"),
+                );
             });
         }
     }
-    none(faults);
+    assert_no_faults(faults);
 }
 
 #[test]
 fn every_sample_output_fits_its_schema() {
     let samples = steps().flat_map(|step| step.examples.iter().map(move |example| (step, example)));
     let wrong = samples.filter(|(step, example)| !schema::is_sample(&step.output, &example.output));
-    none(wrong.map(|(step, example)| {
+    assert_no_faults(wrong.map(|(step, example)| {
         format!(
-            "{}: the output of {:?} does not fit the type Output",
+            "{}: the output of the example {:?} does not match the schema of Output",
             step.name, example.title
         )
     }));
 }
 
-/// Calls back with every property in a schema that has no description, also of definitions and
-/// within lists. What an enum's variant holds has the variant's.
-fn undocumented(schema: &Value, path: &str, found: &mut impl FnMut(&str)) {
-    let is_told = |about: &Value| {
-        about["description"]
+/// Calls `report` with every property of a schema that has no description, also in definitions and
+/// lists. The fields of an enum's variant are described by the variant.
+fn find_undocumented(schema: &Value, path: &str, report: &mut impl FnMut(&str)) {
+    let is_documented = |property: &Value| {
+        property["description"]
             .as_str()
             .is_some_and(|text| text.ends_with('.'))
     };
-    let is_variant = path.ends_with(".oneOf.") && is_told(schema);
-    for (name, about) in schema["properties"].as_object().into_iter().flatten() {
-        if !is_variant && !is_told(about) {
-            found(&format!("{path}{name}"));
+    let is_variant = path.ends_with(".oneOf.") && is_documented(schema);
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        if !is_variant && !is_documented(property) {
+            report(&format!("{path}{name}"));
         }
     }
     let within = match schema {
@@ -259,12 +275,11 @@ fn undocumented(schema: &Value, path: &str, found: &mut impl FnMut(&str)) {
         _ => Vec::new(),
     };
     for (path, within) in within {
-        undocumented(within, &path, found);
+        find_undocumented(within, &path, report);
     }
 }
 
-/// Objects within parameters take no unknown fields either: a typing error must not pass in
-/// silence.
+/// Nested objects in parameters must refuse unknown fields too, so that a typing error is reported.
 #[test]
 fn every_object_in_parameters_is_closed() {
     fn open(schema: &Value, path: &str, found: &mut Vec<String>) {
@@ -280,23 +295,25 @@ fn every_object_in_parameters_is_closed() {
     }
     let mut found = Vec::new();
     steps().for_each(|step| open(&step.parameters, &step.name, &mut found));
-    none(
-        found
-            .iter()
-            .map(|place| format!("{place} is open: #[serde(deny_unknown_fields)]")),
+    assert_no_faults(
+        found.iter().map(|path| {
+            format!("{path} accepts unknown fields; add #[serde(deny_unknown_fields)]")
+        }),
     );
 }
 
 #[test]
-fn every_action_exists_and_is_on_what_aws_lets_it_be_narrowed_to() {
-    /// Conditions that narrow an action on `*` as well as a resource would: to a use by AWS, or for
-    /// one service.
-    const NARROWING: [&str; 2] = ["iam:PassedToService", "kms:GrantIsForAWSResource"];
-    /// What AWS's own policies narrow to sessions, although the reference names no resource for it:
+fn every_action_exists_and_its_resources_are_restricted() {
+    /// Conditions that restrict an action on `*` as strictly as a resource would.
+    const RESTRICTING_CONDITIONS: [&str; 2] = ["iam:PassedToService", "kms:GrantIsForAWSResource"];
+    /// AWS's own policies restrict these actions to a resource, although the reference lists none:
     /// <https://docs.aws.amazon.com/systems-manager/latest/userguide/getting-started-restrict-access-quickstart.html>
-    const NARROWED: [&str; 1] = ["ssmmessages:OpenDataChannel"];
-    let known = iam::actions().unwrap();
-    let services: BTreeSet<_> = known.keys().map(|action| iam::service(action)).collect();
+    const RESTRICTED_BY_AWS: [&str; 1] = ["ssmmessages:OpenDataChannel"];
+    let known = iam::known_actions().unwrap();
+    let services: BTreeSet<_> = known
+        .keys()
+        .map(|action| iam::service_prefix(action))
+        .collect();
     let mut faults = BTreeSet::new();
     for (
         step,
@@ -312,41 +329,46 @@ fn every_action_exists_and_is_on_what_aws_lets_it_be_narrowed_to() {
         let is_on_all = resources.iter().any(|resource| resource == "*");
         let condition = condition.to_string();
         let is_excused = reason.is_some()
-            || NARROWING
+            || RESTRICTING_CONDITIONS
                 .iter()
                 .any(|key| condition.contains(&format!("\"{key}\"")));
-        // Only resources are filled in for an account and widened for a role.
+        // Stepward fills in variables and widens values only in resources.
         if condition.contains(['$', '\u{e000}']) {
             faults.insert(format!(
-                "{step}: a condition holds a variable or a parameter's value: {condition}"
+                "{step}: a condition must not contain a variable or a parameter's value: \
+                 {condition}"
             ));
         }
         if reason.as_ref().is_some_and(|reason| !reason.ends_with('.')) {
             faults.insert(format!(
-                "{step}: the reason for `*` is no sentence: {reason:?}"
+                "{step}: the reason for `*` must end with a period: {reason:?}"
             ));
         }
         for action in actions {
             let fault = match known.get(action) {
-                _ if !services.contains(iam::service(action)) => {
+                _ if !services.contains(iam::service_prefix(action)) => {
                     format!(
-                        "{} is not in {}; `{}` adds it",
-                        iam::service(action),
+                        "the service {:?} is not in {}; run `{}`",
+                        iam::service_prefix(action),
                         iam::PATH,
-                        iam::MENDED_BY
+                        iam::UPDATE_COMMAND
                     )
                 }
-                None => format!("{step}: AWS has no action {action}"),
+                None => format!("{step}: the IAM action {action:?} does not exist"),
                 Some(types)
-                    if types.is_empty() && !is_on_all && !NARROWED.contains(&action.as_str()) =>
+                    if types.is_empty()
+                        && !is_on_all
+                        && !RESTRICTED_BY_AWS.contains(&action.as_str()) =>
                 {
                     format!(
-                        "{step}: {action} works on `*` only, not on {}",
+                        "{step}: {action} must be allowed on `*`, because IAM cannot restrict it \
+                         to {}",
                         resources.join(", ")
                     )
                 }
                 Some(types) if !types.is_empty() && is_on_all && !is_excused => format!(
-                    "{step}: {action} is on `*`, and can be narrowed to {}; or `allow_on_all` gives the reason",
+                    "{step}: {action} is allowed on `*`; restrict it to {}, or give the reason \
+                     with `allow_on_all`",
                     types.join(", ")
                 ),
                 Some(_) => continue,
@@ -354,58 +376,66 @@ fn every_action_exists_and_is_on_what_aws_lets_it_be_narrowed_to() {
             faults.insert(fault);
         }
     }
-    none(faults);
+    assert_no_faults(faults);
 }
 
-/// Every state of a state machine, those within a Map or Parallel included.
-fn states<'a>(machine: &'a Value, found: &mut Vec<(&'a str, &'a Value)>) {
+/// Collects every state of a state machine, including the states in a Map or Parallel.
+fn collect_states<'a>(machine: &'a Value, found: &mut Vec<(&'a str, &'a Value)>) {
     for (name, state) in machine["States"].as_object().into_iter().flatten() {
         found.push((name, state));
-        states(&state["ItemProcessor"], found);
+        collect_states(&state["ItemProcessor"], found);
         state["Branches"]
             .as_array()
             .into_iter()
             .flatten()
-            .for_each(|branch| states(branch, found));
+            .for_each(|branch| collect_states(branch, found));
     }
 }
 
 #[test]
 fn every_job_has_a_limit_and_matches_errors_that_exist() {
-    let ours: BTreeSet<_> = ErrorName::ALL.iter().map(ToString::to_string).collect();
-    // What Lambda and Step Functions themselves answer.
-    let theirs = ["States.", "Lambda.", "Runtime.", "Sandbox."];
-    let jobs = files(&root().join("statemachines/jobs"), ".asl.json");
+    let stepward_errors: BTreeSet<_> = ErrorName::ALL.iter().map(ToString::to_string).collect();
+    // The prefixes of the errors of Lambda and Step Functions.
+    let aws_prefixes = ["States.", "Lambda.", "Runtime.", "Sandbox."];
+    let jobs = files_with_suffix(&root().join("statemachines/jobs"), ".asl.json");
     assert!(!jobs.is_empty());
     for path in jobs {
         let job: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
         let name = path.display();
         assert_eq!(job["QueryLanguage"], "JSONata", "{name}");
-        assert!(job["TimeoutSeconds"].is_u64(), "{name}: no overall limit");
+        assert!(
+            job["TimeoutSeconds"].is_u64(),
+            "{name}: the job has no TimeoutSeconds"
+        );
         let mut found = Vec::new();
-        states(&job, &mut found);
-        for (state, about) in found
+        collect_states(&job, &mut found);
+        for (state, definition) in found
             .into_iter()
-            .filter(|(_, about)| about["Type"] == "Task")
+            .filter(|(_, definition)| definition["Type"] == "Task")
         {
             assert!(
-                about["TimeoutSeconds"].is_u64(),
-                "{name}: {state} has no limit"
+                definition["TimeoutSeconds"].is_u64(),
+                "{name}: the state {state:?} has no TimeoutSeconds"
             );
-            let retries = about["Retry"]
+            let retries = definition["Retry"]
                 .as_array()
-                .unwrap_or_else(|| panic!("{name}: {state} has no Retry"));
-            assert!(retries.iter().all(|retry| retry["JitterStrategy"] == "FULL" && retry["MaxAttempts"].is_u64()));
+                .unwrap_or_else(|| panic!("{name}: the state {state:?} has no Retry"));
+            assert!(
+                retries.iter().all(|retry| retry["JitterStrategy"] == "FULL"
+                    && retry["MaxAttempts"].is_u64()),
+                "{name}: a Retry of the state {state:?} has no JitterStrategy FULL or no \
+                 MaxAttempts"
+            );
             let rules = retries
                 .iter()
-                .chain(about["Catch"].as_array().into_iter().flatten());
+                .chain(definition["Catch"].as_array().into_iter().flatten());
             for error in rules.flat_map(|rule| rule["ErrorEquals"].as_array().unwrap()) {
                 let error = error.as_str().unwrap();
-                let known =
-                    ours.contains(error) || theirs.iter().any(|prefix| error.starts_with(prefix));
+                let known = stepward_errors.contains(error)
+                    || aws_prefixes.iter().any(|prefix| error.starts_with(prefix));
                 assert!(
                     known,
-                    "{name}: {state} matches {error}, which nothing answers"
+                    "{name}: the state {state:?} matches the error {error:?}, which does not exist"
                 );
             }
         }
@@ -415,32 +445,35 @@ fn every_job_has_a_limit_and_matches_errors_that_exist() {
 #[test]
 fn every_job_calls_functions_that_are_deployed() {
     let template = std::fs::read_to_string(root().join("infra/template.yaml")).unwrap();
-    for path in files(&root().join("statemachines/jobs"), ".asl.json") {
+    for path in files_with_suffix(&root().join("statemachines/jobs"), ".asl.json") {
         let job = std::fs::read_to_string(&path).unwrap();
-        // Also those whose names a state chooses among: they stand as texts of their own in the
-        // source.
+        // This finds all functions, also those that a state selects by an expression.
         let called: Vec<_> = job
             .split("\"${StackName}-")
             .skip(1)
             .filter_map(|rest| rest.split_once('"'))
             .collect();
-        assert!(!called.is_empty(), "{} calls nothing", path.display());
+        assert!(
+            !called.is_empty(),
+            "{} calls no function of the stack",
+            path.display()
+        );
         for (name, _) in called.into_iter().filter(|(name, _)| !name.is_empty()) {
             let function = format!("FunctionName: !Sub \"${{AWS::StackName}}-{name}\"");
             assert!(
                 template.contains(&function),
-                "{} calls {name}, which is not deployed",
+                "{} calls the function {name:?}, which infra/template.yaml does not contain",
                 path.display()
             );
         }
     }
 }
 
-/// The job that runs any step must have time for each: Step Functions ends an execution, or a call,
-/// that takes longer.
+/// Step Functions ends an execution or a call that exceeds its timeout, so the job that runs any
+/// step needs the longest timeouts.
 #[test]
-fn the_job_of_one_step_waits_longer_than_any_step_takes() {
-    /// For the start of a function, and for retries of the last call.
+fn the_timeouts_of_the_step_job_suffice_for_every_step() {
+    /// Additional seconds for the start of a function and for retries of the last call.
     const SPARE: u64 = 30;
     let job = std::fs::read_to_string(root().join("statemachines/jobs/step/run.asl.json")).unwrap();
     let job: Value = serde_json::from_str(&job).unwrap();
@@ -448,15 +481,17 @@ fn the_job_of_one_step_waits_longer_than_any_step_takes() {
         .as_u64()
         .unwrap();
     let all = job["TimeoutSeconds"].as_u64().unwrap();
-    none(steps().filter_map(|step| {
+    assert_no_faults(steps().filter_map(|step| {
         let (longest, name) = (u64::from(step.function.timeout_seconds), &step.name);
         if call < longest + SPARE {
             Some(format!(
-                "a call of {name} takes up to {longest} s, and the job waits {call} s for it"
+                "a call of {name} takes up to {longest} s, but \"Run step\" ends it after {call} \
+                 s; increase its TimeoutSeconds"
             ))
         } else if all < step.timeout_seconds + longest + SPARE {
             Some(format!(
-                "{name} takes up to {} s, and the job ends after {all} s",
+                "{name} takes up to {} s, but the job ends after {all} s; increase its \
+                 TimeoutSeconds",
                 step.timeout_seconds
             ))
         } else {
@@ -465,8 +500,8 @@ fn the_job_of_one_step_waits_longer_than_any_step_takes() {
     }));
 }
 
-/// One build of the SDK serves `cargo run`, the deployed functions and the tests only while all of
-/// them ask for the same features; a difference costs minutes, and shows nowhere else.
+/// Cargo builds the SDK only once for `cargo run`, the functions and the tests if all of them use
+/// the same features. A difference costs minutes and is easy to miss.
 #[test]
 fn every_member_asks_for_the_same_features() {
     let features = |arguments: &[&str]| -> BTreeMap<String, String> {
@@ -505,13 +540,14 @@ fn every_member_asks_for_the_same_features() {
             assert_eq!(
                 Some(&asked),
                 all.get(&package),
-                "{member} has {package} with other features"
+                "{member} uses other features of {package} than the workspace; set them in the \
+                 root Cargo.toml"
             );
         }
     }
 }
 
-/// Most files have around 120 lines. The limit counts what comes before the tests.
+/// The limit does not include tests. Most files have around 120 lines.
 #[test]
 fn every_file_of_a_function_is_short_enough_to_read() {
     const LIMIT: usize = 400;
@@ -523,8 +559,8 @@ fn every_file_of_a_function_is_short_enough_to_read() {
         }) || path.ends_with("tests.rs")
             || path.ends_with("vectors.rs")
     };
-    let paths = files(&root().join("functions"), ".rs");
-    none(
+    let paths = files_with_suffix(&root().join("functions"), ".rs");
+    assert_no_faults(
         paths
             .iter()
             .filter(|path| !is_test(path))
@@ -536,14 +572,18 @@ fn every_file_of_a_function_is_short_enough_to_read() {
                     .unwrap_or_default()
                     .lines()
                     .count();
-                (lines > LIMIT)
-                    .then(|| format!("{} has {lines} lines before its tests", path.display()))
+                (lines > LIMIT).then(|| {
+                    format!(
+                        "{} has {lines} lines before its tests; split it by topic, at most \
+                             {LIMIT}",
+                        path.display()
+                    )
+                })
             }),
     );
 }
 
-/// Pages for contributors send readers to files; a file that has moved must not leave a wrong way
-/// behind.
+/// The pages for contributors name files. If a file moves, the pages must change too.
 #[test]
 fn every_file_that_the_pages_name_exists() {
     let mut faults = Vec::new();
@@ -573,8 +613,8 @@ fn every_file_that_the_pages_name_exists() {
         faults.extend(
             plain
                 .filter(|path| !root().join(path).exists())
-                .map(|path| format!("{page}: there is no {path}")),
+                .map(|path| format!("{page}: the file {path:?} does not exist; correct the path")),
         );
     }
-    none(faults);
+    assert_no_faults(faults);
 }

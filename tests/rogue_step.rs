@@ -1,5 +1,5 @@
-//! A step that does what none should, for tests that see it fail safely. It is deployed in tests
-//! only.
+//! A step that violates the rules, for tests that check that it fails safely. It is deployed only
+//! in tests.
 
 use std::process::ExitCode;
 
@@ -14,116 +14,132 @@ const EC2: Service = Service {
     codes: |_, _| None,
 };
 
-/// Misbehave.
+/// Violate a rule of Stepward.
 ///
-/// For Stepward's own tests: each kind of misbehaviour must be caught by what is around the step.
+/// For Stepward's own tests. The code around the step must prevent or mask each violation.
+///
+/// # Behavior
+///
+/// The step commits the violation that the parameter names.
+///
+/// # Cost
+///
+/// This step itself has no charge; it is deployed only in tests.
+///
+/// # Proof
+///
+/// Proven by `tests/steps.rs` and `tests/e2e/boundary.rs`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Rogue {
-    /// What to do.
-    r#do: Misdeed,
+struct RogueStep {
+    /// The violation.
+    r#do: Violation,
     /// The instance that `undeclared` tries to stop.
-    #[serde(default = "some_instance")]
+    #[serde(default = "sample_instance_id")]
     instance_id: String,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-enum Misdeed {
+enum Violation {
     /// Panic.
     Panic,
     /// Call an action that the step does not declare.
     Undeclared,
-    /// Use the function's own credentials in the customer's stead.
+    /// Use the function's own credentials instead of the customer's session.
     AsBroker,
-    /// Answer 100 KiB.
+    /// Return an output of 100 KiB.
     BigOutput,
-    /// Log and answer the credentials.
+    /// Log and return the credentials.
     SaySecrets,
     /// Fail with the credentials in the message.
     FailWithSecrets,
 }
 
-/// What came of it.
+/// The result of the violation.
 #[derive(Debug, JsonSchema, Serialize)]
-struct Said {
-    /// Anything.
+struct ViolationOutput {
+    /// Text that may contain secrets.
     said: String,
 }
 
-fn some_instance() -> String {
+fn sample_instance_id() -> String {
     "i-0123456789abcdef0".into()
 }
 
-impl Step for Rogue {
+impl Step for RogueStep {
     const NAME: &'static str = "rogue-step";
     const RUNDECK: &'static [stepward::RundeckPlugin] = &[];
     const EXAMPLES: &'static [stepward::Example] = &[stepward::Example {
-        title: "Run it",
+        title: "Return a large output",
         parameters: r#"{ "do": "big-output" }"#,
-        output: "null",
+        output: r#"{ "said": "0123456789abcdef" }"#,
     }];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[];
-    type Output = Said;
+    type Output = ViolationOutput;
 
     fn permissions(&self) -> Permissions {
-        Permissions::default().allow("TODO", &["ec2:DescribeInstances"], ["*"])
+        Permissions::default().allow("list the instances", &["ec2:DescribeInstances"], ["*"])
     }
 
-    async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<Progress<Said>, StepError> {
+    async fn run(
+        &self,
+        ctx: &Context,
+        _: Option<Resume>,
+    ) -> Result<Progress<ViolationOutput>, StepError> {
         let said = match self.r#do {
-            #[expect(clippy::panic, reason = "a test wants to see one")]
-            Misdeed::Panic => panic!(
-                "a panic whose message nobody should see: {}",
-                credentials(ctx).await?
+            #[expect(clippy::panic, reason = "a test checks how Stepward handles a panic")]
+            Violation::Panic => panic!(
+                "a panic message that must not be shown: {}",
+                read_credentials(ctx).await?
             ),
-            Misdeed::Undeclared => {
+            Violation::Undeclared => {
                 let ec2 = ctx.client(aws_sdk_ec2::Client::new);
                 let stop = ec2.stop_instances().instance_ids(&self.instance_id);
                 stop.send().await.map_err(|error| EC2.step_error(&error))?;
                 "stopped an instance without permission".into()
             }
-            Misdeed::AsBroker => {
-                let own =
+            Violation::AsBroker => {
+                let broker_config =
                     stepward::access::session::aws_config(Some(ctx.place.region.clone())).await;
-                let describe = aws_sdk_ec2::Client::new(&own).describe_instances();
+                let describe = aws_sdk_ec2::Client::new(&broker_config).describe_instances();
                 describe
                     .send()
                     .await
                     .map_err(|error| EC2.step_error(&error))?;
                 "described instances as the broker".into()
             }
-            Misdeed::BigOutput => "0123456789abcdef".repeat(100 * 1024 / 16),
-            Misdeed::SaySecrets => {
-                let secrets = credentials(ctx).await?;
+            Violation::BigOutput => "0123456789abcdef".repeat(100 * 1024 / 16),
+            Violation::SaySecrets => {
+                let secrets = read_credentials(ctx).await?;
                 ctx.log(&secrets);
                 secrets
             }
-            Misdeed::FailWithSecrets => {
-                return Err(ErrorName::StepFailed.with_message(credentials(ctx).await?));
+            Violation::FailWithSecrets => {
+                return Err(ErrorName::StepFailed.with_message(read_credentials(ctx).await?));
             }
         };
-        Ok(Progress::Done(Said { said }))
+        Ok(Progress::Done(ViolationOutput { said }))
     }
 }
 
-/// What a step can get of its credentials.
-async fn credentials(ctx: &Context) -> Result<String, StepError> {
+/// Returns everything that a step can read of its credentials.
+async fn read_credentials(ctx: &Context) -> Result<String, StepError> {
     let config = ctx.client(SdkConfig::clone);
-    let nothing = || ErrorName::Internal.with_message("the session has no credentials");
-    let provider = config.credentials_provider().ok_or_else(nothing)?;
-    let found = provider
+    let missing = || ErrorName::Internal.with_message("the session has no credentials");
+    let provider = config.credentials_provider().ok_or_else(missing)?;
+    let credentials = provider
         .provide_credentials()
         .await
-        .map_err(|_| nothing())?;
-    let token = found.session_token().unwrap_or_default();
+        .map_err(|_| missing())?;
+    let token = credentials.session_token().unwrap_or_default();
     Ok(format!(
         "key {} secret {} token {token}",
-        found.access_key_id(),
-        found.secret_access_key()
+        credentials.access_key_id(),
+        credentials.secret_access_key()
     ))
 }
 
 fn main() -> ExitCode {
-    stepward::serve::<Rogue>()
+    stepward::serve::<RogueStep>()
 }

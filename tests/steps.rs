@@ -1,10 +1,10 @@
-//! What steps do with bad input, refusals, faults of AWS and the death of their process: the
-//! binaries that a deployment runs, driven as Lambda drives them, against a small AWS on loopback.
+//! The behavior of steps with invalid input, refusals, faults of AWS and killed processes. The
+//! tests run the deployed binaries as Lambda does, against a fake of AWS on loopback.
 
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    reason = "what the tests share fails a test as the tests do"
+    reason = "helpers of tests may panic, as tests do"
 )]
 
 use std::collections::BTreeMap;
@@ -14,66 +14,67 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use stepward_testkit::build::{build, of_this_program, steps};
+use stepward_testkit::build::{build_binaries, current_build, list_steps};
 use stepward_testkit::envelope;
+use stepward_testkit::fake_aws::{FakeAws, Request};
 use stepward_testkit::runtime_api::{Answer, Function};
-use stepward_testkit::stand_in::{Request, StandIn};
 
-/// Acme's account, with one instance.
-const ACME: &str = "222222222222";
-const ACMES: &str = "i-0aaaaaaaaaaaaaaaa";
-/// Globex's account, with one instance.
-const GLOBEX: &str = "333333333333";
-const GLOBEXS: &str = "i-0bbbbbbbbbbbbbbbb";
+/// The account of acme, and its instance.
+const ACME_ACCOUNT: &str = "222222222222";
+const ACME_INSTANCE: &str = "i-0aaaaaaaaaaaaaaaa";
+/// The account of globex, and its instance.
+const GLOBEX_ACCOUNT: &str = "333333333333";
+const GLOBEX_INSTANCE: &str = "i-0bbbbbbbbbbbbbbbb";
 
 const NO_LINGER: (&str, &str) = ("STEPWARD_LINGER_SECONDS", "0");
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// Every step's binary. A test that cannot have them fails.
+/// The binaries of all steps.
 static BINARIES: LazyLock<BTreeMap<String, PathBuf>> = LazyLock::new(|| {
-    let (profile, target_dir) = of_this_program().unwrap();
-    let mut built = build(&steps().unwrap(), &profile, &target_dir).unwrap();
+    let (profile, target_dir) = current_build().unwrap();
+    let mut built = build_binaries(&list_steps().unwrap(), &profile, &target_dir).unwrap();
     built.insert("rogue-step".into(), env!("CARGO_BIN_EXE_rogue-step").into());
     built
 });
 
-/// An AWS with two customers of one account each, `acme/prod` and `globex/main`, where one instance
-/// runs.
+/// A fake of AWS with two accounts, `acme/prod` and `globex/main`. Each account has one running
+/// instance.
 #[derive(Default)]
-struct Scene {
-    aws: StandIn,
+struct TestSetup {
+    aws: FakeAws,
 }
 
-/// A step's process. Whatever a test does with it, at its end it has told nobody a secret.
+/// The process of a step. When dropped, it checks that its output and answers contain no secret.
 struct Process<'a> {
-    scene: &'a Scene,
+    setup: &'a TestSetup,
     function: Function,
     answers: Vec<Answer>,
 }
 
-impl Scene {
+impl TestSetup {
     fn new() -> Self {
-        let scene = Self::default();
+        let setup = Self::default();
         for (customer, account, id, instance) in [
-            ("acme", "prod", ACME, ACMES),
-            ("globex", "main", GLOBEX, GLOBEXS),
+            ("acme", "prod", ACME_ACCOUNT, ACME_INSTANCE),
+            ("globex", "main", GLOBEX_ACCOUNT, GLOBEX_INSTANCE),
         ] {
-            scene.aws.add_customer(customer);
-            scene.aws.add_account(customer, account, id);
-            scene.aws.add_instance(id, instance, "running");
+            setup.aws.add_customer(customer);
+            setup.aws.add_account(customer, account, id);
+            setup.aws.add_instance(id, instance, "running");
         }
-        scene
+        setup
     }
 
-    /// Where the instances are stopped, and are seen starting so often before they run.
-    fn stopped(looks_on_the_way: u32) -> Self {
-        let scene = Self::new();
-        for instance in [ACMES, GLOBEXS] {
-            scene
+    /// Returns a setup with stopped instances. After a start, the given number of polls returns
+    /// `pending`.
+    fn with_stopped_instances(transition_polls: u32) -> Self {
+        let setup = Self::new();
+        for instance in [ACME_INSTANCE, GLOBEX_INSTANCE] {
+            setup
                 .aws
-                .set_instance(instance, "stopped", looks_on_the_way);
+                .set_instance(instance, "stopped", transition_polls);
         }
-        scene
+        setup
     }
 
     fn process(&self, step: &str, environment: &[(&str, &str)]) -> Process<'_> {
@@ -83,13 +84,13 @@ impl Scene {
         let environment: Vec<_> = self.aws.environment().into_iter().chain(own).collect();
         let function = Function::start(Command::new(&BINARIES[step]), &environment);
         Process {
-            scene: self,
+            setup: self,
             function,
             answers: Vec::new(),
         }
     }
 
-    /// One event to a new process.
+    /// Sends one event to a new process.
     fn call(&self, step: &str, event: &Value) -> Answer {
         self.process(step, &[]).call(event)
     }
@@ -97,14 +98,14 @@ impl Scene {
 
 impl Process<'_> {
     fn call(&mut self, event: &Value) -> Answer {
-        self.bytes(event.to_string().as_bytes())
+        self.call_with_bytes(event.to_string().as_bytes())
     }
 
-    fn bytes(&mut self, event: &[u8]) -> Answer {
-        self.within(MINUTE, event)
+    fn call_with_bytes(&mut self, event: &[u8]) -> Answer {
+        self.call_within(MINUTE, event)
     }
 
-    fn within(&mut self, timeout: Duration, event: &[u8]) -> Answer {
+    fn call_within(&mut self, timeout: Duration, event: &[u8]) -> Answer {
         let answer = self.function.invoke_within(timeout, event);
         self.answers.push(answer.clone());
         answer
@@ -119,73 +120,83 @@ impl Drop for Process<'_> {
             return;
         }
         let (output, answers) = (self.function.output(), format!("{:?}", self.answers));
-        for secret in self.scene.aws.secrets() {
-            assert!(!output.contains(&secret), "a secret in the log: {output}");
+        for secret in self.setup.aws.secrets() {
+            assert!(
+                !output.contains(&secret),
+                "the log contains a secret: {output}"
+            );
             assert!(
                 !answers.contains(&secret),
-                "a secret in an answer: {answers}"
+                "an answer contains a secret: {answers}"
             );
         }
         assert!(
             !output.contains(":role/") && !output.contains("assumed-role/"),
-            "a role ARN in the log: {output}"
+            "the log contains a role ARN: {output}"
         );
         for line in output.lines() {
             assert!(
                 serde_json::from_str::<Value>(line).is_ok_and(|line| line.is_object()),
-                "not JSON: {line}"
+                "the log contains a line that is not JSON: {line}"
             );
         }
     }
 }
 
-/// The error's name is this, and its message has these words; the message.
+/// Checks the name of an error and that its message contains some texts. Returns the message.
 #[track_caller]
-fn refused(answer: &Answer, wanted: &str, tells: &[&str]) -> String {
+fn assert_error(answer: &Answer, expected: &str, texts: &[&str]) -> String {
     let Answer::Failure { name, message } = answer else {
-        panic!("{wanted} expected, but: {answer:?}")
+        panic!("expected the error {expected}, got {answer:?}")
     };
-    assert_eq!(name, wanted, "{message}");
-    for words in tells {
-        assert!(message.contains(words), "{words:?} is not in: {message}");
+    assert_eq!(name, expected, "{message}");
+    for text in texts {
+        assert!(
+            message.contains(text),
+            "the message does not contain {text:?}: {message}"
+        );
     }
-    assert!(!message.contains("::"), "a Rust type name: {message}");
+    assert!(
+        !message.contains("::"),
+        "the message contains a Rust type name: {message}"
+    );
     message.clone()
 }
 
+/// Checks that a step is done, and returns its output.
 #[track_caller]
-fn done(answer: &Answer) -> Value {
+fn done_output(answer: &Answer) -> Value {
     let body = answer.json();
     assert_eq!(body["status"], "done", "{answer:?}");
     body["output"].clone()
 }
 
-fn start(customer: &str, account: &str, instance: &str) -> Value {
+fn start_event(customer: &str, account: &str, instance: &str) -> Value {
     envelope(customer, account, &json!({ "instance_ids": [instance] }))
 }
 
-/// A good event for `ec2-start` with one place of it changed.
-fn with(pointer: &str, value: Value) -> Value {
-    let mut event = start("acme", "prod", ACMES);
+/// Returns a valid event for `ec2-start` with one changed field.
+fn event_with(pointer: &str, value: Value) -> Value {
+    let mut event = start_event("acme", "prod", ACME_INSTANCE);
     let (parent, field) = pointer.rsplit_once('/').unwrap();
     event.pointer_mut(parent).unwrap()[field] = value;
     event
 }
 
-fn without(field: &str) -> Value {
-    let mut event = start("acme", "prod", ACMES);
+fn event_without(field: &str) -> Value {
+    let mut event = start_event("acme", "prod", ACME_INSTANCE);
     event.as_object_mut().unwrap().shift_remove(field);
     event
 }
 
-fn rogue(misdeed: &str) -> Value {
-    envelope("acme", "prod", &json!({ "do": misdeed }))
+fn rogue_event(violation: &str) -> Value {
+    envelope("acme", "prod", &json!({ "do": violation }))
 }
 
 #[test]
-fn input_that_is_not_json_is_invalid_input_and_the_process_goes_on() {
-    let scene = Scene::new();
-    let mut process = scene.process("ec2-start", &[]);
+fn invalid_json_is_refused_and_the_process_continues() {
+    let setup = TestSetup::new();
+    let mut process = setup.process("ec2-start", &[]);
     let events: [&[u8]; 5] = [
         b"hello",
         b"",
@@ -194,31 +205,31 @@ fn input_that_is_not_json_is_invalid_input_and_the_process_goes_on() {
         b"{\"a\":\"\xff\"}",
     ];
     for event in events {
-        refused(
-            &process.bytes(event),
+        assert_error(
+            &process.call_with_bytes(event),
             "InvalidInput",
             &["the input is not JSON"],
         );
     }
-    refused(
-        &process.bytes(b"[1]"),
+    assert_error(
+        &process.call_with_bytes(b"[1]"),
         "InvalidInput",
         &["must be a JSON object, not a list"],
     );
-    refused(
-        &process.bytes(b"null"),
+    assert_error(
+        &process.call_with_bytes(b"null"),
         "InvalidInput",
         &["must be a JSON object, not null"],
     );
-    done(&process.call(&start("acme", "prod", ACMES)));
+    done_output(&process.call(&start_event("acme", "prod", ACME_INSTANCE)));
 }
 
 #[test]
 fn ten_megabytes_of_input_are_refused_with_advice() {
-    let scene = Scene::new();
-    let event = with("/params/instance_ids", json!("x".repeat(10 * 1024 * 1024)));
-    let said = refused(
-        &scene.call("ec2-start", &event),
+    let setup = TestSetup::new();
+    let event = event_with("/params/instance_ids", json!("x".repeat(10 * 1024 * 1024)));
+    let said = assert_error(
+        &setup.call("ec2-start", &event),
         "InvalidInput",
         &["at most 262144", "S3"],
     );
@@ -226,73 +237,82 @@ fn ten_megabytes_of_input_are_refused_with_advice() {
 }
 
 #[test]
-fn what_is_missing_unknown_empty_or_of_the_wrong_type_is_named() {
-    let scene = Scene::new();
-    let mut process = scene.process("ec2-start", &[]);
+fn missing_unknown_and_mistyped_fields_are_named() {
+    let setup = TestSetup::new();
+    let mut process = setup.process("ec2-start", &[]);
     for (event, tells) in [
-        (without("target"), "missing field `target`"),
-        (without("execution"), "missing field `execution`"),
-        (without("params"), "give either instance_ids"),
+        (event_without("target"), "missing field `target`"),
+        (event_without("execution"), "missing field `execution`"),
+        (event_without("params"), "give either instance_ids"),
         (
-            with("/target", json!({ "account": "prod" })),
+            event_with("/target", json!({ "account": "prod" })),
             "missing field `customer`",
         ),
         (
-            with("/target", json!({ "customer": "acme" })),
+            event_with("/target", json!({ "customer": "acme" })),
             "missing field `account`",
         ),
         (
-            with("/target/customer", json!(5)),
+            event_with("/target/customer", json!(5)),
             "field `target.customer`: invalid type",
         ),
         (
-            with("/target/customer", json!("acme#prod")),
+            event_with("/target/customer", json!("acme#prod")),
             "customer \"acme#prod\" is not a valid name",
         ),
         (
-            with("/target/account", json!("../globex")),
+            event_with("/target/account", json!("../globex")),
             "account \"../globex\" is not a valid name",
         ),
-        (with("/execution/id", json!("")), "execution.id is empty"),
         (
-            with("/params", json!([])),
+            event_with("/execution/id", json!("")),
+            "execution.id is empty",
+        ),
+        (
+            event_with("/params", json!([])),
             "params must be a JSON object, not a list",
         ),
         (
-            with("/params/instance_idss", json!(["i-1"])),
+            event_with("/params/instance_idss", json!(["i-1"])),
             "params, field `instance_idss`: unknown field",
         ),
         (
-            with("/params/instance_ids", json!([])),
+            event_with("/params/instance_ids", json!([])),
             "give either instance_ids",
         ),
         (
-            with("/params/instance_ids", json!(5)),
+            event_with("/params/instance_ids", json!(5)),
             "field `instance_ids`: invalid type: integer `5`",
         ),
         (
-            with("/params/instance_ids", json!(["i-1", 5])),
+            event_with("/params/instance_ids", json!(["i-1", 5])),
             "field `instance_ids[1]`: invalid type: integer `5`",
         ),
         (
-            with("/params/instance_ids", json!(["*"])),
+            event_with("/params/instance_ids", json!(["*"])),
             "\"*\" is not an instance ID",
         ),
-        (with("/params/tags", json!({ "team": "ops" })), "not both"),
+        (
+            event_with("/params/tags", json!({ "team": "ops" })),
+            "not both",
+        ),
     ] {
-        refused(&process.call(&event), "InvalidInput", &[tells]);
+        assert_error(&process.call(&event), "InvalidInput", &[tells]);
     }
-    assert!(scene.aws.requests().is_empty(), "nothing was asked of AWS");
-    // One string is a list of one.
-    done(&process.call(&with("/params/instance_ids", json!(ACMES))));
+    assert!(
+        setup.aws.requests().is_empty(),
+        "the step must not call AWS"
+    );
+    // A string is accepted as a list with one element.
+    done_output(&process.call(&event_with("/params/instance_ids", json!(ACME_INSTANCE))));
 }
 
 #[test]
-fn unknown_and_suspended_customers_and_unknown_accounts_are_refused_with_what_to_do() {
-    let scene = Scene::new();
-    let mut process = scene.process("ec2-start", &[]);
-    let nobody = start("nobody", "prod", ACMES);
-    refused(
+fn unknown_and_suspended_customers_are_refused_with_advice() {
+    let setup = TestSetup::new();
+    let mut process = setup.process("ec2-start", &[]);
+    let nobody = start_event("nobody", "prod", ACME_INSTANCE);
+    assert_error(
         &process.call(&nobody),
         "NotFound",
         &[
@@ -301,8 +321,8 @@ fn unknown_and_suspended_customers_and_unknown_accounts_are_refused_with_what_to
             "stepward customer list",
         ],
     );
-    let nowhere = start("acme", "nowhere", ACMES);
-    refused(
+    let nowhere = start_event("acme", "nowhere", ACME_INSTANCE);
+    assert_error(
         &process.call(&nowhere),
         "NotFound",
         &[
@@ -310,125 +330,130 @@ fn unknown_and_suspended_customers_and_unknown_accounts_are_refused_with_what_to
             "stepward customer show acme",
         ],
     );
-    scene.aws.set_customer("acme", "status", "suspended");
-    let suspended = start("acme", "prod", ACMES);
-    refused(
+    setup.aws.set_customer("acme", "status", "suspended");
+    let suspended = start_event("acme", "prod", ACME_INSTANCE);
+    assert_error(
         &process.call(&suspended),
         "Conflict",
         &["suspended", "stepward customer resume acme"],
     );
-    assert!(scene.aws.calls("sts:AssumeRole").is_empty());
-    scene.aws.set_customer("acme", "status", "active");
-    done(&process.call(&suspended));
+    assert!(setup.aws.calls("sts:AssumeRole").is_empty());
+    setup.aws.set_customer("acme", "status", "active");
+    done_output(&process.call(&suspended));
 }
 
 #[test]
-fn a_region_that_the_account_does_not_allow_is_refused_with_those_that_it_does() {
-    let scene = Scene::new();
+fn a_forbidden_region_is_refused_with_the_allowed_ones() {
+    let setup = TestSetup::new();
     let tells = ["us-east-1", "allowed: eu-west-1, eu-central-1"];
-    refused(
-        &scene.call("ec2-start", &with("/target/region", json!("us-east-1"))),
+    assert_error(
+        &setup.call(
+            "ec2-start",
+            &event_with("/target/region", json!("us-east-1")),
+        ),
         "InvalidInput",
         &tells,
     );
-    assert!(scene.aws.calls("sts:AssumeRole").is_empty());
+    assert!(setup.aws.calls("sts:AssumeRole").is_empty());
 }
 
 #[test]
-fn no_role_external_id_or_account_id_is_taken_from_outside() {
-    let scene = Scene::new();
-    let mut process = scene.process("ec2-start", &[]);
+fn roles_and_account_ids_in_the_input_are_refused() {
+    let setup = TestSetup::new();
+    let mut process = setup.process("ec2-start", &[]);
     for field in ["role_arn", "external_id", "account_id"] {
         for place in ["", "/target", "/params", "/execution"] {
-            let event = with(&format!("{place}/{field}"), json!(GLOBEX));
-            refused(
+            let event = event_with(&format!("{place}/{field}"), json!(GLOBEX_ACCOUNT));
+            assert_error(
                 &process.call(&event),
                 "InvalidInput",
                 &[&format!("unknown field `{field}`")],
             );
         }
     }
-    assert!(scene.aws.requests().is_empty());
+    assert!(setup.aws.requests().is_empty());
 }
 
 #[test]
-fn one_customer_cannot_reach_anothers_account_by_name_number_or_instance() {
-    let scene = Scene::new();
-    let mut process = scene.process("ec2-start", &[]);
-    for account in ["main", GLOBEX] {
-        refused(
-            &process.call(&start("acme", account, GLOBEXS)),
+fn a_customer_cannot_reach_the_account_of_another_customer() {
+    let setup = TestSetup::new();
+    let mut process = setup.process("ec2-start", &[]);
+    for account in ["main", GLOBEX_ACCOUNT] {
+        assert_error(
+            &process.call(&start_event("acme", account, GLOBEX_INSTANCE)),
             "NotFound",
             &["does not exist for customer \"acme\""],
         );
     }
-    let foreign = refused(
-        &process.call(&start("acme", "prod", GLOBEXS)),
+    let foreign = assert_error(
+        &process.call(&start_event("acme", "prod", GLOBEX_INSTANCE)),
         "NotFound",
-        &["[acme/prod]", GLOBEXS],
+        &["[acme/prod]", GLOBEX_INSTANCE],
     );
     assert!(foreign.contains("ec2:DescribeInstances"), "{foreign}");
-    let by_number = with("/params/instance_ids", json!([GLOBEX]));
-    refused(
+    let by_number = event_with("/params/instance_ids", json!([GLOBEX_ACCOUNT]));
+    assert_error(
         &process.call(&by_number),
         "InvalidInput",
         &["is not an instance ID"],
     );
     assert!(
-        scene
+        setup
             .aws
             .calls("sts:AssumeRole")
             .iter()
-            .all(|call| call.text("RoleArn").contains(ACME))
+            .all(|call| call.text("RoleArn").contains(ACME_ACCOUNT))
     );
     assert!(
-        scene
+        setup
             .aws
             .requests()
             .iter()
-            .all(|request| request.account != GLOBEX)
+            .all(|request| request.account != GLOBEX_ACCOUNT)
     );
 }
 
 #[test]
 fn a_role_that_is_unproven_or_open_is_not_assumed() {
     for trust in ["unproven", "open"] {
-        let scene = Scene::new();
-        scene.aws.set_account("acme", "prod", "trust", trust);
-        let answer = scene.call("ec2-start", &start("acme", "prod", ACMES));
-        refused(
+        let setup = TestSetup::new();
+        setup.aws.set_account("acme", "prod", "trust", trust);
+        let answer = setup.call("ec2-start", &start_event("acme", "prod", ACME_INSTANCE));
+        assert_error(
             &answer,
             "TrustBroken",
             &["run `stepward account check acme prod`"],
         );
-        assert!(scene.aws.calls("sts:AssumeRole").is_empty());
+        assert!(setup.aws.calls("sts:AssumeRole").is_empty());
     }
 }
 
 #[test]
-fn validate_credentials_accepts_a_role_that_keeps_strangers_out() {
-    let scene = Scene::new();
-    scene.aws.set_account("acme", "prod", "trust", "unproven");
-    let output = done(&scene.call(
+fn validate_credentials_accepts_a_role_that_requires_the_external_id() {
+    let setup = TestSetup::new();
+    setup.aws.set_account("acme", "prod", "trust", "unproven");
+    let output = done_output(&setup.call(
         "validate-credentials",
         &envelope("acme", "prod", &json!({})),
     ));
-    assert_eq!(output["account_id"], ACME);
+    assert_eq!(output["account_id"], ACME_ACCOUNT);
     let trust = json!({
-        "without_external_id": "refused", "wrong_external_id": "refused", "right_external_id": "accepted",
+        "without_external_id": "refused",
+        "wrong_external_id": "refused",
+        "right_external_id": "accepted",
     });
     assert_eq!(output["trust"], trust);
 }
 
 #[test]
-fn validate_credentials_finds_a_role_that_lets_strangers_in() {
-    let scene = Scene::new();
-    scene.aws.set_trust_policy(ACME, None);
-    let answer = scene.call(
+fn validate_credentials_refuses_a_role_without_external_id() {
+    let setup = TestSetup::new();
+    setup.aws.set_trust_policy(ACME_ACCOUNT, None);
+    let answer = setup.call(
         "validate-credentials",
         &envelope("acme", "prod", &json!({})),
     );
-    refused(
+    assert_error(
         &answer,
         "TrustBroken",
         &[
@@ -440,13 +465,13 @@ fn validate_credentials_finds_a_role_that_lets_strangers_in() {
 }
 
 #[test]
-fn a_role_that_asks_for_another_external_id_is_access_denied() {
-    let scene = Scene::new();
-    scene
+fn a_role_with_another_external_id_is_access_denied() {
+    let setup = TestSetup::new();
+    setup
         .aws
-        .set_trust_policy(ACME, Some("another-external-id"));
-    let answer = scene.call("ec2-start", &start("acme", "prod", ACMES));
-    refused(
+        .set_trust_policy(ACME_ACCOUNT, Some("another-external-id"));
+    let answer = setup.call("ec2-start", &start_event("acme", "prod", ACME_INSTANCE));
+    assert_error(
         &answer,
         "AccessDenied",
         &[
@@ -459,112 +484,129 @@ fn a_role_that_asks_for_another_external_id_is_access_denied() {
 }
 
 #[test]
-fn a_table_that_asks_to_slow_down_is_throttled() {
-    let scene = Scene::new();
+fn throttling_by_the_table_is_throttled() {
+    let setup = TestSetup::new();
     let said = "The level of configured provisioned throughput for the table was exceeded.";
     let code = "ProvisionedThroughputExceededException";
-    scene
+    setup
         .aws
-        .refuse("dynamodb:BatchGetItem", usize::MAX, 400, code, said);
-    let answer = scene.call("ec2-start", &start("acme", "prod", ACMES));
-    refused(
+        .fail_calls("dynamodb:BatchGetItem", usize::MAX, 400, code, said);
+    let answer = setup.call("ec2-start", &start_event("acme", "prod", ACME_INSTANCE));
+    assert_error(
         &answer,
         "Throttled",
         &["dynamodb:BatchGetItem", code, "request "],
     );
     assert_eq!(
-        scene.aws.calls("dynamodb:BatchGetItem").len(),
+        setup.aws.calls("dynamodb:BatchGetItem").len(),
         3,
         "the SDK's own retries"
     );
 }
 
 #[test]
-fn sts_that_never_answers_is_timed_out_before_lambdas_own_limit() {
-    let scene = Scene::new();
-    scene.aws.hang("sts:AssumeRole");
-    let mut process = scene.process("ec2-start", &[]);
+fn an_unanswered_sts_call_times_out_before_lambda_does() {
+    let setup = TestSetup::new();
+    setup.aws.never_answer("sts:AssumeRole");
+    let mut process = setup.process("ec2-start", &[]);
     let (limit, since) = (Duration::from_secs(5), Instant::now());
-    let answer = process.within(limit, start("acme", "prod", ACMES).to_string().as_bytes());
-    refused(
+    let answer = process.call_within(
+        limit,
+        start_event("acme", "prod", ACME_INSTANCE)
+            .to_string()
+            .as_bytes(),
+    );
+    assert_error(
         &answer,
         "TimedOut",
         &["[acme/prod]", "before Lambda's limit", "retry"],
     );
     assert!(since.elapsed() < limit);
-    // The process is as good as new.
-    scene.aws.mend();
-    done(&process.call(&start("acme", "prod", ACMES)));
+    // The same process can handle the next call.
+    setup.aws.clear_faults();
+    done_output(&process.call(&start_event("acme", "prod", ACME_INSTANCE)));
 }
 
 #[test]
-fn a_panic_is_internal_and_the_process_goes_on() {
-    let scene = Scene::new();
-    let mut process = scene.process("rogue-step", &[]);
+fn a_panic_is_internal_and_the_process_continues() {
+    let setup = TestSetup::new();
+    let mut process = setup.process("rogue-step", &[]);
     let process_id = process.function.id();
-    refused(&process.call(&rogue("panic")), "Internal", &["report it"]);
-    // The log comes on another way than the answer, and may be behind it.
+    assert_error(
+        &process.call(&rogue_event("panic")),
+        "Internal",
+        &["report it"],
+    );
+    // The log may arrive after the answer.
     let limit = Instant::now() + Duration::from_secs(10);
     while !process.function.output().contains("rogue_step.rs") {
-        assert!(Instant::now() < limit, "the log has the place");
+        assert!(
+            Instant::now() < limit,
+            "the log does not contain the source location"
+        );
         std::thread::sleep(Duration::from_millis(10));
     }
-    done(&process.call(&rogue("big-output")));
+    done_output(&process.call(&rogue_event("big-output")));
     assert_eq!(process.function.id(), process_id);
 }
 
 #[test]
-fn a_wait_that_is_long_goes_on_across_calls_and_starts_once() {
-    let scene = Scene::stopped(1);
-    let mut process = scene.process("ec2-start", &[NO_LINGER]);
-    let first = process.call(&start("acme", "prod", ACMES)).json();
+fn a_long_wait_continues_across_calls_without_second_start() {
+    let setup = TestSetup::with_stopped_instances(1);
+    let mut process = setup.process("ec2-start", &[NO_LINGER]);
+    let first = process
+        .call(&start_event("acme", "prod", ACME_INSTANCE))
+        .json();
     assert_eq!(first["status"], "pending");
     assert_eq!(first["progress"], "0 of 1 instances running");
     assert_eq!(first["retry_after"], 5);
-    assert_eq!(first["log"], json!([format!("Starting {ACMES}")]));
+    assert_eq!(first["log"], json!([format!("Starting {ACME_INSTANCE}")]));
 
     let second = process
-        .call(&with("/resume", first["resume"].clone()))
+        .call(&event_with("/resume", first["resume"].clone()))
         .json();
     assert_eq!(second["status"], "pending");
     assert_eq!(second["resume"]["since"], first["resume"]["since"]);
     assert_eq!(second["log"], json!([]));
-    let third = process.call(&with("/resume", second["resume"].clone()));
+    let third = process.call(&event_with("/resume", second["resume"].clone()));
     let instances = json!([{
-        "instance_id": ACMES, "name": format!("name of {ACMES}"), "previous_state": "stopped", "state": "running",
+        "instance_id": ACME_INSTANCE, "name": format!("name of \
+         {ACME_INSTANCE}"), "previous_state": "stopped", "state": "running",
     }]);
-    assert_eq!(done(&third)["instances"], instances);
-    assert_eq!(scene.aws.calls("ec2:StartInstances").len(), 1);
+    assert_eq!(done_output(&third)["instances"], instances);
+    assert_eq!(setup.aws.calls("ec2:StartInstances").len(), 1);
 }
 
 #[test]
-fn a_wait_that_is_short_is_spent_in_the_process() {
-    let scene = Scene::stopped(0);
-    done(&scene.call("ec2-start", &start("acme", "prod", ACMES)));
-    assert_eq!(scene.aws.calls("ec2:DescribeInstances").len(), 2);
-    assert_eq!(scene.aws.calls("ec2:StartInstances").len(), 1);
+fn a_short_wait_needs_only_one_call() {
+    let setup = TestSetup::with_stopped_instances(0);
+    done_output(&setup.call("ec2-start", &start_event("acme", "prod", ACME_INSTANCE)));
+    assert_eq!(setup.aws.calls("ec2:DescribeInstances").len(), 2);
+    assert_eq!(setup.aws.calls("ec2:StartInstances").len(), 1);
 }
 
 #[test]
-fn a_process_killed_between_start_and_poll_leaves_no_second_start() {
-    let scene = Scene::stopped(1);
-    let event = start("acme", "prod", ACMES);
-    let mut killed = scene.process("ec2-start", &[]);
-    killed.function.send(MINUTE, event.to_string().as_bytes());
-    assert!(scene.aws.wait_for("ec2:StartInstances"));
+fn a_killed_process_causes_no_second_start() {
+    let setup = TestSetup::with_stopped_instances(1);
+    let event = start_event("acme", "prod", ACME_INSTANCE);
+    let mut killed = setup.process("ec2-start", &[]);
+    killed
+        .function
+        .send_event(MINUTE, event.to_string().as_bytes());
+    assert!(setup.aws.wait_for_call("ec2:StartInstances"));
     killed.function.kill();
-    // What a state machine does with a lost answer: the same event once more.
-    let output = done(&scene.call("ec2-start", &event));
+    // After a lost answer a state machine sends the same event again.
+    let output = done_output(&setup.call("ec2-start", &event));
     assert_eq!(output["instances"][0]["state"], "running");
-    assert_eq!(scene.aws.calls("ec2:StartInstances").len(), 1);
+    assert_eq!(setup.aws.calls("ec2:StartInstances").len(), 1);
 }
 
 #[test]
-fn ec2_that_asks_to_slow_down_is_asked_again_and_then_throttled() {
-    let scene = Scene::stopped(1);
-    let mut process = scene.process("ec2-start", &[NO_LINGER]);
+fn throttling_by_ec2_is_retried_and_then_throttled() {
+    let setup = TestSetup::with_stopped_instances(1);
+    let mut process = setup.process("ec2-start", &[NO_LINGER]);
     let throttle = |operation: &str, times| {
-        scene.aws.refuse(
+        setup.aws.fail_calls(
             operation,
             times,
             503,
@@ -575,12 +617,14 @@ fn ec2_that_asks_to_slow_down_is_asked_again_and_then_throttled() {
     throttle("ec2:DescribeInstances", 2);
     throttle("ec2:StartInstances", 1);
     assert_eq!(
-        process.call(&start("acme", "prod", ACMES)).json()["status"],
+        process
+            .call(&start_event("acme", "prod", ACME_INSTANCE))
+            .json()["status"],
         "pending"
     );
     throttle("ec2:DescribeInstances", usize::MAX);
-    let answer = process.call(&start("acme", "prod", ACMES));
-    refused(
+    let answer = process.call(&start_event("acme", "prod", ACME_INSTANCE));
+    assert_error(
         &answer,
         "Throttled",
         &["[acme/prod]", "ec2:DescribeInstances: RequestLimitExceeded"],
@@ -588,47 +632,50 @@ fn ec2_that_asks_to_slow_down_is_asked_again_and_then_throttled() {
 }
 
 #[test]
-fn an_aws_that_is_slow_is_waited_for() {
-    let scene = Scene::new();
-    scene
+fn a_slow_answer_of_aws_is_no_error() {
+    let setup = TestSetup::new();
+    setup
         .aws
-        .slow("ec2:DescribeInstances", Duration::from_secs(2));
-    done(&scene.call(
+        .delay_calls("ec2:DescribeInstances", Duration::from_secs(2));
+    done_output(&setup.call(
         "ec2-start",
-        &with("/params", json!({ "tags": { "team": "nobody" } })),
+        &event_with("/params", json!({ "tags": { "team": "nobody" } })),
     ));
 }
 
 #[test]
-fn sts_gets_external_id_policy_session_name_and_source_identity() {
-    let scene = Scene::new();
-    scene.aws.set_trust_policy(ACME, Some("the-one-on-record"));
-    scene
+fn assume_role_has_all_security_parameters() {
+    let setup = TestSetup::new();
+    setup
+        .aws
+        .set_trust_policy(ACME_ACCOUNT, Some("the-one-on-record"));
+    setup
         .aws
         .set_account("acme", "prod", "external_id", "the-one-on-record");
-    let event = with(
+    let event = event_with(
         "/execution/started_by",
         json!("arn:aws:sts::111111111111:assumed-role/Operators/ann"),
     );
-    done(&scene.call("ec2-start", &event));
-    let calls = scene.aws.calls("sts:AssumeRole");
+    done_output(&setup.call("ec2-start", &event));
+    let calls = setup.aws.calls("sts:AssumeRole");
     let [call] = &calls[..] else {
         panic!("one AssumeRole expected: {calls:?}")
     };
     assert_eq!(
         call.text("RoleArn"),
-        format!("arn:aws:iam::{ACME}:role/stepward/Stepward")
+        format!("arn:aws:iam::{ACME_ACCOUNT}:role/stepward/Stepward")
     );
     assert_eq!(call.text("ExternalId"), "the-one-on-record");
     assert_eq!(call.text("RoleSessionName"), "acme@e1");
     assert_eq!(call.text("SourceIdentity"), "ann");
     assert_eq!(call.text("DurationSeconds"), "3600");
     let policy: Value = serde_json::from_str(call.text("Policy")).unwrap();
-    let instance = format!("arn:aws:ec2:eu-west-1:{ACME}:instance/{ACMES}");
+    let instance = format!("arn:aws:ec2:eu-west-1:{ACME_ACCOUNT}:instance/{ACME_INSTANCE}");
     let statements = json!([
         { "Effect": "Allow", "Action": ["ec2:DescribeInstances"], "Resource": ["*"] },
         { "Effect": "Allow", "Action": ["ec2:StartInstances"], "Resource": [instance] },
-        { "Effect": "Allow", "Action": ["kms:CreateGrant"], "Resource": ["arn:aws:kms:eu-west-1:*:key/*"],
+        { "Effect": "Allow", "Action": ["kms:CreateGrant"],
+          "Resource": ["arn:aws:kms:eu-west-1:*:key/*"],
           "Condition": { "Bool": { "kms:GrantIsForAWSResource": "true" } } },
     ]);
     assert_eq!(
@@ -638,14 +685,14 @@ fn sts_gets_external_id_policy_session_name_and_source_identity() {
 }
 
 #[test]
-fn a_warm_process_reads_no_record_and_assumes_no_role_for_the_same_execution() {
-    let scene = Scene::new();
-    let mut process = scene.process("ec2-start", &[]);
-    done(&process.call(&start("acme", "prod", ACMES)));
+fn a_warm_process_reuses_the_session_of_its_execution() {
+    let setup = TestSetup::new();
+    let mut process = setup.process("ec2-start", &[]);
+    done_output(&process.call(&start_event("acme", "prod", ACME_INSTANCE)));
     let mut names = |event: &Value| {
-        scene.aws.forget();
-        done(&process.call(event));
-        scene
+        setup.aws.clear_requests();
+        done_output(&process.call(event));
+        setup
             .aws
             .requests()
             .iter()
@@ -653,28 +700,28 @@ fn a_warm_process_reads_no_record_and_assumes_no_role_for_the_same_execution() {
             .collect::<Vec<_>>()
     };
     assert_eq!(
-        names(&start("acme", "prod", ACMES)),
+        names(&start_event("acme", "prod", ACME_INSTANCE)),
         ["ec2:DescribeInstances"]
     );
-    // Another execution is another session, so that the customer's CloudTrail tells who did what.
+    // Each execution has its own session, so that the customer's CloudTrail shows who did what.
     assert_eq!(
-        names(&with("/execution/id", json!("e2"))),
+        names(&event_with("/execution/id", json!("e2"))),
         ["sts:AssumeRole", "ec2:DescribeInstances"]
     );
 }
 
 #[test]
 fn a_warm_process_never_uses_one_customers_credentials_for_another() {
-    let scene = Scene::new();
-    let mut process = scene.process("ec2-start", &[]);
+    let setup = TestSetup::new();
+    let mut process = setup.process("ec2-start", &[]);
     for _ in 0..2 {
         for (customer, account, id, instance) in [
-            ("acme", "prod", ACME, ACMES),
-            ("globex", "main", GLOBEX, GLOBEXS),
+            ("acme", "prod", ACME_ACCOUNT, ACME_INSTANCE),
+            ("globex", "main", GLOBEX_ACCOUNT, GLOBEX_INSTANCE),
         ] {
-            scene.aws.forget();
-            done(&process.call(&start(customer, account, instance)));
-            let calls = scene.aws.requests();
+            setup.aws.clear_requests();
+            done_output(&process.call(&start_event(customer, account, instance)));
+            let calls = setup.aws.requests();
             let ec2: Vec<_> = calls.iter().filter(|call| call.service == "ec2").collect();
             assert!(
                 !ec2.is_empty() && ec2.iter().all(|call| call.account == id),
@@ -685,10 +732,10 @@ fn a_warm_process_never_uses_one_customers_credentials_for_another() {
 }
 
 #[test]
-fn an_action_that_the_step_does_not_declare_is_denied_by_its_session_policy() {
-    let scene = Scene::new();
-    let answer = scene.call("rogue-step", &rogue("undeclared"));
-    refused(
+fn an_undeclared_action_is_denied_by_the_session_policy() {
+    let setup = TestSetup::new();
+    let answer = setup.call("rogue-step", &rogue_event("undeclared"));
+    assert_error(
         &answer,
         "AccessDenied",
         &["[acme/prod]", "ec2:StopInstances", "does not declare it"],
@@ -696,26 +743,26 @@ fn an_action_that_the_step_does_not_declare_is_denied_by_its_session_policy() {
 }
 
 #[test]
-fn the_brokers_own_credentials_open_nothing() {
-    let scene = Scene::new();
-    refused(
-        &scene.call("rogue-step", &rogue("as-broker")),
+fn the_brokers_credentials_cannot_reach_customers() {
+    let setup = TestSetup::new();
+    assert_error(
+        &setup.call("rogue-step", &rogue_event("as-broker")),
         "AccessDenied",
         &["ec2:DescribeInstances"],
     );
 }
 
 #[test]
-fn an_output_that_is_too_large_becomes_an_artifact_with_a_preview() {
-    let scene = Scene::new();
-    let output = done(&scene.call("rogue-step", &rogue("big-output")));
+fn a_large_output_becomes_an_artifact_with_a_preview() {
+    let setup = TestSetup::new();
+    let output = done_output(&setup.call("rogue-step", &rogue_event("big-output")));
     let artifact = &output["artifact"];
     let (bucket, key) = (
         artifact["bucket"].as_str().unwrap(),
         artifact["key"].as_str().unwrap(),
     );
     assert!(key.starts_with("executions/acme/e1/step-1/"), "{key}");
-    let stored = scene.aws.object(&format!("{bucket}/{key}")).unwrap();
+    let stored = setup.aws.object(&format!("{bucket}/{key}")).unwrap();
     assert_eq!(artifact["bytes"], stored.len());
     let whole: Value = serde_json::from_slice(&stored).unwrap();
     assert_eq!(whole["said"].as_str().unwrap().len(), 100 * 1024);
@@ -724,10 +771,10 @@ fn an_output_that_is_too_large_becomes_an_artifact_with_a_preview() {
 }
 
 #[test]
-fn secrets_that_a_step_says_are_masked() {
-    let scene = Scene::new();
-    let mut process = scene.process("rogue-step", &[]);
-    let answer = process.call(&rogue("say-secrets")).json();
+fn secrets_in_outputs_logs_and_errors_are_masked() {
+    let setup = TestSetup::new();
+    let mut process = setup.process("rogue-step", &[]);
+    let answer = process.call(&rogue_event("say-secrets")).json();
     assert!(
         answer["output"]["said"]
             .as_str()
@@ -742,10 +789,10 @@ fn secrets_that_a_step_says_are_masked() {
             .ends_with("secret *** token ***"),
         "{answer}"
     );
-    refused(
-        &process.call(&rogue("fail-with-secrets")),
+    assert_error(
+        &process.call(&rogue_event("fail-with-secrets")),
         "StepFailed",
         &["secret *** token ***"],
     );
-    refused(&process.call(&rogue("panic")), "Internal", &[]);
+    assert_error(&process.call(&rogue_event("panic")), "Internal", &[]);
 }

@@ -1,7 +1,8 @@
-"""What Stepward adds to MiniStack 1.5.33: `README.md` has the list.
+"""Stepward's additions to MiniStack 1.5.33. `README.md` lists them.
 
-A module with an `install` function is an addition. `install` replaces functions that are private to MiniStack 1.5.33,
-which the module reads when it is imported: with a version that lacks one of them, the local cloud does not start.
+A module with an `install` function is an addition. `install` replaces private functions of
+MiniStack 1.5.33. The module reads the original functions when it is imported, so the local cloud
+does not start with a version of MiniStack that lacks one of them.
 """
 
 import importlib
@@ -9,7 +10,7 @@ import pkgutil
 
 
 def additions():
-    """The modules that have an `install` function, by name."""
+    """Returns the modules that have an `install` function, sorted by name."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__))
     modules = [importlib.import_module(f"{__name__}.{name}") for name in names]
     return [module for module in modules if hasattr(module, "install")]

@@ -1,6 +1,7 @@
-"""A command of SSM's Run Command on an instance: a process of this machine, in a directory of the instance's own.
+"""Runs commands of Run Command as processes of this machine, in one directory per instance.
 
-Exit codes, and the files in logs and buckets, are those of SSM Agent: https://github.com/aws/amazon-ssm-agent.
+Exit codes, and the files in logs and buckets, are those of SSM Agent:
+https://github.com/aws/amazon-ssm-agent.
 """
 
 import contextlib
@@ -26,18 +27,18 @@ from .run_command import (
     end_invocation,
     kill,
     nodes,
+    poll_commands,
     temporary,
     to_run,
     unfinished,
-    watch_the_clock,
 )
 
-PROCESSES = 32  # at once, over all commands, accounts and Regions
-STREAM_LIMIT = 64 << 20  # bytes that are kept of a stream until it is in the log and the bucket
-SHOWN = 100_000  # bytes that are kept after that, which is all that the API shows
+PROCESSES = 32  # at the same time, for all commands, accounts and Regions
+STREAM_LIMIT = 64 << 20  # maximum bytes of a stream in the log and the bucket
+SHOWN = 100_000  # bytes of a stream that are kept after that; the API shows no more
 LOG_EVENT = 200_000  # bytes
 
-STOPPED, REBOOT = 137, 194  # exit codes that have a meaning for the agent
+STOPPED, REBOOT = 137, 194  # exit codes with a special meaning for the agent
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -85,7 +86,7 @@ def run_invocation(invocation):
 
 
 def run_script(invocation, script, home):
-    """The exit code, and why it is not 0."""
+    """Returns the exit code, and the reason for a code other than 0."""
     command = invocation.command
     _, region = command.scope
     environment = {
@@ -135,8 +136,8 @@ def run_script(invocation, script, home):
 
 
 def interpreter(script):
-    # The kernel does not execute the script, because a process that another thread is starting may still have it open
-    # for writing (`function_code.py` says how). An interpreter reads it.
+    # An interpreter reads the script, because the kernel would refuse to execute it while a process
+    # that another thread starts has it open for writing (see `function_code.py`).
     if script.suffix == ".ps1":
         return ["pwsh", "-File"]
     with script.open() as lines:
@@ -147,7 +148,10 @@ def interpreter(script):
 
 
 def collect_output(invocation, process):
-    """Writes output to files until no process has it open any more. Returns whether the time was over before that."""
+    """Writes the output to files until all processes have closed it.
+
+    Returns whether the time limit was reached.
+    """
     until = invocation.started + invocation.command.limit
     with contextlib.ExitStack() as stack:
         pipes = stack.enter_context(selectors.DefaultSelector())
@@ -178,7 +182,7 @@ def append_output(invocation, stream, text):
 
 
 def publish(invocation):
-    """Puts the whole output into the log and the bucket, and keeps what the API shows."""
+    """Writes the whole output to the log and the bucket, and keeps the part that the API shows."""
     command = invocation.command
     config = command.request.get("CloudWatchOutputConfig") or {}
     bucket = command.request.get("OutputS3BucketName")
@@ -203,7 +207,7 @@ def output_log_group(command):
 
 
 def put_log_events(group, stream, data):
-    """Puts many lines into one event, as the agent does."""
+    """Combines many lines in one event, as the agent does."""
     logs._create_log_group({"logGroupName": group})
     logs._create_log_stream({"logGroupName": group, "logStreamName": stream})
     events, event = [], b""
@@ -232,7 +236,7 @@ def output_key(invocation, stream):
 
 
 def reset():
-    """Ends all commands, and removes the directories of the instances."""
+    """Ends all commands and removes the directories of the instances."""
     with changing:
         for command in list(unfinished.values()):
             command.cancelled = True
@@ -243,13 +247,15 @@ def reset():
     old.mkdir()
     for folder in filter(Path.exists, (nodes, agent)):
         folder.rename(old / folder.name)
-    # On some file systems a directory takes milliseconds to go, and there may be thousands.
+    # On some file systems the removal of a directory takes milliseconds, and there can be
+    # thousands.
     threading.Thread(target=shutil.rmtree, args=[old, True], daemon=True).start()
 
 
-# A command is in a process group of its own and may have started others, so it survives a SIGKILL of this process and
-# its group. Another process waits until this one has ended, for whatever reason, and then ends every process whose home
-# or working directory is that of an instance. It holds the lock until then.
+# A command has its own process group and may have started other processes, so it survives a SIGKILL
+# of this process and its group. A watcher process waits until this process has ended. Then it kills
+# every process whose home or working directory belongs to an instance. Until then it holds the
+# lock.
 WATCHER = """
 import os, signal, sys, time
 sys.stdin.buffer.read()
@@ -260,8 +266,8 @@ while found and time.time() < until:
     found = False
     for process in filter(str.isdigit, os.listdir("/proc")):
         try:
-            ours = b"HOME=" + nodes in open(f"/proc/{process}/environ", "rb").read()
-            if ours or os.readlink(f"/proc/{process}/cwd".encode()).startswith(nodes):
+            has_node_home = b"HOME=" + nodes in open(f"/proc/{process}/environ", "rb").read()
+            if has_node_home or os.readlink(f"/proc/{process}/cwd".encode()).startswith(nodes):
                 os.kill(int(process), signal.SIGKILL)
                 found = True
         except OSError:
@@ -285,6 +291,6 @@ def start_threads():
                 start_new_session=True,
             )
         )
-        for task in [watch_the_clock, *[run_invocations] * PROCESSES]:
+        for task in [poll_commands, *[run_invocations] * PROCESSES]:
             threads.append(threading.Thread(target=task, daemon=True))
             threads[-1].start()

@@ -1,13 +1,14 @@
-"""Step Functions: distributed Maps in JSONata, with results in a bucket, and stopped together with their execution.
+"""Step Functions: distributed Maps in JSONata, with results in a bucket.
 
-MiniStack's distributed Maps know JSONPath only, write no results, and continue when their execution is stopped. From
-https://docs.aws.amazon.com/step-functions/latest/dg/state-map-distributed.html: a child is an execution of its own. It
-sees its input and nothing else of its parent, neither variables
-(https://docs.aws.amazon.com/step-functions/latest/dg/workflow-variables.html) nor the context object. Results in a
-bucket are in the order in which the children ended.
+MiniStack's distributed Maps support only JSONPath, write no results, and continue after their
+execution was stopped. This module implements
+https://docs.aws.amazon.com/step-functions/latest/dg/state-map-distributed.html: a child is a
+separate execution. It has its input, but neither the variables of its parent
+(https://docs.aws.amazon.com/step-functions/latest/dg/workflow-variables.html) nor the context
+object. Results in a bucket have the order in which the children ended.
 
-What differs from AWS: without MaxConcurrency 64 children run at once; items are not batched; the role of the state
-machine is not checked when items are read and results are written.
+Differences from AWS: without MaxConcurrency 64 children run at the same time. Items are not
+batched. The role of the state machine is not checked when items are read and results are written.
 """
 
 import contextvars
@@ -39,7 +40,7 @@ stop_execution = sfn._stop_execution
 
 
 class MapRun:
-    """One execution of a distributed Map state."""
+    """An execution of a distributed Map state."""
 
     def __init__(self, fields, processor, execution):
         self.fields, self.processor, self.execution = fields, processor, execution
@@ -128,7 +129,7 @@ class MapRun:
         return child
 
     def run_states(self, child, child_input):
-        """Runs the child's states as MiniStack runs those of an execution, and returns the output."""
+        """Runs the child's states as MiniStack does for an execution, and returns the output."""
         map_item.set(None)
         role = (sfn._state_machines.get(self.execution["stateMachineArn"]) or {}).get("roleArn", "")
         started = {"input": child["input"], "roleArn": role}
@@ -189,7 +190,7 @@ class MapRun:
                     add_linked_event(
                         child, "ExecutionAborted", {"executionAbortedEventDetails": {}}
                     )
-            # A child that was stopped comes here a second time, when its current state ends.
+            # A stopped child ends a second time when its current state ends.
             if child["executionArn"] not in self.outputs:
                 self.outputs[child["executionArn"]] = output
                 self.ended.append(child)
@@ -212,7 +213,7 @@ class MapRun:
         )
 
     def end(self, status):
-        """Stops the children that run; no other child starts."""
+        """Stops the running children. No other child starts."""
         self.record.update(status=status, stopDate=now_iso())
         for child in self.children:
             if child is not None and child["stopDate"] is None:
@@ -274,7 +275,8 @@ class Fields:
         reader = self.state.get("ItemReader")
         if self.state.get("ItemBatcher"):
             raise sfn._ExecutionError(
-                "States.Runtime", "The local cloud does not batch the items of a Map"
+                "States.Runtime",
+                "The local cloud does not support ItemBatcher; remove it from the Map",
             )
         if reader and self.jsonata:
             config = self.value(reader.get("ReaderConfig") or {})

@@ -1,4 +1,4 @@
-"""EC2: images registered from a snapshot can be launched, client tokens of RunInstances, pages of DescribeInstances."""
+"""EC2: images that were registered from a snapshot, client tokens, and pages of instances."""
 
 import base64
 import threading
@@ -17,8 +17,8 @@ reset_ec2 = ec2.reset
 
 
 def launchable_image(image_id):
-    # MiniStack starts a container for an image that has a location, and refuses one that has none. An image that it
-    # does not find is launched as an instance without a container.
+    # MiniStack starts a container for an image with a location, and refuses an image without one.
+    # If it does not find the image, it launches an instance without a container.
     image = registered_image(image_id)
     return image if image and image["ImageLocation"] else None
 
@@ -35,7 +35,8 @@ def run_instances_once(parameters):
 
 
 def describe_page_of_instances(parameters):
-    # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstances.html: 5 to 1,000 a page
+    # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstances.html: 5 to 1,000
+    # a page
     if ec2._parse_member_list(parameters, "InstanceId"):
         return describe_instances(parameters)
     ec2._cleanup_terminated()

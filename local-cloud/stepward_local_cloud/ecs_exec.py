@@ -1,8 +1,8 @@
-"""ECS Exec: the session's stream is where the task's tag `stepward:stream` says.
+"""ECS Exec: the task's tag `stepward:stream` contains the URL of the session's stream.
 
-There is no ECS agent on the local cloud, so a test starts a stand-in for the agent and names it in the tag. The
-stream's URL carries the command in hexadecimal, because the stand-in has no other way to learn it. Without the tag the
-stream is on AWS's own host, as in MiniStack.
+The local cloud has no ECS agent, so a test starts a fake agent and names it in the tag. The
+stream's URL contains the command in hexadecimal, because the fake cannot get it in another way.
+Without the tag the stream is on AWS's own host, as in MiniStack.
 """
 
 import json

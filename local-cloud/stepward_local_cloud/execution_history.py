@@ -1,5 +1,4 @@
-"""Step Functions: an execution's history links each event to the one before it, has the arguments of each task of a
-JSONata state, and shows what happens inside a Map.
+"""Step Functions: histories with linked events, arguments of tasks, and events inside a Map.
 
 https://docs.aws.amazon.com/step-functions/latest/apireference/API_HistoryEvent.html
 """
@@ -10,7 +9,8 @@ import threading
 
 from ministack.services import stepfunctions as sfn
 
-# MiniStack runs each branch and each item of a Map in a copy of its context, so each has its own values.
+# MiniStack runs each branch and each item of a Map in a copy of its context, so each has its own
+# values.
 previous_event_id = contextvars.ContextVar("previous_event_id", default=0)
 map_item = contextvars.ContextVar("map_item", default=None)
 task_arguments = contextvars.ContextVar("task_arguments", default=None)
@@ -26,7 +26,7 @@ fail_execution = sfn._fail_execution
 def add_linked_event(execution, kind, details=None):
     with writing:
         if not is_running(execution) and not kind.startswith("Execution"):
-            return execution["events"][-1]  # a branch still runs although its execution has ended
+            return execution["events"][-1]  # a branch still runs after its execution has ended
         previous = previous_event_id.get() if execution["events"] else 0
         arguments = task_arguments.get()
         if kind == "TaskScheduled" and arguments is not None:

@@ -1,11 +1,12 @@
-"""Lambda: another process unpacks a function's code, so that the function can always be started.
+"""Lambda: a separate process unpacks a function's code, so that the function can always start.
 
-Linux does not execute a file that any process has open for writing (ETXTBSY, "Text file busy"). While MiniStack unpacks
-a function's code, other threads start processes: for a command of Run Command, or for a Python function. Such a process
-inherits the open file, and keeps it until it executes its own program. That can be later than the moment in which
-MiniStack has closed the file and starts the function. Neither a rename nor close-on-exec prevents that, and MiniStack's
-own lock covers the processes of `provided` functions only.
-A process that does nothing but unpack starts no others, so nothing inherits its files.
+Linux does not execute a file that any process has open for writing (ETXTBSY, "Text file busy").
+While MiniStack unpacks a function's code, other threads start processes: for a command of Run
+Command, or for a Python function. Such a process inherits the open file and keeps it until it
+executes its own program. By then MiniStack may have closed the file and started the function.
+Neither a rename nor close-on-exec prevents this, and MiniStack's own lock covers only the processes
+of `provided` functions. A process that only unpacks the code starts no other processes, so no
+process inherits its files.
 """
 
 import inspect

@@ -1,10 +1,11 @@
-"""IAM: some requests are checked against the resource that AWS checks, where MiniStack checks against "*".
+"""IAM: checks some requests against the same resource as AWS. MiniStack checks them against "*".
 
-No permission that is narrowed to a resource allows "*". The requests are those that create a function, log the traffic
-of a resource, accept or delete a VPC peering connection, and run a command. A command is checked against its document,
-each of its instances, and each parameter that it takes from Parameter Store.
+A permission on a resource does not allow "*". These requests create a function, log the traffic of
+a resource, accept or delete a VPC peering connection, or run a command. A command is checked
+against its document, each of its instances, and each parameter that it reads from Parameter Store.
 https://docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html
-Everything else that MiniStack decides by IAM stays unchanged: tests of the boundary between customers rest on it.
+All other IAM decisions of MiniStack stay unchanged, because tests of the boundary between customers
+depend on them.
 """
 
 import contextvars
@@ -27,7 +28,7 @@ denied_check = contextvars.ContextVar("denied_check", default=None)
 
 
 class Checks(str):
-    """Stands for the ARN of a request that needs more than one check: pairs of action and ARN."""
+    """The resource of a request that needs several checks: pairs of action and ARN."""
 
     pairs = ()
 
@@ -68,7 +69,7 @@ def resource_on_aws(service, method, path, headers, body, params, region, accoun
 
 
 def command_checks(request, region, account):
-    """Action and ARN of each check of SendCommand.
+    """Returns the action and the ARN of each check of SendCommand.
 
     https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssystemsmanager.html
     """

@@ -92,7 +92,8 @@ def without_comments(query):
 
 
 def start_commented_query(data):
-    # MiniStack fails on comments, and keeps neither the query's language nor its time of creation.
+    # MiniStack does not support comments, and stores neither the query's language nor its creation
+    # time.
     text = data.get("queryString", "")
     status, headers, body = start_query({**data, "queryString": without_comments(text)})
     if status == 200:

@@ -1,4 +1,4 @@
-"""The results of a distributed Map: its state's output, and the files that its ResultWriter writes.
+"""The results of a distributed Map: the output of its state, and the files of its ResultWriter.
 
 https://docs.aws.amazon.com/step-functions/latest/dg/input-output-resultwriter.html
 """
@@ -10,13 +10,16 @@ from ministack.services import stepfunctions as sfn
 RESULT_LIMIT = 256 << 10  # bytes of a state's result
 
 
-def too_large(what):
-    text = f"The {what} returned a result with a size exceeding the maximum number of bytes service limit."
+def too_large(source):
+    text = (
+        f"The {source} returned a result with a size exceeding"
+        " the maximum number of bytes service limit."
+    )
     return sfn._ExecutionError("States.DataLimitExceeded", text)
 
 
-def results_of(child, output, transformation):
-    """What a child execution adds to the results: a list, because FLATTEN takes the elements of an array."""
+def child_results(child, output, transformation):
+    """Returns the results of a child as a list, because FLATTEN splits an array."""
     if transformation == "NONE" or child["status"] != "SUCCEEDED":
         return [execution_details(child)]
     return output if transformation == "FLATTEN" and isinstance(output, list) else [output]
@@ -51,12 +54,12 @@ def execution_details(child):
 
 
 def state_result(children, outputs, config, state_name):
-    """The result of a Map without a bucket for its results."""
+    """Returns the result of a Map that does not write its results to a bucket."""
     transformation = config.get("Transformation", "COMPACT")
     result = [
         part
         for child in children
-        for part in results_of(child, outputs[child["executionArn"]], transformation)
+        for part in child_results(child, outputs[child["executionArn"]], transformation)
     ]
     if len(json.dumps(result)) > RESULT_LIMIT:
         raise too_large(f"state/task '{state_name}'")
@@ -64,7 +67,7 @@ def state_result(children, outputs, config, state_name):
 
 
 def result_files(ended, outputs, pending_items, config):
-    """Suffix and text of each file, by status. Children are in the order in which they ended."""
+    """Returns the name and the text of each file, by status. `ended` is in the order of ends."""
     transformation = config.get("Transformation", "NONE")
     entries = {
         "FAILED": [],
@@ -76,7 +79,7 @@ def result_files(ended, outputs, pending_items, config):
     }
     for child in ended:
         status = "SUCCEEDED" if child["status"] == "SUCCEEDED" else "FAILED"
-        entries[status] += results_of(child, outputs[child["executionArn"]], transformation)
+        entries[status] += child_results(child, outputs[child["executionArn"]], transformation)
     suffix = "jsonl" if is_json_lines(config) else "json"
     written = (lambda results: json_lines(results) + "\n") if is_json_lines(config) else json.dumps
     return {

@@ -1,6 +1,7 @@
-"""Commands of SSM's Run Command: which instances they are for, when each instance runs them, and their status.
+"""Commands of SSM's Run Command: their target instances, their scheduling and their status.
 
-`command_node.py` runs them. `ssm.py` says which instances there are and what differs from AWS.
+`command_node.py` runs the commands. The docstring of `ssm.py` describes the instances and the
+differences from AWS.
 """
 
 import collections
@@ -16,7 +17,7 @@ from pathlib import Path
 from ministack.core.responses import get_account_id, get_region, new_uuid
 from ministack.services import ec2
 
-TICK = 0.25  # seconds between two looks at the commands that wait for an instance or have expired
+POLL_INTERVAL = 0.25  # seconds between two checks of commands that wait for an instance or expire
 NEVER_RAN = -1
 
 DOCUMENTS = {
@@ -24,7 +25,8 @@ DOCUMENTS = {
     "AWS-RunPowerShellScript": ("aws:runPowerShellScript", "ps1"),
 }
 
-# An instance has one directory, its home. What the agent keeps on a real instance is kept beside those directories.
+# An instance has one directory, its home. The agent's files, which are on a real instance, are in a
+# separate directory.
 temporary = Path(tempfile.gettempdir()).resolve()
 nodes, agent = temporary / "nodes", temporary / "agent"
 unfinished = {}  # Command by ID
@@ -76,14 +78,14 @@ class Command:
         self.delayed = []
         self.running, self.left = 0, len(targets)
         self.ends = collections.Counter()  # invocations that have ended, by StatusDetails
-        self.concurrency = max(1, limit_of(request.get("MaxConcurrency", "50"), len(targets)))
-        self.max_errors = limit_of(request.get("MaxErrors", "0"), len(targets))
+        self.concurrency = max(1, absolute_limit(request.get("MaxConcurrency", "50"), len(targets)))
+        self.max_errors = absolute_limit(request.get("MaxErrors", "0"), len(targets))
 
     def errors(self):
         return self.ends["Failed"] + self.ends["ExecutionTimedOut"]
 
     def status(self):
-        """Status and StatusDetails over all instances."""
+        """Returns Status and StatusDetails for all instances together."""
         if self.left:
             started = self.running or self.left < len(self.invocations)
             if self.cancelled:
@@ -109,12 +111,12 @@ class Command:
         return "Failed", "Incomplete"
 
 
-def limit_of(limit, total):
+def absolute_limit(limit, total):
     return total * int(limit[:-1]) // 100 if limit.endswith("%") else int(limit)
 
 
 def advance(command):
-    """Starts the invocations that may start and ends those that may not: after each end of one, and by the clock."""
+    """Starts or ends waiting invocations. Called periodically and after each end of one."""
     with changing:
         now = time.time()
         returned = [
@@ -186,24 +188,24 @@ def cancel_invocation(invocation):
         end_invocation(invocation, "Cancelled", "Cancelled")
 
 
-def watch_the_clock():
+def poll_commands():
     while True:
-        time.sleep(TICK)
+        time.sleep(POLL_INTERVAL)
         for command in list(unfinished.values()):
             if command.delayed or time.time() >= command.expires:
                 advance(command)
 
 
 def ping(account, region, node):
-    """Online, ConnectionLost or Stopped; None when SSM does not know the instance."""
+    """Returns Online, ConnectionLost or Stopped, or None if SSM does not know the instance."""
     instance = ec2._instances.get_scoped(account, region, node)
     if not instance:
         return None
-    known = instance.get("IamInstanceProfile") or node in had_profiles(account, region)
+    known = instance.get("IamInstanceProfile") or node in instances_with_profile(account, region)
     return ping_instance(instance, known)
 
 
-def had_profiles(account, region):
+def instances_with_profile(account, region):
     records = ec2._iam_instance_profile_associations.values_scoped(account, region)
     return {record["InstanceId"] for record in records}
 
@@ -218,6 +220,6 @@ def ping_instance(instance, known):
 
 
 def kill(process):
-    # Nothing has waited for the process yet, so its ID has not been reused.
+    # The process has not been waited for, so its ID cannot belong to another process.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""S3: an archived object is not copied before it is restored.
+"""S3: an archived object cannot be copied before it is restored.
 
 https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html (ObjectNotInActiveTierError)
 """
@@ -10,7 +10,7 @@ upload_part_copy = s3._upload_part_copy
 
 
 def refusal(headers):
-    """The answer to a copy whose source is archived; None for any other source."""
+    """Returns the error answer if the source of a copy is archived, or None."""
     bucket, key = copy_source(headers.get("x-amz-copy-source", ""))
     found = (s3._buckets.get(bucket) or {"objects": {}})["objects"].get(key, {})
     storage_class = found.get("storage_class")
@@ -23,7 +23,7 @@ def refusal(headers):
 
 
 def copy_source(header):
-    """Bucket and key of an `x-amz-copy-source` header."""
+    """Returns the bucket and the key of an `x-amz-copy-source` header."""
     bucket, _, key = s3.url_unquote(header.lstrip("/").partition("?")[0]).partition("/")
     return bucket, key
 

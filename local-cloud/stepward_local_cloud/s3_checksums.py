@@ -1,8 +1,8 @@
-"""S3: an object uploaded in parts with CRC-64/NVME checksums has the checksum of the whole object.
+"""S3: an object that is uploaded in parts with CRC-64/NVME has the checksum of the whole object.
 
 S3 has no checksum of checksums for this algorithm:
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html
-MiniStack computes one, and refuses the right checksum.
+MiniStack computes a checksum of checksums, and refuses the right checksum.
 """
 
 import contextvars

@@ -1,4 +1,4 @@
-"""S3: ListMultipartUploads names who began an upload, which on AWS is the ARN of the role session.
+"""S3: ListMultipartUploads returns the ARN of the role session that started an upload, as on AWS.
 
 https://docs.aws.amazon.com/AmazonS3/latest/API/API_Initiator.html
 """
@@ -26,7 +26,7 @@ def create_upload_with_initiator(bucket, key, headers):
 
 
 def initiator(authorization):
-    """The ARN of the role session whose access key signed the request, else the account."""
+    """Returns the ARN of the role session that signed the request, or the account ID."""
     signer = re.search(r"Credential=([^/]+)/", authorization)
     session = sts._sessions.get(signer[1]) if signer else None
     return session["Arn"] if session else get_account_id()

@@ -1,25 +1,29 @@
-"""SSM: Run Command really runs the commands, on this machine.
+"""SSM: Run Command runs the commands as processes of this machine.
 
-MiniStack runs commands in Docker containers, and answers Success for documents that it cannot run. This module replaces
-its six operations. They are written from AWS's API reference
-(https://docs.aws.amazon.com/systems-manager/latest/APIReference/), from
-https://docs.aws.amazon.com/systems-manager/latest/userguide/monitor-commands.html for statuses and timeouts, and from
-SSM Agent (https://github.com/aws/amazon-ssm-agent) for exit codes, truncation and the places of output. Statuses are
-spelled as AWS sends them ("ExecutionTimedOut"), and not as its guide prints them ("Execution Timed Out").
+MiniStack runs commands in Docker containers, and returns Success for documents that it cannot run.
+This module replaces its six operations. Sources: AWS's API reference
+(https://docs.aws.amazon.com/systems-manager/latest/APIReference/),
+https://docs.aws.amazon.com/systems-manager/latest/userguide/monitor-commands.html for statuses and
+timeouts, and SSM Agent (https://github.com/aws/amazon-ssm-agent) for exit codes, truncation and the
+locations of output. Statuses have the spelling of the API ("ExecutionTimedOut"), not that of the
+guide ("Execution Timed Out").
 
-Which instances are nodes:
-- An instance that runs with an instance profile is Online. Without one it is unknown to SSM, and so is a terminated
-  instance: SSM refuses a call that names it with InvalidInstanceId.
-- A stopped instance is not listed (API_DescribeInstanceInformation), but it is known (API_SendCommand: "Valid states
-  are: Running, Pending, Stopped, and Stopping"). Its invocation is Delayed. It runs if the instance starts in time, and
-  is DeliveryTimedOut otherwise.
-- An instance that lost its profile while it ran has ConnectionLost; its invocation is Undeliverable.
+These instances are nodes:
+- A running instance with an instance profile is Online. SSM does not know a running instance
+  without a profile, or a terminated instance. It refuses a call with such an instance:
+  InvalidInstanceId.
+- A stopped instance is not listed (API_DescribeInstanceInformation), but SSM knows it
+  (API_SendCommand: "Valid states are: Running, Pending, Stopped, and Stopping"). Its invocation is
+  Delayed. The command runs if the instance starts in time. Otherwise the invocation is
+  DeliveryTimedOut.
+- An instance that lost its profile while running is ConnectionLost. Its invocation is
+  Undeliverable.
 
-What differs from AWS: output is kept up to 64 MiB a stream; it arrives in logs and buckets when the command ends, and
-the role of the instance is not checked for that; exit code 194 runs the script again without a reboot; there is no
-Windows; nobody is notified.
+Differences from AWS: at most 64 MiB of output per stream are stored. Output is written to logs and
+buckets when the command ends, without a check of the instance's role. Exit code 194 runs the script
+again without a reboot. Windows and notifications are not supported.
 
-GET /_stepward/ssm/calls answers how often each operation of SSM was called.
+GET /_stepward/ssm/calls returns how often each operation of SSM was called.
 """
 
 import collections
@@ -46,7 +50,7 @@ from .run_command import (
     advance,
     cancel_invocation,
     changing,
-    had_profiles,
+    instances_with_profile,
     ping_instance,
     unfinished,
 )
@@ -74,8 +78,9 @@ from .ssm_requests import (
     timestamp,
 )
 
-KEPT = 100_000  # invocations; beyond this the oldest commands that have ended are forgotten
-SHOWN_LATE = 0.2  # seconds; a new invocation is not found at once (API_GetCommandInvocation: "eventual consistency")
+KEPT = 100_000  # invocations; above this limit the oldest ended commands are removed
+# Seconds until a new invocation is found (API_GetCommandInvocation: "eventual consistency").
+SHOWN_LATE = 0.2
 LIST_FILTERS = (*TIME_FILTERS, "Status", "DocumentName")
 
 commands = AccountRegionScopedDict()
@@ -94,7 +99,8 @@ def send_command(data):
         )
     if data.get("NotificationConfig") or data.get("AlarmConfiguration"):
         raise Refused(
-            "InvalidNotificationConfig", "The local cloud neither notifies nor watches alarms."
+            "InvalidNotificationConfig",
+            "The local cloud supports neither notifications nor alarms.",
         )
     bucket = data.get("OutputS3BucketName")
     if bucket and s3._ensure_bucket(bucket) is None:
@@ -108,7 +114,7 @@ def send_command(data):
         forget_old()
         answer = show_command(command)
     command_node.start_threads()
-    # The invocations start after the answer, which says Pending.
+    # The invocations start after the answer, which has the status Pending.
     if command.left:
         threading.Timer(0.01, advance, [command]).start()
     else:
@@ -129,7 +135,7 @@ def cancel_command(data):
             raise Refused("InvalidInstanceId", f"The command was not sent to {node}.")
     with changing:
         command.cancelled = command.cancelled or (not ids and bool(command.left))
-        # In reverse order, so that none of them starts in the place of another.
+        # In reverse order, because the end of a running invocation starts the next waiting one.
         for node in reversed(ids or list(command.invocations)):
             cancel_invocation(command.invocations[node])
     return {}
@@ -239,7 +245,7 @@ def describe_instance_information(data):
             "ValidationException", "Filters and InstanceInformationFilterList exclude each other."
         )
     wanted += [{"Key": one.get("key"), "Values": one.get("valueSet")} for one in legacy]
-    known, found = had_profiles(get_account_id(), get_region()), []
+    known, found = instances_with_profile(get_account_id(), get_region()), []
     for node, instance in ec2._instances.items():
         status = ping_instance(instance, node in known)
         if status in ("Online", "ConnectionLost") and all(

@@ -1,6 +1,6 @@
 """Answers of SSM's Run Command: commands, invocations, their output, and pages of a list.
 
-What is shown of the output, and where it is cut, is that of SSM Agent: https://github.com/aws/amazon-ssm-agent.
+Output is truncated as by SSM Agent: https://github.com/aws/amazon-ssm-agent.
 """
 
 import base64
@@ -12,7 +12,8 @@ from ministack.services import ec2
 from .command_node import output_key, output_log_group
 from .ssm_requests import Refused, invalid
 
-# Characters that are shown: in a list of invocations, and of each stream of one invocation.
+# The maximum number of characters of output in a list of invocations, and of each stream of one
+# invocation.
 OUTPUT, STDOUT, STDERR = 2_500, 24_000, 8_000
 
 
@@ -147,7 +148,7 @@ def iso_duration(seconds):
 
 
 def output_texts(invocation):
-    """Standard output and standard error, as GetCommandInvocation shows them."""
+    """Returns standard output and standard error, as GetCommandInvocation does."""
     if invocation.ended is None:
         return "", ""
     streams = (("stdout", STDOUT), ("stderr", STDERR))
@@ -167,7 +168,7 @@ def truncate(text, most):
 
 
 def combined_output(output, errors):
-    """Both streams in 2,500 characters. A stream that takes less than half is shown whole."""
+    """Returns both streams in at most 2,500 characters. A stream below half of that is complete."""
     title = "\n----------ERROR-------\n" if errors else ""
     room = OUTPUT - len(title)
     if len(output) + len(errors) < room:

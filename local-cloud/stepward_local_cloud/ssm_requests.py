@@ -1,4 +1,4 @@
-"""Requests of SSM's Run Command: what is checked before a command exists, and which instances it is for.
+"""Requests of SSM's Run Command: validation of parameters, and the target instances of a command.
 
 https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_SendCommand.html
 """
@@ -11,7 +11,7 @@ from ministack.core.responses import get_account_id, get_region
 from ministack.services import ec2
 from ministack.services import ssm as service
 
-from .run_command import had_profiles, ping, ping_instance
+from .run_command import instances_with_profile, ping, ping_instance
 
 INSTANCE_ID = r"(^i-(\w{8}|\w{17})$)|(^mi-\w{17}$)"
 EXECUTION_TIMEOUT = r"[1-9][0-9]{0,4}|1[0-6][0-9]{4}|17[01][0-9]{3}|172[0-7][0-9]{2}|172800"
@@ -37,12 +37,15 @@ def check(name, value, pattern, required=False):
 
 
 def invalid(name, value, rule):
-    text = f"1 validation error detected: Value '{value}' at '{name}' failed to satisfy constraint: Member must {rule}"
+    text = (
+        f"1 validation error detected: Value '{value}' at '{name}' failed to satisfy constraint:"
+        f" Member must {rule}"
+    )
     return Refused("ValidationException", text)
 
 
 def check_fields(data):
-    """The fields of SendCommand, except the document's parameters."""
+    """Checks the fields of SendCommand, except the document's parameters."""
     ids = data.get("InstanceIds") or []
     check("documentName", data.get("DocumentName"), r"[a-zA-Z0-9_\-.:/]{3,128}", required=True)
     check("documentVersion", data.get("DocumentVersion"), r"\$LATEST|\$DEFAULT|[1-9][0-9]*")
@@ -74,7 +77,7 @@ def check_fields(data):
 
 
 def expand_parameters(parameters):
-    """The parameters of AWS-RunShellScript or AWS-RunPowerShellScript, with values of Parameter Store inserted."""
+    """Checks the parameters of the document, and inserts values of Parameter Store."""
     for name, values in parameters.items():
         if name not in ("commands", "workingDirectory", "executionTimeout"):
             raise Refused(
@@ -119,7 +122,7 @@ def stored_parameter(found):
 
 
 def target_instances(data):
-    """IDs of the instances that SendCommand names, and of those that have all of its tags."""
+    """Returns the IDs of the instances that SendCommand names, and of those with all its tags."""
     named = list(data.get("InstanceIds") or [])
     tagged = []
     for target in data.get("Targets") or []:
@@ -129,7 +132,9 @@ def target_instances(data):
         elif name.startswith("tag:") or name == "tag-key":
             tagged.append((name, values))
         else:
-            raise Refused("InvalidParameters", f"The local cloud knows no target {name}.")
+            raise Refused(
+                "InvalidParameters", f'The local cloud does not support the target key "{name}".'
+            )
     scope = (get_account_id(), get_region())
     unknown = [node for node in named if ping(*scope, node) is None]
     if unknown:
@@ -138,7 +143,7 @@ def target_instances(data):
             f"Instances [[{', '.join(unknown)}]] not in a valid state for account {scope[0]}",
         )
     if tagged:
-        known = had_profiles(*scope)
+        known = instances_with_profile(*scope)
         for node, instance in ec2._instances.items():
             if ping_instance(instance, node in known) and all(
                 has_tag(node, *wanted) for wanted in tagged

@@ -1,4 +1,4 @@
-"""Buckets and uploads on a server."""
+"""Creates buckets on a server."""
 
 import uuid
 

@@ -1,4 +1,4 @@
-"""Two servers, started when a test first asks for one: MiniStack alone, and the local cloud."""
+"""Two servers for tests: MiniStack alone, and the local cloud. The first test of each starts it."""
 
 import os
 import signal
@@ -18,18 +18,20 @@ sys.path.insert(0, str(HERE))
 
 REGION = "eu-west-1"
 OPERATOR = "111111111111"
-START = 60  # seconds, on a machine that does much else
+START_LIMIT = 60  # seconds, on a busy machine
 # It ends with its process group when standard input ends, as the local cloud does.
 MINISTACK = """
 import os, signal, threading
-threading.Thread(target=lambda: os.read(0, 1) or os.killpg(os.getpgrp(), signal.SIGKILL), daemon=True).start()
+def end_with_starter():
+    os.read(0, 1) or os.killpg(os.getpgrp(), signal.SIGKILL)
+threading.Thread(target=end_with_starter, daemon=True).start()
 import ministack.app
 ministack.app.main()
 """
 
 
 class Cloud:
-    """A running server. An access key of 12 digits is the root of that account."""
+    """A running server. An access key of 12 digits belongs to the root user of this account."""
 
     def __init__(self, arguments, directory):
         with socket.socket() as free:
@@ -65,7 +67,7 @@ class Cloud:
             )
 
     def wait_until_ready(self):
-        until = time.monotonic() + START
+        until = time.monotonic() + START_LIMIT
         while time.monotonic() < until and self.process.poll() is None:
             try:
                 with urllib.request.urlopen(f"{self.endpoint}/_ministack/health", timeout=5):

@@ -12,7 +12,7 @@ TRUST = {
 
 
 def create_role(cloud, trust, *statements):
-    """The ARN of a role with these permissions."""
+    """Creates a role with these permissions, and returns its ARN."""
     iam, name = cloud.client("iam"), f"role-{uuid.uuid4().hex[:8]}"
     role = iam.create_role(RoleName=name, AssumeRolePolicyDocument=policy(trust))["Role"]["Arn"]
     if statements:
@@ -37,7 +37,7 @@ def start(cloud, definition, state_input=None):
 
 
 def run(cloud, definition, state_input=None):
-    """The execution, when it has ended."""
+    """Runs a state machine, and returns the ended execution."""
     return ended(cloud, start(cloud, definition, state_input))
 
 

@@ -70,7 +70,7 @@ def test_results_are_written_to_a_bucket(local_cloud):
     ]
 
 
-def test_results_without_a_bucket_are_the_output_in_order_of_items(local_cloud):
+def test_results_without_a_bucket_have_the_order_of_items(local_cloud):
     assert json.loads(run(local_cloud, machine(TEN_TIMES), numbers(3, 1, 2))["output"]) == [
         30,
         10,
@@ -95,7 +95,7 @@ def test_tolerated_failures_do_not_fail_the_map(local_cloud):
 
 
 def stopped_map(cloud):
-    """The run of a Map whose execution was stopped, a moment later."""
+    """Stops the execution of a Map, and returns the Map's run after that."""
     client = cloud.client("stepfunctions")
     execution = start(cloud, machine(WAIT), numbers(1, 2))
     until = time.monotonic() + 10

@@ -21,7 +21,7 @@ def launches_with_one_token(cloud):
 
 
 def tagged_pages(cloud):
-    """The sizes of the pages in which seven instances of one tag are listed."""
+    """Returns the sizes of the pages of a list of seven instances with one tag."""
     value, ec2 = uuid.uuid4().hex, cloud.client("ec2")
     tags = [{"ResourceType": "instance", "Tags": [{"Key": "test", "Value": value}]}]
     launch(cloud, 7, TagSpecifications=tags)

@@ -40,7 +40,7 @@ CALL = {
 
 
 def scheduled(cloud):
-    """What the event TaskScheduled of a task says."""
+    """Returns the details of the event TaskScheduled of a task."""
     execution = run(cloud, CALL)["executionArn"]
     events = cloud.client("stepfunctions").get_execution_history(executionArn=execution)["events"]
     return next(

@@ -35,7 +35,7 @@ def test_a_saved_query_is_listed_changed_and_deleted(local_cloud):
         logs.delete_query_definition(queryDefinitionId=key)
 
 
-def test_a_query_with_a_comment_runs_and_is_listed_as_it_was_sent(local_cloud):
+def test_a_query_with_a_comment_runs_and_is_listed(local_cloud):
     logs, group, text = (
         local_cloud.client("logs"),
         f"/group/{uuid.uuid4().hex}",

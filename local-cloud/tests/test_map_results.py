@@ -24,7 +24,7 @@ SUCCEEDED, FAILED = child("a"), child("b", "FAILED", error="Broken", cause="it b
 OUTPUTS = {"arn:a": [1, 2], "arn:b": None}
 
 
-def test_a_compact_result_is_the_outputs_in_the_order_of_items():
+def test_a_compact_result_has_the_order_of_items():
     assert map_results.state_result(
         [SUCCEEDED, child("c")], {**OUTPUTS, "arn:c": 3}, {}, "Each"
     ) == [[1, 2], 3]
@@ -43,7 +43,7 @@ def test_json_lines_are_one_result_a_line():
 
 
 def test_a_failed_child_is_described_whatever_the_transformation():
-    [shown] = map_results.results_of(FAILED, None, "FLATTEN")
+    [shown] = map_results.child_results(FAILED, None, "FLATTEN")
     assert (shown["Status"], shown["Error"], shown["Cause"]) == ("FAILED", "Broken", "it broke")
     assert "Output" not in shown
     assert shown["RedriveStatus"] == "REDRIVABLE_BY_MAP_RUN"

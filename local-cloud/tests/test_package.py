@@ -1,4 +1,4 @@
-"""The package as a whole: README.md lists all of it, and the names of MiniStack that it uses exist."""
+"""Checks that README.md lists all modules, and that all names of MiniStack in them exist."""
 
 import ast
 import importlib
@@ -16,7 +16,7 @@ PINS = (HERE.parent / "requirements.txt").read_text()
 
 
 def rows():
-    """Cells of each row below the heading "Additions"."""
+    """Returns the cells of each row below the heading "Additions"."""
     lines = README.partition("## Additions")[2].partition("\n## ")[0].splitlines()
     table = [line.strip("|").split("|") for line in lines if line.startswith("|")]
     return [[cell.strip() for cell in row] for row in table[2:]]
@@ -36,7 +36,7 @@ def test_each_module_is_in_the_table_once():
     assert sorted(listed) == sorted(modules())
 
 
-def test_each_row_has_one_addition_and_its_tests_show_what_ministack_lacks():
+def test_each_row_has_one_addition_and_its_tests():
     additions = {module.__name__.rpartition(".")[2] for module in stepward_local_cloud.additions()}
     for _, listed, tests, _ in rows():
         [addition] = additions & set(names(listed))

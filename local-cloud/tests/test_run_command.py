@@ -3,10 +3,10 @@ import pytest
 from stepward_local_cloud import run_command
 from stepward_local_cloud.run_command import (
     Command,
+    absolute_limit,
     advance,
     cancel_invocation,
     end_invocation,
-    limit_of,
 )
 
 
@@ -33,7 +33,11 @@ def finish(started, details="Success"):
 
 
 def test_limits_are_numbers_or_percentages():
-    assert [limit_of("7", 200), limit_of("10%", 200), limit_of("1%", 50)] == [7, 20, 0]
+    assert [absolute_limit("7", 200), absolute_limit("10%", 200), absolute_limit("1%", 50)] == [
+        7,
+        20,
+        0,
+    ]
 
 
 def test_no_more_than_max_concurrency_run_at_once(monkeypatch, started):
@@ -85,9 +89,7 @@ def test_an_expired_command_is_not_delivered(monkeypatch, started):
     assert sent.status() == ("TimedOut", "DeliveryTimedOut")
 
 
-def test_a_waiting_invocation_is_cancelled_at_once_and_a_running_one_when_it_ends(
-    monkeypatch, started
-):
+def test_a_running_invocation_is_cancelled_when_it_ends(monkeypatch, started):
     sent = command(monkeypatch, dict.fromkeys("ab", "Online"), MaxConcurrency="1")
     advance(sent)
     sent.cancelled = True

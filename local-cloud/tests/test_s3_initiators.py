@@ -8,7 +8,7 @@ ALL_OF_S3 = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
 
 
 def initiators(cloud):
-    """Who began two uploads, first the account's root and then a role session."""
+    """Starts two uploads, as the account's root and as a role session. Returns their initiators."""
     bucket, role = create_bucket(cloud), create_role(cloud, OPERATOR, ALL_OF_S3)
     session = cloud.client("sts").assume_role(RoleArn=role, RoleSessionName="session")
     cloud.client("s3").create_multipart_upload(Bucket=bucket, Key="a")
@@ -28,7 +28,10 @@ def test_an_upload_names_the_role_session_that_began_it(local_cloud):
 
 
 def test_only_the_initiator_of_each_upload_is_replaced():
-    upload = "<Upload><UploadId>1</UploadId><Initiator><ID>x</ID></Initiator><Owner><ID>x</ID></Owner></Upload>"
+    upload = (
+        "<Upload><UploadId>1</UploadId><Initiator><ID>x</ID></Initiator>"
+        "<Owner><ID>x</ID></Owner></Upload>"
+    )
     listing = f"<ID>x</ID>{upload}{upload.replace('>1<', '>2<')}"
     named = with_initiators(listing, {"1": "a&b", "2": "c"})
     assert (

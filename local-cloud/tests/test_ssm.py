@@ -52,7 +52,7 @@ def test_ministack_lacks_instances_that_commands_can_be_sent_to(ministack):
         send(ministack, launch_node(ministack), "true")
 
 
-def test_a_command_runs_and_its_output_and_exit_code_are_shown(local_cloud, node):
+def test_a_command_returns_output_and_exit_code(local_cloud, node):
     invocation = result(
         local_cloud, node, send(local_cloud, node, "echo out", "echo err >&2", "exit 3")
     )

@@ -1,6 +1,7 @@
 """Starts functions while other threads start processes: `python unpack_race.py [with-addition]`.
 
-Stops at the first function that cannot be started because its bootstrap is "Text file busy", and prints how many were.
+Stops at the first function that cannot start because its bootstrap is "Text file busy", and prints
+the number of such functions.
 """
 
 import io
@@ -16,12 +17,13 @@ from ministack.core.lambda_runtime import ProvidedWorker
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 WITH_ADDITION = sys.argv[1:] == ["with-addition"]
-# Of plain MiniStack's functions, one in five to ten is busy on an idle machine, and most are on a loaded one.
+# With MiniStack alone, one in five to ten functions is busy on an idle machine, and most are on a
+# loaded one.
 FUNCTIONS = 20 if WITH_ADDITION else 40
 FORKERS = 8
-# A process that has been forked and has not yet executed its program. On a busy machine that takes as long.
+# Seconds between the fork of a process and the execution of its program, as on a busy machine.
 BEFORE_EXEC = 0.15
-PADDING = "#" * (16 << 20)  # so that unpacking takes as long as it does with a function of Rust
+PADDING = "#" * (16 << 20)  # so that unpacking takes as long as with a Rust function
 
 
 def code(number):

@@ -1,4 +1,5 @@
-//! Builds binaries of this workspace with Cargo: tests and benches run what a deployment runs.
+//! Builds binaries of this workspace with Cargo, so that tests and benchmarks run the same programs
+//! as a deployment.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -8,19 +9,22 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use stepward_cli::workspace::{Function, Workspace};
 
-/// The command that writes generated files.
+/// The command that writes all generated files.
 pub const GENERATE: &str = "cargo xtask generate";
 
-/// Where the root `Cargo.toml` is.
+/// Returns the root folder of the workspace.
 #[must_use]
 pub fn root() -> &'static Path {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().unwrap_or(here)
+    let testkit = Path::new(env!("CARGO_MANIFEST_DIR"));
+    testkit.parent().unwrap_or(testkit)
 }
 
-/// Every step, by name: the functions that are not the runner's own. Cargo is asked, so that no
-/// list of them is kept by hand.
-pub fn steps() -> Result<Vec<Function>, String> {
+/// Returns the functions of all steps, sorted by name. The list comes from Cargo, so nobody has to
+/// maintain it.
+///
+/// # Errors
+/// If Cargo cannot describe the workspace.
+pub fn list_steps() -> Result<Vec<Function>, String> {
     let workspace = Workspace::at(root()).map_err(|error| error.to_string())?;
     Ok(workspace
         .functions
@@ -29,9 +33,12 @@ pub fn steps() -> Result<Vec<Function>, String> {
         .collect())
 }
 
-/// Builds binaries with a profile; where each of them is, by name. Cargo shows its progress on
-/// standard error.
-pub fn build(
+/// Builds binaries with a profile, and returns the path of each by name. Cargo prints its progress
+/// on standard error.
+///
+/// # Errors
+/// If the build fails.
+pub fn build_binaries(
     binaries: &[Function],
     profile: &str,
     target_dir: &Path,
@@ -40,21 +47,24 @@ pub fn build(
     for Function { name, package } in binaries {
         command.args(["--package", package, "--bin", name]);
     }
-    let made = executables(command, |_| true)?;
+    let built = run_build(command, |_| true)?;
     match binaries
         .iter()
-        .find(|binary| !made.contains_key(&binary.name))
+        .find(|binary| !built.contains_key(&binary.name))
     {
         Some(missing) => Err(format!(
-            "cargo built nothing for {} of {}",
+            "cargo built no binary {:?} of package {:?}",
             missing.name, missing.package
         )),
-        None => Ok(made),
+        None => Ok(built),
     }
 }
 
-/// Builds the unit tests of these packages' libraries; where the program that runs them is, by the
-/// package's name.
+/// Builds the unit tests of the packages' libraries, and returns the path of each test program by
+/// package.
+///
+/// # Errors
+/// If the build fails.
 pub fn build_tests(
     packages: &[&str],
     profile: &str,
@@ -64,17 +74,20 @@ pub fn build_tests(
     for package in packages {
         command.args(["--package", package]);
     }
-    let made = executables(command, |message| message["profile"]["test"] == true)?;
+    let built = run_build(command, |message| message["profile"]["test"] == true)?;
     packages
         .iter()
-        .map(|package| match made.get(&package.replace('-', "_")) {
+        .map(|package| match built.get(&package.replace('-', "_")) {
             Some(program) => Ok(((*package).to_owned(), program.clone())),
-            None => Err(format!("cargo built no tests of {package}")),
+            None => Err(format!("cargo built no unit tests of package {package:?}")),
         })
         .collect()
 }
 
-/// Builds one of a package's test programs, a file of its `tests`; where it is.
+/// Builds one of a package's integration tests, and returns its path.
+///
+/// # Errors
+/// If the build fails.
 pub fn build_test(
     package: &str,
     test: &str,
@@ -83,14 +96,15 @@ pub fn build_test(
 ) -> Result<PathBuf, String> {
     let mut command = cargo_build(&["test", "--no-run"], profile, target_dir);
     command.args(["--package", package, "--test", test]);
-    let made = executables(command, |message| message["profile"]["test"] == true)?;
-    made.get(test)
+    let built = run_build(command, |message| message["profile"]["test"] == true)?;
+    built
+        .get(test)
         .cloned()
-        .ok_or_else(|| format!("cargo built no test {test} of {package}"))
+        .ok_or_else(|| format!("cargo built no test {test:?} of package {package:?}"))
 }
 
 fn cargo_build(arguments: &[&str], profile: &str, target_dir: &Path) -> Command {
-    let mut command = cargo(arguments);
+    let mut command = cargo_command(arguments);
     command
         .args([
             "--message-format",
@@ -103,27 +117,30 @@ fn cargo_build(arguments: &[&str], profile: &str, target_dir: &Path) -> Command 
     command
 }
 
-/// Runs Cargo; the executables that it made, by the name of their target.
-fn executables(
+/// Runs a build, and returns the executables whose message matches, by the name of their target.
+fn run_build(
     command: Command,
-    is_meant: impl Fn(&Value) -> bool,
+    matches: impl Fn(&Value) -> bool,
 ) -> Result<BTreeMap<String, PathBuf>, String> {
-    let messages = json_lines(command)?;
-    let meant = messages.iter().filter(|message| is_meant(message));
+    let messages = read_messages(command)?;
+    let matching = messages.iter().filter(|message| matches(message));
     let executable = |message: &Value| {
         Some((
             message["target"]["name"].as_str()?.to_owned(),
             message["executable"].as_str()?.into(),
         ))
     };
-    Ok(meant.filter_map(executable).collect())
+    Ok(matching.filter_map(executable).collect())
 }
 
-/// Profile and target directory that the running program was built with, so that what it builds is
-/// built only once.
-pub fn of_this_program() -> Result<(String, PathBuf), String> {
-    let program =
-        std::env::current_exe().map_err(|error| format!("where this program is: {error}"))?;
+/// Returns the profile and the target directory of the running program. With the same ones, Cargo
+/// builds shared dependencies only once.
+///
+/// # Errors
+/// If the program is not in a target directory of Cargo.
+pub fn current_build() -> Result<(String, PathBuf), String> {
+    let program = std::env::current_exe()
+        .map_err(|error| format!("the path of this program is unknown: {error}"))?;
     let dir = program
         .ancestors()
         .skip(1)
@@ -134,31 +151,36 @@ pub fn of_this_program() -> Result<(String, PathBuf), String> {
         (Some("debug"), Some(target)) => Ok(("dev".into(), target.into())),
         (Some(profile), Some(target)) => Ok((profile.into(), target.into())),
         _ => Err(format!(
-            "{} is not in a target directory; run it with cargo",
+            "{} is not in a target directory of Cargo; run it with cargo",
             program.display()
         )),
     }
 }
 
-/// A program from the package registry, in this version with this feature, below `tools` in the
-/// target directory; where it is. It is built once, for release and with the dependencies that it
-/// was published with. Of several runs that need it at the same time, one installs it and the
-/// others wait.
-pub fn install(
+/// Installs a program from the package registry below `tools` in the target directory, and returns
+/// its path.
+///
+/// The program is built once, with the release profile and with the dependency versions that it was
+/// published with. If several processes need it at the same time, one installs it and the others
+/// wait.
+///
+/// # Errors
+/// If the build fails.
+pub fn install_program(
     name: &str,
     version: &str,
     feature: &str,
     target_dir: &Path,
 ) -> Result<PathBuf, String> {
     let tools = target_dir.join("tools");
-    let place = tools.join(format!("{name}-{version}"));
-    let program = place.join("bin").join(name);
-    let _held = lock(&tools, &format!("{name}-{version}.lock"))?;
+    let install_dir = tools.join(format!("{name}-{version}"));
+    let program = install_dir.join("bin").join(name);
+    let _lock = take_lock(&tools, &format!("{name}-{version}.lock"))?;
     if program.is_file() {
         return Ok(program);
     }
-    let parts = tools.join(format!("build-{name}-{version}"));
-    let mut command = cargo(&[
+    let build_dir = tools.join(format!("build-{name}-{version}"));
+    let mut command = cargo_command(&[
         "install",
         "--locked",
         "--features",
@@ -169,43 +191,43 @@ pub fn install(
     ]);
     command
         .arg("--root")
-        .arg(&place)
+        .arg(&install_dir)
         .arg("--target-dir")
-        .arg(&parts);
-    let done = command
+        .arg(&build_dir);
+    let status = command
         .status()
         .map_err(|error| format!("cargo cannot be run: {error}"))?;
-    if !done.success() || !program.is_file() {
+    if !status.success() || !program.is_file() {
         return Err(format!(
-            "{name} {version} was not installed; what cargo said above tells why"
+            "`cargo install` of {name} {version} failed; see its messages above"
         ));
     }
-    // Hundreds of megabytes that nobody needs again.
-    let _ = std::fs::remove_dir_all(parts);
+    // The build takes hundreds of megabytes and is not needed again.
+    let _ = std::fs::remove_dir_all(build_dir);
     Ok(program)
 }
 
-/// Takes a lock file, waiting for whoever holds it. Released when the file is dropped, also by a
-/// process that is killed.
-fn lock(dir: &Path, name: &str) -> Result<File, String> {
+/// Creates and locks a file. Waits while another process holds the lock. The operating system
+/// releases the lock when the file is dropped or the process is killed.
+fn take_lock(dir: &Path, name: &str) -> Result<File, String> {
     let path = dir.join(name);
-    let taken = || {
+    let lock = || {
         std::fs::create_dir_all(dir)?;
         let file = File::create(&path)?;
         file.lock().map(|()| file)
     };
-    taken().map_err(|error: std::io::Error| format!("{}: {error}", path.display()))
+    lock().map_err(|error: std::io::Error| format!("{}: {error}", path.display()))
 }
 
-fn cargo(arguments: &[&str]) -> Command {
+fn cargo_command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO"));
     command
         .args(arguments)
         .current_dir(root())
         .stdin(Stdio::null())
         .stderr(Stdio::inherit());
-    // What the Cargo that runs this program told it. Build scripts that watch these variables would
-    // run again.
+    // Cargo set these variables for this program. If they stayed set, build scripts that depend on
+    // them would run again.
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|name| {
             name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
@@ -216,28 +238,31 @@ fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
-fn json_lines(mut command: Command) -> Result<Vec<Value>, String> {
-    let answer = command
+/// Runs Cargo, and returns the JSON messages that it prints.
+fn read_messages(mut command: Command) -> Result<Vec<Value>, String> {
+    let output = command
         .output()
         .map_err(|error| format!("cargo cannot be run: {error}"))?;
-    if !answer.status.success() {
-        let action = command
+    if !output.status.success() {
+        let subcommand = command
             .get_args()
             .next()
-            .map(|action| action.display().to_string())
+            .map(|argument| argument.display().to_string())
             .unwrap_or_default();
         return Err(format!(
-            "cargo {action} ended with {}; its messages above say why",
-            answer.status
+            "`cargo {subcommand}` failed with {}; see its messages above",
+            output.status
         ));
     }
-    let lines = answer
+
+    let lines = output
         .stdout
         .split(|byte| *byte == b'\n')
         .filter(|line| !line.is_empty());
     lines
         .map(|line| {
-            serde_json::from_slice(line).map_err(|error| format!("cargo's answer: {error}"))
+            serde_json::from_slice(line)
+                .map_err(|error| format!("cargo printed a line that is not JSON: {error}"))
         })
         .collect()
 }
@@ -247,16 +272,16 @@ mod tests {
     use std::fs::TryLockError;
 
     use super::*;
-    use crate::run_dir::new_run_dir;
+    use crate::run_dir::create_run_dir;
 
     #[test]
     fn a_second_install_waits_for_the_first() {
-        let dir = new_run_dir(&std::env::temp_dir(), "stepward-install").unwrap();
-        let first = lock(&dir, "tool.lock").unwrap();
+        let dir = create_run_dir(&std::env::temp_dir(), "stepward-install").unwrap();
+        let lock = take_lock(&dir, "tool.lock").unwrap();
         let second = File::open(dir.join("tool.lock")).unwrap();
         assert!(matches!(second.try_lock(), Err(TryLockError::WouldBlock)));
-        drop(first);
-        drop(lock(&dir, "tool.lock").unwrap());
+        drop(lock);
+        drop(take_lock(&dir, "tool.lock").unwrap());
         std::fs::remove_dir_all(dir).unwrap();
     }
 }

@@ -1,18 +1,15 @@
-//! The agent's half of ECS Exec on loopback, with as much of ECS, Systems Manager and KMS as a
-//! session needs.
+//! A fake of the ECS Exec agent on loopback, with the operations of ECS, Systems Manager and KMS
+//! that a session needs.
 //!
-//! It really runs the commands, in a terminal, as this machine's user. It is written from what is
-//! known of AWS's agent, not from the client that is tested with it, and shares no code with that.
-//! What goes over its WebSocket can be lost, doubled and put out of order, by a seed.
+//! The fake runs the commands in a terminal, as the user of the test. It is written from the known
+//! behavior of AWS's agent. It shares no code with the client that it tests. It can lose, duplicate
+//! and reorder the frames of its WebSocket; a seed decides which.
 
-#![expect(
-    clippy::expect_used,
-    reason = "without a server there is no test; the message says so"
-)]
+#![expect(clippy::expect_used, reason = "a test cannot run without its server")]
 
 mod api;
+mod faults;
 mod frame;
-mod mishap;
 mod shlex;
 mod state;
 mod worker;
@@ -25,13 +22,13 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-pub use self::mishap::{Mishap, Weather};
+pub use self::faults::{Mishap, Weather};
 pub use self::shlex::split;
 pub use self::state::{CLUSTER, CONTAINER, OWNER, TASK};
 use self::state::{State, lock};
 use crate::http::Server;
 
-/// A task with one container and its agent, until it is dropped.
+/// A running task with one container and its agent. It stops when dropped.
 pub struct EcsAgent {
     api: Server,
     state: Arc<Mutex<State>>,
@@ -46,27 +43,29 @@ impl Default for EcsAgent {
 }
 
 impl EcsAgent {
-    /// An agent to which this happens, on a network like this, that encrypts or not.
+    /// Starts an agent with a fault and with a faulty network. `encrypts` means that it encrypts
+    /// its sessions with KMS.
     ///
     /// # Panics
-    /// Without a free port.
+    /// If no port is free.
     #[must_use]
-    pub fn new(mishap: Mishap, weather: Weather, encrypts: bool) -> Self {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port on loopback");
+    pub fn new(fault: Mishap, network: Weather, encrypts: bool) -> Self {
+        let listener =
+            std::net::TcpListener::bind("127.0.0.1:0").expect("a port on loopback is free");
         listener
             .set_nonblocking(true)
-            .expect("a socket that Tokio takes");
+            .expect("the socket supports non-blocking mode");
         let address = listener.local_addr().expect("the socket has an address");
         let state = Arc::new(Mutex::new(State {
             stream: format!("ws://{address}/v1/data-channel"),
-            weather,
-            mishap,
+            network,
+            fault,
             encrypts,
             task_status: "RUNNING",
             sessions: HashMap::new(),
             data_keys: HashMap::new(),
             calls: Vec::new(),
-            wrongs: Vec::new(),
+            violations: Vec::new(),
         }));
         let (stop, stopped) = watch::channel(false);
         let shared = Arc::clone(&state);
@@ -74,43 +73,44 @@ impl EcsAgent {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
-                .expect("a Tokio runtime");
-            runtime.block_on(serve(listener, shared, stopped));
+                .expect("Tokio starts");
+            runtime.block_on(accept_connections(listener, shared, stopped));
         });
         let shared = Arc::clone(&state);
         Self {
-            api: Server::start(move |call| api::answer(&shared, call)),
+            api: Server::start(move |call| api::handle_call(&shared, call)),
             state,
             stop,
             thread: Some(thread),
         }
     }
 
-    /// Where ECS, Systems Manager and KMS are, for `AWS_ENDPOINT_URL`.
+    /// Returns the endpoint of ECS, Systems Manager and KMS, for `AWS_ENDPOINT_URL`.
     #[must_use]
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.api.address())
     }
 
-    /// Where the streams of sessions are; those that another ECS has given may be there too.
+    /// Returns the base URL of the sessions' streams. Another fake of ECS can direct its sessions
+    /// there too.
     #[must_use]
     pub fn stream(&self) -> String {
         lock(&self.state).stream.clone()
     }
 
-    /// The bodies of the calls of an operation so far, as in `TerminateSession`.
+    /// Returns the bodies of all calls of an operation so far, for example `TerminateSession`.
     #[must_use]
     pub fn calls(&self, operation: &str) -> Vec<Value> {
         let state = lock(&self.state);
         state
             .calls
             .iter()
-            .filter(|(of, _)| of == operation)
+            .filter(|(name, _)| name == operation)
             .map(|(_, body)| body.clone())
             .collect()
     }
 
-    /// The sessions that were given and not terminated.
+    /// Returns the IDs of the sessions that were started and not terminated.
     #[must_use]
     pub fn left_open(&self) -> Vec<String> {
         let state = lock(&self.state);
@@ -121,13 +121,13 @@ impl EcsAgent {
         open.map(|(id, _)| id.clone()).collect()
     }
 
-    /// What the client did that it must not do.
+    /// Returns the client's violations of the protocol.
     #[must_use]
     pub fn wrongs(&self) -> Vec<String> {
-        lock(&self.state).wrongs.clone()
+        lock(&self.state).violations.clone()
     }
 
-    /// The tokens of all sessions, which nobody may show.
+    /// Returns the tokens of all sessions. They must not appear in any output.
     #[must_use]
     pub fn secrets(&self) -> Vec<String> {
         lock(&self.state)
@@ -142,31 +142,31 @@ impl Drop for EcsAgent {
     fn drop(&mut self) {
         let _ = self.stop.send(true);
         let _ = self.thread.take().map(JoinHandle::join);
-        // Commands run on this machine, and so their claims are left here.
+        // The commands ran on this machine, so their claim files are here.
         let state = lock(&self.state);
         for session in state.sessions.values() {
             let arguments = split(&session.command).unwrap_or_default();
-            for claim in arguments
+            for claim_file in arguments
                 .iter()
                 .filter(|argument| argument.starts_with("/tmp/.stepward-"))
             {
-                let _ = std::fs::remove_file(claim);
+                let _ = std::fs::remove_file(claim_file);
             }
         }
     }
 }
 
-async fn serve(
+async fn accept_connections(
     listener: std::net::TcpListener,
     state: Arc<Mutex<State>>,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let listener = TcpListener::from_std(listener).expect("a socket that Tokio takes");
+    let listener = TcpListener::from_std(listener).expect("Tokio accepts the socket");
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 if let Ok((stream, _)) = accepted {
-                    tokio::spawn(worker::connected(stream, Arc::clone(&state)));
+                    tokio::spawn(worker::serve_connection(stream, Arc::clone(&state)));
                 }
             }
             _ = stopped.changed() => return,

@@ -1,9 +1,6 @@
-//! An HTTP server on loopback, as small as a Runtime API and an AWS need.
+//! A small HTTP server on loopback, for the Runtime API and the fakes of AWS.
 
-#![expect(
-    clippy::expect_used,
-    reason = "without a server there is no test; the message says so"
-)]
+#![expect(clippy::expect_used, reason = "a test cannot run without its server")]
 
 use std::io::Write;
 use std::sync::Arc;
@@ -11,19 +8,19 @@ use std::thread::JoinHandle;
 
 use tiny_http::{Request, StatusCode};
 
-/// A server on a free port; one request after the other.
+/// A server on a free port. It handles one request at a time.
 pub(crate) struct Server {
     server: Arc<tiny_http::Server>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// One request, read whole, with the means to answer it.
+/// A complete request, and the connection for its answer.
 pub(crate) struct Call {
-    /// `GET`, `POST` …
+    /// The method, for example `GET`.
     pub(crate) method: String,
-    /// What stands before the `?`.
+    /// The part of the URL before the `?`.
     pub(crate) path: String,
-    /// What stands behind the `?`.
+    /// The part of the URL after the `?`.
     pub(crate) query: String,
     /// The body.
     pub(crate) body: Vec<u8>,
@@ -38,7 +35,7 @@ impl Server {
         let thread = std::thread::spawn(move || {
             requests
                 .incoming_requests()
-                .filter_map(Call::read)
+                .filter_map(Call::read_request)
                 .for_each(&mut handle)
         });
         Self {
@@ -56,14 +53,14 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.server.unblock();
-        // A panic there has been printed, and its test has failed for want of an answer.
+        // A panic of the thread has been printed, and its test has failed because it got no answer.
         let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 
 impl Call {
-    /// `None` when the client is gone before its request is whole.
-    fn read(mut request: Request) -> Option<Self> {
+    /// Reads a request. Returns `None` if the client closed the connection before its end.
+    fn read_request(mut request: Request) -> Option<Self> {
         let mut body = Vec::new();
         request.as_reader().read_to_end(&mut body).ok()?;
         let (path, query) = request.url().split_once('?').unwrap_or((request.url(), ""));
@@ -84,8 +81,9 @@ impl Call {
             .map(|header| header.value.as_str())
     }
 
-    /// Answers in one write: `tiny_http`'s own answers take several, and those wait for each
-    /// other's acknowledgement (Nagle's algorithm), which would spoil every measurement.
+    /// Sends the answer in one write. `tiny_http` uses several writes, each of which waits for the
+    /// acknowledgement of the previous one (Nagle's algorithm). That would distort every
+    /// measurement.
     pub(crate) fn answer(self, status: u16, headers: &[(&str, &str)], body: &[u8]) {
         let reason = StatusCode(status).default_reason_phrase();
         let mut answer = format!(
@@ -99,7 +97,7 @@ impl Call {
         answer.extend(b"\r\n");
         answer.extend(body);
         let mut writer = self.request.into_writer();
-        // The client may be gone, killed by its test.
+        // Fails if a test has killed the client.
         let _ = writer.write_all(&answer).and_then(|()| writer.flush());
     }
 }

@@ -1,4 +1,4 @@
-//! Customers with many nodes on a local cloud: what the tests of dispatch and its bench share.
+//! Creates customers with many nodes on a local cloud, for the tests and the benchmark of dispatch.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use aws_sdk_ec2::types::{
     IamInstanceProfileSpecification, InstanceType, ResourceType, Tag, TagSpecification,
 };
 use stepward::access::store::NewAccount;
-pub use stepward::node::dispatch::JOB;
+pub use stepward::node::dispatch::JOB as DISPATCH_JOB;
 use stepward_cli::cloud::Cloud;
 use stepward_cli::deploy::Deployment;
 use stepward_cli::deploy::stack::{self, Template};
@@ -14,34 +14,35 @@ use stepward_cli::onboarding;
 use stepward_cli::output::Progress;
 use stepward_cli::role_template;
 
-/// Instances that one call launches.
-const LAUNCH: usize = 1000;
-/// A command that counts its runs on the node, says how many it were, and fails on some 3 % of
-/// nodes: see [`fails`].
-pub const FAILS_ON_SOME: &str = "echo x >> runs; wc -l < runs; \
+/// The maximum number of instances that one call launches.
+const LAUNCH_LIMIT: usize = 1000;
+/// A command that prints how often it has run on the node, and that fails on about 3 % of the
+/// nodes. [`command_fails_on`] returns which ones.
+pub const PARTLY_FAILING_COMMAND: &str = "echo x >> runs; wc -l < runs; \
      test $(( 0x$(printf %s \"$INSTANCE_ID\" | tail -c 4) % 33 )) -ne 7";
 
-/// Whether [`FAILS_ON_SOME`] fails on the instance.
+/// Returns whether [`PARTLY_FAILING_COMMAND`] fails on the instance.
 #[must_use]
-pub fn fails(instance_id: &str) -> bool {
+pub fn command_fails_on(instance_id: &str) -> bool {
     let end = &instance_id[instance_id.len().saturating_sub(4)..];
     u32::from_str_radix(end, 16).is_ok_and(|number| number % 33 == 7)
 }
 
-/// Adds an account of a customer, and sets the role there that [`JOB`] needs.
+/// Adds an account of a customer, and creates and registers the role that [`DISPATCH_JOB`] needs
+/// there.
 ///
 /// # Errors
-/// What the command line would say.
-pub async fn onboard(
+/// If a step of the onboarding fails.
+pub async fn onboard_account(
     operator: &Cloud,
     deployment: &Deployment,
     (customer, account): (&str, &str),
     account_id: &str,
     regions: &[&str],
 ) -> Result<(), String> {
-    let text = |error: stepward_cli::error::Error| error.to_string();
-    let store = onboarding::store(operator, deployment).map_err(text)?;
-    // A second account of the same customer finds it there.
+    let to_text = |error: stepward_cli::error::Error| error.to_string();
+    let store = onboarding::store(operator, deployment).map_err(to_text)?;
+    // The customer exists already if this is not its first account.
     if store.customer(customer).await.is_err() {
         store
             .add_customer("test", customer, None, None)
@@ -61,13 +62,17 @@ pub async fn onboard(
         .add_account("test", new)
         .await
         .map_err(|error| error.to_string())?;
-    let template =
-        role_template::template(&role_template::manifests(&[], &[JOB.to_owned()]).map_err(text)?);
-    let template = Template::Body(template.map_err(text)?.to_string());
+    let template = role_template::template(
+        &role_template::manifests(&[], &[DISPATCH_JOB.to_owned()]).map_err(to_text)?,
+    );
+    let template = Template::Body(template.map_err(to_text)?.to_string());
     let parameters = BTreeMap::from([
         (
             "BrokerRoleArn".to_owned(),
-            deployment.output("BrokerRoleArn").map_err(text)?.to_owned(),
+            deployment
+                .output("BrokerRoleArn")
+                .map_err(to_text)?
+                .to_owned(),
         ),
         (
             "ExternalId".to_owned(),
@@ -83,56 +88,59 @@ pub async fn onboard(
         &Progress::hidden(),
     )
     .await
-    .map_err(text)?;
-    let made = stack::describe(&owner, "Stepward")
+    .map_err(to_text)?;
+    let stack = stack::describe(&owner, "Stepward")
         .await
-        .map_err(text)?
-        .ok_or("the role's stack is not there")?;
-    let role = stack::outputs(&made)
+        .map_err(to_text)?
+        .ok_or("the stack of the customer's role does not exist")?;
+    let role = stack::outputs(&stack)
         .remove("RoleArn")
-        .ok_or("the role's stack puts out no RoleArn")?;
+        .ok_or("the stack of the customer's role has no output RoleArn")?;
     let checked = onboarding::set_role(operator, deployment, customer, account, &role)
         .await
-        .map_err(text)?;
+        .map_err(to_text)?;
     if checked.passed() {
         Ok(())
     } else {
         Err(format!(
-            "the role of {customer}/{account} could not be proven"
+            "the check of the role of {customer}/{account} failed; see the local cloud's log"
         ))
     }
 }
 
-/// Launches instances that SSM manages and that carry a node tag; their IDs.
+/// Launches instances that SSM manages, with a node tag, and returns their IDs.
 ///
 /// # Errors
-/// What EC2 said.
-pub async fn launch(owner: &Cloud, tag: &str, count: usize) -> Result<Vec<String>, String> {
+/// If EC2 refuses the launch.
+pub async fn launch_nodes(owner: &Cloud, tag: &str, count: usize) -> Result<Vec<String>, String> {
     let profile = IamInstanceProfileSpecification::builder()
         .name("managed")
         .build();
     let mut ids = Vec::new();
     while ids.len() < count {
-        let more =
-            i32::try_from((count - ids.len()).min(LAUNCH)).map_err(|error| error.to_string())?;
-        let named = |key: &str, value: &str| Tag::builder().key(key).value(value).build();
+        let batch = i32::try_from((count - ids.len()).min(LAUNCH_LIMIT))
+            .map_err(|error| error.to_string())?;
+        let node_tag = Tag::builder().key("Rundeck-Tags").value(tag).build();
         let tags = TagSpecification::builder()
             .resource_type(ResourceType::Instance)
-            .tags(named("Rundeck-Tags", tag));
+            .tags(node_tag);
         let request = owner
             .ec2()
             .run_instances()
             .image_id("ami-12345678")
             .instance_type(InstanceType::T3Micro);
         let request = request
-            .min_count(more)
-            .max_count(more)
+            .min_count(batch)
+            .max_count(batch)
             .iam_instance_profile(profile.clone());
-        let made = request.tag_specifications(tags.build()).send().await;
-        let made =
-            made.map_err(|error| format!("RunInstances: {:?}", error.into_service_error()))?;
+        let launched = request
+            .tag_specifications(tags.build())
+            .send()
+            .await
+            .map_err(|error| format!("RunInstances: {:?}", error.into_service_error()))?;
         ids.extend(
-            made.instances()
+            launched
+                .instances()
                 .iter()
                 .filter_map(|instance| instance.instance_id().map(str::to_owned)),
         );

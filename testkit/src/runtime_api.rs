@@ -1,10 +1,7 @@
-//! Lambda on loopback: a bootstrap binary as Lambda runs it, with the Runtime API of
+//! Runs a bootstrap binary as Lambda does, with the Runtime API on loopback:
 //! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>.
 
-#![expect(
-    clippy::expect_used,
-    reason = "without a process there is no test; the message says so"
-)]
+#![expect(clippy::expect_used, reason = "a test cannot run without its process")]
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
@@ -17,13 +14,13 @@ use serde_json::Value;
 
 use crate::http::{Call, Server};
 
-/// The time that Lambda gives an invocation where a test says nothing else.
-const TIMEOUT: Duration = Duration::from_mins(1);
-/// Between two looks at whether the process still lives.
-const LOOK: Duration = Duration::from_millis(20);
-const INVOCATION: &str = "/2018-06-01/runtime/invocation/";
+/// The default timeout of an invocation.
+const DEFAULT_TIMEOUT: Duration = Duration::from_mins(1);
+/// How often to check that the process still runs.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+const INVOCATION_PATH: &str = "/2018-06-01/runtime/invocation/";
 
-/// A function's process, and the Runtime API that it talks to. It is killed when dropped.
+/// The process of a function and its Runtime API. The process is killed when dropped.
 pub struct Function {
     child: Child,
     started: Instant,
@@ -31,20 +28,20 @@ pub struct Function {
     answers: Receiver<Answer>,
     output: Arc<Mutex<String>>,
     readers: Vec<JoinHandle<()>>,
-    // Last: its thread ends once `events` is gone.
+    // The last field, because its thread ends only after `events` is dropped.
     _server: Server,
 }
 
-/// What a function answered.
+/// The answer of a function.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Answer {
-    /// The response's body.
+    /// The body of the response.
     Success(String),
-    /// An error, as Step Functions gets it.
+    /// An error, as Step Functions receives it.
     Failure {
-        /// `errorType`: what a state machine matches.
+        /// `errorType`, which state machines match.
         name: String,
-        /// `errorMessage`: what an operator reads.
+        /// `errorMessage`, which operators read.
         message: String,
     },
 }
@@ -55,17 +52,18 @@ struct Event {
 }
 
 impl Function {
-    /// Starts a bootstrap in the environment that Lambda sets, with these variables of the
-    /// function's own, and nothing of the test's.
+    /// Starts a bootstrap with the environment variables that Lambda sets and with the given ones.
+    /// It does not inherit variables of the test.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// If the process cannot be started.
     #[must_use]
     pub fn start(mut command: Command, environment: &[(String, String)]) -> Self {
         let (events, next) = channel();
         let (answer, answers) = channel();
         let mut invocations = 0;
-        let server = Server::start(move |call| serve(call, &mut invocations, &next, &answer));
+        let server =
+            Server::start(move |call| handle_request(call, &mut invocations, &next, &answer));
         let name = command
             .get_program()
             .to_string_lossy()
@@ -75,7 +73,7 @@ impl Function {
             .to_owned();
         command
             .env_clear()
-            .envs(reserved(&name))
+            .envs(lambda_environment(&name))
             .env("AWS_LAMBDA_RUNTIME_API", server.address());
         command.envs(environment.iter().cloned());
         command
@@ -86,8 +84,8 @@ impl Function {
         let mut child = command.spawn().expect("the function's binary starts");
         let output = Arc::default();
         let readers = vec![
-            collect(child.stdout.take().expect("stdout is piped"), &output),
-            collect(child.stderr.take().expect("stderr is piped"), &output),
+            spawn_reader(child.stdout.take().expect("stdout is piped"), &output),
+            spawn_reader(child.stderr.take().expect("stderr is piped"), &output),
         ];
         Self {
             child,
@@ -100,21 +98,22 @@ impl Function {
         }
     }
 
-    /// Sends an event and waits for its answer. As on Lambda, a process that ends is
-    /// `Runtime.ExitError` and one that takes too long is killed: `Sandbox.Timedout`.
+    /// Sends an event and waits for the answer. As on Lambda, the answer is `Runtime.ExitError` if
+    /// the process ends. If the process takes too long, it is killed and the answer is
+    /// `Sandbox.Timedout`.
     pub fn invoke(&mut self, event: &[u8]) -> Answer {
-        self.invoke_within(TIMEOUT, event)
+        self.invoke_within(DEFAULT_TIMEOUT, event)
     }
 
-    /// As [`invoke`](Self::invoke), where Lambda's limit is another.
+    /// Like [`invoke`](Self::invoke), with another timeout.
     pub fn invoke_within(&mut self, timeout: Duration, event: &[u8]) -> Answer {
-        self.send(timeout, event);
-        self.answer(timeout)
+        self.send_event(timeout, event);
+        self.wait_for_answer(timeout)
     }
 
-    /// Sends an event, and waits for nothing.
-    pub fn send(&self, timeout: Duration, event: &[u8]) {
-        // A process that has ended takes no event; `answer` tells.
+    /// Sends an event without waiting for the answer.
+    pub fn send_event(&self, timeout: Duration, event: &[u8]) {
+        // Fails if the process has ended. Then `wait_for_answer` returns the error.
         let _ = self.events.as_ref().map(|events| {
             events.send(Event {
                 body: event.to_vec(),
@@ -123,14 +122,14 @@ impl Function {
         });
     }
 
-    /// The answer to the event that was sent.
-    pub fn answer(&mut self, timeout: Duration) -> Answer {
+    /// Waits for the answer to the event that was sent.
+    pub fn wait_for_answer(&mut self, timeout: Duration) -> Answer {
         let limit = Instant::now() + timeout;
         loop {
-            match self.answers.recv_timeout(LOOK) {
+            match self.answers.recv_timeout(POLL_INTERVAL) {
                 Ok(answer) => return answer,
                 Err(RecvTimeoutError::Disconnected) => {
-                    return Answer::failure("Runtime.ExitError", "no Runtime API");
+                    return Answer::failure("Runtime.ExitError", "the Runtime API has ended");
                 }
                 Err(RecvTimeoutError::Timeout) if Instant::now() > limit => {
                     self.kill();
@@ -148,13 +147,13 @@ impl Function {
         }
     }
 
-    /// Since the process was started.
+    /// Returns the time since the process was started.
     #[must_use]
     pub fn age(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// Kills the process at once (SIGKILL), and waits until all that it wrote has been read.
+    /// Kills the process with SIGKILL, and waits until its output has been read.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -163,7 +162,7 @@ impl Function {
         }
     }
 
-    /// What the process wrote so far, standard output and standard error.
+    /// Returns what the process has written to standard output and standard error so far.
     #[must_use]
     pub fn output(&self) -> String {
         self.output
@@ -172,14 +171,14 @@ impl Function {
             .clone()
     }
 
-    /// The process's ID.
+    /// Returns the ID of the process.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// The most memory that the living process has had, in bytes; `None` on systems that do not
-    /// tell.
+    /// Returns the peak memory of the running process in bytes, or `None` on other systems than
+    /// Linux.
     #[must_use]
     pub fn peak_memory(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).ok()?;
@@ -189,19 +188,20 @@ impl Function {
         Some(peak.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
     }
 
-    /// The processor time that the living process has used, its ended children's included; `None`
-    /// on systems that do not tell. <https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html>
+    /// Returns the CPU time of the running process and its ended children, or `None` on other
+    /// systems than Linux. <https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html>
     #[must_use]
     pub fn cpu_time(&self) -> Option<Duration> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).ok()?;
-        // The second field, the program's name, may hold blanks and brackets. `utime` is the 14th.
+        // The second field is the program's name in parentheses, which may contain spaces and
+        // parentheses. `utime` is the 14th field.
         let fields = stat.rsplit_once(')')?.1.split_whitespace();
         let ticks: Option<Vec<u64>> = fields
             .skip(11)
             .take(4)
             .map(|field| field.parse().ok())
             .collect();
-        // Linux counts these in hundredths of a second on every processor that Lambda has.
+        // On all processors that Lambda uses, Linux counts these times in hundredths of a second.
         Some(Duration::from_millis(ticks?.iter().sum::<u64>() * 10))
     }
 }
@@ -214,7 +214,6 @@ impl Drop for Function {
 }
 
 impl Answer {
-    /// An error of this name.
     fn failure(name: &str, message: &str) -> Self {
         Self::Failure {
             name: name.into(),
@@ -222,7 +221,7 @@ impl Answer {
         }
     }
 
-    /// The response as JSON; `null` for an error.
+    /// Returns the response as JSON, or `null` for an error.
     #[must_use]
     pub fn json(&self) -> Value {
         match self {
@@ -232,10 +231,15 @@ impl Answer {
     }
 }
 
-/// One request of the process. Waiting for the next event holds up no other: a process handles one
-/// at a time.
-fn serve(call: Call, invocations: &mut u32, events: &Receiver<Event>, answers: &Sender<Answer>) {
-    let error = || {
+/// Handles one request of the process. It may wait for the next event, because a process sends only
+/// one request at a time.
+fn handle_request(
+    call: Call,
+    invocations: &mut u32,
+    events: &Receiver<Event>,
+    answers: &Sender<Answer>,
+) {
+    let read_error = || {
         let error: Value = serde_json::from_slice(&call.body).unwrap_or_default();
         let text = |field: &str| error[field].as_str().unwrap_or_default().to_owned();
         Answer::Failure {
@@ -245,20 +249,20 @@ fn serve(call: Call, invocations: &mut u32, events: &Receiver<Event>, answers: &
     };
     let answer = match call
         .path
-        .strip_prefix(INVOCATION)
+        .strip_prefix(INVOCATION_PATH)
         .map(|rest| rest.rsplit('/').next().unwrap_or(rest))
     {
         Some("next") => {
             *invocations += 1;
-            // No more events: the test is over, and so is the process.
+            // Without an event the test has ended, and its process ends too.
             if let Ok(event) = events.recv() {
-                deliver(call, *invocations, &event);
+                deliver_event(call, *invocations, &event);
             }
             return;
         }
         Some("response") => Answer::Success(String::from_utf8_lossy(&call.body).into_owned()),
-        Some("error") => error(),
-        None if call.path.ends_with("/runtime/init/error") => error(),
+        Some("error") => read_error(),
+        None if call.path.ends_with("/runtime/init/error") => read_error(),
         _ => return call.answer(404, &[], b""),
     };
     let _ = answers.send(answer);
@@ -269,7 +273,7 @@ fn serve(call: Call, invocations: &mut u32, events: &Receiver<Event>, answers: &
     );
 }
 
-fn deliver(call: Call, invocation: u32, event: &Event) {
+fn deliver_event(call: Call, invocation: u32, event: &Event) {
     let deadline = SystemTime::now() + event.timeout;
     let deadline = deadline
         .duration_since(UNIX_EPOCH)
@@ -298,8 +302,9 @@ fn deliver(call: Call, invocation: u32, event: &Event) {
     );
 }
 
+/// Returns the variables that Lambda sets:
 /// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html>
-fn reserved(name: &str) -> Vec<(&'static str, String)> {
+fn lambda_environment(name: &str) -> Vec<(&'static str, String)> {
     let fixed = [
         ("AWS_DEFAULT_REGION", "eu-west-1"),
         ("AWS_EXECUTION_ENV", "AWS_Lambda_provided.al2023"),
@@ -313,21 +318,21 @@ fn reserved(name: &str) -> Vec<(&'static str, String)> {
         ("TZ", ":UTC"),
         ("_HANDLER", "bootstrap"),
     ];
-    let mut all: Vec<_> = fixed
+    let mut variables: Vec<_> = fixed
         .into_iter()
         .map(|(name, value)| (name, value.to_owned()))
         .collect();
-    all.push(("AWS_LAMBDA_FUNCTION_NAME", format!("stepward-{name}")));
-    all.push((
+    variables.push(("AWS_LAMBDA_FUNCTION_NAME", format!("stepward-{name}")));
+    variables.push((
         "AWS_LAMBDA_LOG_GROUP_NAME",
         format!("/aws/lambda/stepward-{name}"),
     ));
-    all
+    variables
 }
 
-/// Gathers what the process writes, line by line, so that the two streams do not cut each other's
-/// lines.
-fn collect(stream: impl Read + Send + 'static, output: &Arc<Mutex<String>>) -> JoinHandle<()> {
+/// Collects the output of the process line by line, so that the two streams do not interrupt each
+/// other's lines.
+fn spawn_reader(stream: impl Read + Send + 'static, output: &Arc<Mutex<String>>) -> JoinHandle<()> {
     let output = Arc::clone(output);
     std::thread::spawn(move || {
         let mut stream = BufReader::new(stream);

@@ -1,16 +1,16 @@
-//! The S3 steps beside the AWS CLI: random trees and buckets, one operation, done by both from
-//! equal beginnings.
+//! Compares the S3 steps with the AWS CLI. A seed generates a random tree of files, random buckets
+//! and one operation. Both sides run the operation from the same initial state.
 
 mod case;
 mod compare;
-mod dice;
-mod draw;
 pub mod explained;
 mod files;
+mod generate;
+mod json_program;
 mod kill;
+mod random;
 mod server;
 mod sides;
-mod talk;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,48 +20,49 @@ use std::sync::{Mutex, PoisonError};
 use stepward_cli::workspace::Workspace;
 
 pub use self::case::{Case, Operation, Verb};
-pub use self::compare::{Difference, Of};
-pub use self::draw::draw;
-pub use self::explained::{EXPLAINED, Explained, why};
-pub use self::kill::{Killed, kill};
+pub use self::compare::{Difference, Subject};
+pub use self::explained::{EXPLANATIONS, Explanation, explain};
+pub use self::generate::generate_case;
+pub use self::kill::{KillSummary, kill_repeatedly};
 
-use self::compare::After;
+use self::compare::FinalState;
 use self::server::Server;
-use self::sides::{Cli, Outcome, Place, Steps};
+use self::sides::{Cli, Outcome, Sandbox, Steps};
 use crate::build;
-use crate::run_dir::new_run_dir;
+use crate::run_dir::create_run_dir;
 
-/// Differing seeds that are kept; the rest of a run is only counted.
-const SHOWN: usize = 50;
+/// The maximum number of reports in a summary. Further differing seeds are only counted.
+const REPORT_LIMIT: usize = 50;
 
-/// What the AWS CLI is compared with.
+/// The opponent of the AWS CLI in a comparison.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Against {
+pub enum Opponent {
     /// The steps.
     Steps,
-    /// Itself, which must come to the same.
-    Itself,
-    /// Itself with a decision that is wrong, another for each seed, which must be found.
-    Wrong,
+    /// The AWS CLI itself. The results must be equal.
+    Cli,
+    /// The AWS CLI with a deliberate mistake, which depends on the seed. The comparison must find a
+    /// difference.
+    FaultyCli,
 }
 
-/// A decision taken wrongly.
+/// A deliberate mistake.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Wrong {
-    /// What the last filter says, the first says.
+pub enum Mistake {
+    /// The first matching filter decides, not the last one.
     Filters,
-    /// Times do not count.
+    /// Times of modification are ignored.
     Times,
-    /// What is not in the source is left, or deleted, the other way round.
+    /// `--delete` is inverted.
     Delete,
-    /// A dry run is none, and the other way round.
+    /// `--dryrun` is inverted.
     DryRun,
-    /// It works on one where it should work on all, and the other way round.
+    /// `--recursive` is inverted.
     Recursive,
 }
 
-impl Wrong {
-    /// All of them.
+impl Mistake {
+    /// All mistakes.
     pub const ALL: [Self; 5] = [
         Self::Filters,
         Self::Times,
@@ -70,18 +71,18 @@ impl Wrong {
         Self::Recursive,
     ];
 
-    /// The one that is tried with a seed.
+    /// Returns the mistake of a seed.
     #[must_use]
-    pub fn of(seed: u64) -> Self {
+    pub fn from_seed(seed: u64) -> Self {
         Self::ALL[usize::try_from(seed % Self::ALL.len() as u64).unwrap_or_default()]
     }
 
-    fn applied(self, operation: &Operation) -> Operation {
+    fn apply_to(self, operation: &Operation) -> Operation {
         let mut operation = operation.clone();
         let is_sync = operation.verb == Verb::Sync;
         match self {
             Self::Filters => operation.filters.reverse(),
-            // The CLI's own word for it.
+            // With this option the CLI ignores times.
             Self::Times => operation.size_only = is_sync,
             Self::Delete => operation.delete = is_sync && !operation.delete,
             Self::DryRun => operation.dry_run = !operation.dry_run,
@@ -91,77 +92,83 @@ impl Wrong {
     }
 }
 
-/// What a run over many seeds came to.
+/// The result of a comparison over many seeds.
 #[derive(Debug, Default)]
 pub struct Summary {
-    /// How many of each kind of operation there were: all, those that succeeded with the CLI, and
-    /// those that changed or planned something.
+    /// The number of operations by kind: all operations, those that succeeded with the CLI, and
+    /// those that changed or planned a change.
     pub operations: BTreeMap<String, [usize; 3]>,
-    /// How many seeds had a difference that is explained, by reason.
+    /// The number of seeds with an explained difference, by reason.
     pub explained: BTreeMap<&'static str, usize>,
-    /// Seeds with differences that are not, each with a report.
-    pub found: Vec<(u64, String)>,
-    /// How many more there were.
-    pub more: usize,
+    /// Seeds with unexplained differences, each with a report.
+    pub reports: Vec<(u64, String)>,
+    /// The number of further seeds with unexplained differences.
+    pub omitted_reports: usize,
 }
 
-/// Both sides, their server and their places.
-struct World {
+/// The AWS CLI and its opponent, with their server and their sandboxes.
+struct Comparison {
     dir: PathBuf,
-    places: [Place; 2],
+    sandboxes: [Sandbox; 2],
     server: Server,
     cli: Cli,
-    other: Other,
+    opponent: RunningOpponent,
 }
 
-enum Other {
+enum RunningOpponent {
     Steps(Steps),
-    /// The AWS CLI, and whether it is to decide wrongly.
-    Cli(Cli, bool),
+    Cli(Cli),
+    FaultyCli(Cli),
 }
 
-/// One seed's result.
-struct Compared {
+/// The result of one seed.
+struct SeedResult {
     kind: String,
-    succeeded: bool,
-    effective: bool,
+    has_succeeded: bool,
+    has_effect: bool,
     explained: Vec<&'static str>,
     report: Option<String>,
 }
 
-/// Runs seeds on both sides, so many at once, and compares. `tell` is told how far it is.
-pub fn run(
+/// Runs the seeds on both sides, `jobs` at the same time, and compares the results. After each
+/// seed, calls `on_progress` with the number of finished seeds.
+///
+/// # Errors
+/// If a side cannot be started.
+pub fn compare_seeds(
     seeds: impl IntoIterator<Item = u64>,
     jobs: usize,
-    against: Against,
-    tell: impl Fn(usize) + Sync,
+    opponent: Opponent,
+    on_progress: impl Fn(usize) + Sync,
 ) -> Result<Summary, String> {
     let workspace = Workspace::find().map_err(|error| error.to_string())?;
-    let binaries = if against == Against::Steps {
-        steps(&workspace)?
+    let binaries = if opponent == Opponent::Steps {
+        build_steps(&workspace)?
     } else {
         BTreeMap::new()
     };
     let seeds = Mutex::new(seeds.into_iter().collect::<Vec<_>>().into_iter());
     let summary = Mutex::new(Summary::default());
     let work = || -> Result<(), String> {
-        let mut world = World::start(&workspace, &binaries, against)?;
+        let mut comparison = Comparison::start(&workspace, &binaries, opponent)?;
         loop {
-            let next = locked(&seeds).next();
-            let Some(seed) = next else { return world.end() };
-            let case = draw(seed);
-            let compared = match world.compare(&case) {
-                Ok(compared) => compared,
-                // Whatever is wrong with this world, the next seed gets a new one.
+            let next = lock(&seeds).next();
+            let Some(seed) = next else {
+                return comparison.remove_files();
+            };
+            let case = generate_case(seed);
+            let result = match comparison.compare(&case) {
+                Ok(result) => result,
+                // The processes may be in an unknown state, so the next seed gets new ones.
                 Err(error) => {
-                    let broken = Compared::broken(&case, &error);
-                    world = World::start(&workspace, &binaries, against)?;
-                    broken
+                    let failed = SeedResult::from_error(&case, &error);
+                    comparison = Comparison::start(&workspace, &binaries, opponent)?;
+                    failed
                 }
             };
-            let mut summary = locked(&summary);
-            summary.add(seed, compared);
-            tell(summary.operations.values().map(|[all, ..]| all).sum());
+            let mut summary = lock(&summary);
+            summary.add_result(seed, result);
+            on_progress(summary.operations.values().map(|[all, ..]| all).sum());
         }
     };
     std::thread::scope(|scope| {
@@ -173,107 +180,121 @@ pub fn run(
     Ok(summary.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Where the steps' binaries are, built as this program was.
-fn steps(workspace: &Workspace) -> Result<BTreeMap<String, PathBuf>, String> {
-    let wanted = [Verb::Cp, Verb::Mv, Verb::Sync, Verb::Rm].map(Verb::step);
+/// Builds the binaries of the steps with the profile of this program, and returns their paths.
+fn build_steps(workspace: &Workspace) -> Result<BTreeMap<String, PathBuf>, String> {
+    let names = [Verb::Cp, Verb::Mv, Verb::Sync, Verb::Rm].map(Verb::step_name);
     let functions: Vec<_> = workspace
         .functions
         .iter()
-        .filter(|function| wanted.contains(&function.name.as_str()))
+        .filter(|function| names.contains(&function.name.as_str()))
         .cloned()
         .collect();
-    let (profile, target_dir) = build::of_this_program()?;
-    build::build(&functions, &profile, &target_dir)
+    let (profile, target_dir) = build::current_build()?;
+    build::build_binaries(&functions, &profile, &target_dir)
 }
 
-impl World {
+impl Comparison {
     fn start(
         workspace: &Workspace,
         binaries: &BTreeMap<String, PathBuf>,
-        against: Against,
+        opponent: Opponent,
     ) -> Result<Self, String> {
-        let dir = new_run_dir(&workspace.local_cloud(), "s3")?;
-        let places = ["cli", "our"].map(|name| Place::new(&dir, name));
-        for place in &places {
-            std::fs::create_dir_all(place.root())
-                .map_err(|error| format!("{}: {error}", place.root().display()))?;
+        let dir = create_run_dir(&workspace.local_cloud(), "s3")?;
+        let sandboxes = ["one", "two"].map(|name| Sandbox::new(&dir, name));
+        for sandbox in &sandboxes {
+            std::fs::create_dir_all(sandbox.root())
+                .map_err(|error| format!("{}: {error}", sandbox.root().display()))?;
         }
         let server = Server::start(workspace, &dir)?;
-        let cli = |name: &str| Cli::start(workspace, &dir.join(name), &server.endpoint);
-        let other = match against {
-            Against::Steps => Other::Steps(Steps::start(binaries, &places[1], &server.endpoint)?),
-            Against::Itself => Other::Cli(cli("second")?, false),
-            Against::Wrong => Other::Cli(cli("second")?, true),
+        let start_cli = |name: &str| Cli::start(workspace, &dir.join(name), &server.endpoint);
+        let opponent = match opponent {
+            Opponent::Steps => {
+                RunningOpponent::Steps(Steps::start(binaries, &sandboxes[1], &server.endpoint)?)
+            }
+            Opponent::Cli => RunningOpponent::Cli(start_cli("second")?),
+            Opponent::FaultyCli => RunningOpponent::FaultyCli(start_cli("second")?),
         };
-        let cli = cli("first")?;
+        let cli = start_cli("first")?;
         Ok(Self {
             dir,
-            places,
+            sandboxes,
             server,
             cli,
-            other,
+            opponent,
         })
     }
 
-    fn end(self) -> Result<(), String> {
+    /// Stops all processes and removes their files. After an error the logs stay.
+    fn remove_files(self) -> Result<(), String> {
         let dir = self.dir.clone();
         drop(self);
-        // Nobody needs its logs when all went well.
         std::fs::remove_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))
     }
 
-    fn compare(&mut self, case: &Case) -> Result<Compared, String> {
-        let whiches = ["a", "b"];
-        fill(&mut self.server, &self.places, case)?;
-        for place in &self.places {
-            prepare(place, case).map_err(|error| format!("making the files: {error}"))?;
+    fn compare(&mut self, case: &Case) -> Result<SeedResult, String> {
+        fill_buckets(&mut self.server, &self.sandboxes, case)?;
+        for sandbox in &self.sandboxes {
+            create_files(sandbox, case)
+                .map_err(|error| format!("creating the files failed: {error}"))?;
         }
-        let before = look(&self.places[0])?;
+
+        let files_before = read_files(&self.sandboxes[0])?;
         let outcomes = [
-            self.cli.run(&self.places[0], &case.operation)?,
-            match &mut self.other {
-                Other::Steps(steps) => steps.run(&self.places[1], &case.operation)?,
-                Other::Cli(cli, false) => cli.run(&self.places[1], &case.operation)?,
-                Other::Cli(cli, true) => cli.run(
-                    &self.places[1],
-                    &Wrong::of(case.seed).applied(&case.operation),
+            self.cli.run(&self.sandboxes[0], &case.operation)?,
+            match &mut self.opponent {
+                RunningOpponent::Steps(steps) => steps.run(&self.sandboxes[1], &case.operation)?,
+                RunningOpponent::Cli(cli) => cli.run(&self.sandboxes[1], &case.operation)?,
+                RunningOpponent::FaultyCli(cli) => cli.run(
+                    &self.sandboxes[1],
+                    &Mistake::from_seed(case.seed).apply_to(&case.operation),
                 )?,
             },
         ];
-        let s3 = self.server.look()?;
-        let files = [look(&self.places[0])?, look(&self.places[1])?];
-        let effective = files[0] != before
+        let s3 = self.server.read_contents()?;
+        let files = [
+            read_files(&self.sandboxes[0])?,
+            read_files(&self.sandboxes[1])?,
+        ];
+
+        let has_effect = files[0] != files_before
             || !outcomes[0].planned.is_empty()
-            || whiches.iter().zip(&case.buckets).any(|(which, before)| {
-                let after = s3.buckets.get(&self.places[0].bucket(which));
-                // What was written has today's date.
-                after.is_none_or(|after| {
-                    after.len() != before.len()
-                        || after
-                            .iter()
-                            .any(|(key, object)| !compare::is_as_before(before, key, object))
-                })
-            });
-        let [cli_files, step_files] = files;
-        let [place, other] = &self.places;
-        let after = [
-            After {
-                place,
+            || ["a", "b"]
+                .iter()
+                .zip(&case.buckets)
+                .any(|(bucket, objects_before)| {
+                    let objects = s3.buckets.get(&self.sandboxes[0].bucket(bucket));
+                    // A written object has today's date.
+                    objects.is_none_or(|objects| {
+                        objects.len() != objects_before.len()
+                            || objects.iter().any(|(key, object)| {
+                                !compare::is_unchanged(objects_before, key, object)
+                            })
+                    })
+                });
+
+        let [cli_files, opponent_files] = files;
+        let [cli_sandbox, opponent_sandbox] = &self.sandboxes;
+        let states = [
+            FinalState {
+                sandbox: cli_sandbox,
                 outcome: &outcomes[0],
                 files: cli_files,
             },
-            After {
-                place: other,
+            FinalState {
+                sandbox: opponent_sandbox,
                 outcome: &outcomes[1],
-                files: step_files,
+                files: opponent_files,
             },
         ];
-        let found = compare::compare(case, &after, &s3);
-        let (explained, unexplained): (Vec<_>, Vec<_>) = found
+        let differences = compare::find_differences(case, &states, &s3);
+        let (explained, unexplained): (Vec<_>, Vec<_>) = differences
             .iter()
-            .map(|difference| (why(case, difference), difference))
-            .partition(|(why, _)| why.is_some());
-        let mut explained: Vec<_> = explained.into_iter().filter_map(|(why, _)| why).collect();
+            .map(|difference| (explain(case, difference), difference))
+            .partition(|(reason, _)| reason.is_some());
+        let mut explained: Vec<_> = explained
+            .into_iter()
+            .filter_map(|(reason, _)| reason)
+            .collect();
         explained.sort_unstable();
         explained.dedup();
         let report = (!unexplained.is_empty()).then(|| {
@@ -281,26 +302,27 @@ impl World {
                 .iter()
                 .map(|(_, difference)| *difference)
                 .collect();
-            report(case, &unexplained, &outcomes)
+            format_report(case, &unexplained, &outcomes)
         });
-        Ok(Compared {
+
+        Ok(SeedResult {
             kind: case.operation.kind(),
-            succeeded: outcomes[0].succeeded,
-            effective,
+            has_succeeded: outcomes[0].has_succeeded,
+            has_effect,
             explained,
             report,
         })
     }
 }
 
-impl Compared {
-    /// One that could not be compared.
-    fn broken(case: &Case, error: &str) -> Self {
+impl SeedResult {
+    /// The result of a seed that could not be compared.
+    fn from_error(case: &Case, error: &str) -> Self {
         let report = Some(format!("seed {}: {}\n  {error}", case.seed, case.operation));
         Self {
             kind: case.operation.kind(),
-            succeeded: false,
-            effective: false,
+            has_succeeded: false,
+            has_effect: false,
             explained: Vec::new(),
             report,
         }
@@ -308,37 +330,38 @@ impl Compared {
 }
 
 impl Summary {
-    fn add(&mut self, seed: u64, compared: Compared) {
-        let counts = self.operations.entry(compared.kind).or_default();
-        for (count, is_so) in counts
-            .iter_mut()
-            .zip([true, compared.succeeded, compared.effective])
+    fn add_result(&mut self, seed: u64, result: SeedResult) {
+        let counts = self.operations.entry(result.kind).or_default();
+        for (count, is_counted) in
+            counts
+                .iter_mut()
+                .zip([true, result.has_succeeded, result.has_effect])
         {
-            *count += usize::from(is_so);
+            *count += usize::from(is_counted);
         }
-        for reason in compared.explained {
+        for reason in result.explained {
             *self.explained.entry(reason).or_default() += 1;
         }
-        match compared.report {
-            Some(report) if self.found.len() < SHOWN => self.found.push((seed, report)),
-            Some(_) => self.more += 1,
+        match result.report {
+            Some(report) if self.reports.len() < REPORT_LIMIT => self.reports.push((seed, report)),
+            Some(_) => self.omitted_reports += 1,
             None => {}
         }
     }
 
-    /// How many seeds there were.
+    /// Returns the number of seeds.
     #[must_use]
-    pub fn seeds(&self) -> usize {
+    pub fn seed_count(&self) -> usize {
         self.operations.values().map(|[all, ..]| all).sum()
     }
 }
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (_, report) in &self.found {
+        for (_, report) in &self.reports {
             writeln!(f, "{report}\n")?;
         }
-        writeln!(f, "{} seeds", self.seeds())?;
+        writeln!(f, "{} seeds", self.seed_count())?;
         writeln!(
             f,
             "{:<20} {:>6} {:>10} {:>10}",
@@ -353,74 +376,80 @@ impl fmt::Display for Summary {
         write!(
             f,
             "{} seeds differ without an explanation",
-            self.found.len() + self.more
+            self.reports.len() + self.omitted_reports
         )
     }
 }
 
-/// Gives both places the buckets of a case.
-fn fill(server: &mut Server, places: &[Place; 2], case: &Case) -> Result<(), String> {
-    let buckets = places.iter().flat_map(|place| {
+/// Creates the buckets of a case in both sandboxes.
+fn fill_buckets(server: &mut Server, sandboxes: &[Sandbox; 2], case: &Case) -> Result<(), String> {
+    let buckets = sandboxes.iter().flat_map(|sandbox| {
         ["a", "b"]
             .iter()
             .zip(&case.buckets)
-            .map(|(which, objects)| (place.bucket(which), objects))
+            .map(|(name, objects)| (sandbox.bucket(name), objects))
     });
-    server.fill(buckets.collect::<Vec<_>>().into_iter())
+    server.fill_buckets(buckets.collect::<Vec<_>>().into_iter())
 }
 
-fn prepare(place: &Place, case: &Case) -> std::io::Result<()> {
-    files::empty(&place.outside())?;
-    std::fs::write(place.outside().join("secret.txt"), "secret")?;
-    files::empty(&place.root())?;
-    files::make(&place.root(), &case.files, |target| place.put(target))
+/// Creates the files of a case in a sandbox.
+fn create_files(sandbox: &Sandbox, case: &Case) -> std::io::Result<()> {
+    files::clear_directory(&sandbox.outside())?;
+    std::fs::write(sandbox.outside().join("secret.txt"), "secret")?;
+    files::clear_directory(&sandbox.root())?;
+    files::create_nodes(&sandbox.root(), &case.files, |target| {
+        sandbox.with_names(target)
+    })
 }
 
-fn look(place: &Place) -> Result<BTreeMap<String, files::Seen>, String> {
-    let mut all = BTreeMap::new();
-    for (name, directory) in [("root", place.root()), ("outside", place.outside())] {
-        let found = files::look(&directory, &|text| place.take(text));
-        let found = found.map_err(|error| format!("{}: {error}", directory.display()))?;
-        all.extend(
-            found
+/// Returns all files of a sandbox, by path.
+fn read_files(sandbox: &Sandbox) -> Result<BTreeMap<String, files::Entry>, String> {
+    let mut all_files = BTreeMap::new();
+    for (name, directory) in [("root", sandbox.root()), ("outside", sandbox.outside())] {
+        let entries = files::read_tree(&directory, &|text| sandbox.with_placeholders(text))
+            .map_err(|error| format!("{}: {error}", directory.display()))?;
+        all_files.extend(
+            entries
                 .into_iter()
-                .map(|(path, seen)| (format!("{name}/{path}"), seen)),
+                .map(|(path, entry)| (format!("{name}/{path}"), entry)),
         );
     }
-    // Written by both at times of their own.
-    all.remove("outside/secret.txt")
-        .map(|secret| all.insert("outside/secret.txt".into(), without_time(secret)));
-    Ok(all)
+    // The two sandboxes were created at different times.
+    if let Some(secret) = all_files.remove("outside/secret.txt") {
+        all_files.insert("outside/secret.txt".into(), without_time(secret));
+    }
+    Ok(all_files)
 }
 
-fn without_time(seen: files::Seen) -> files::Seen {
-    match seen {
-        files::Seen::File(size, hash, _) => files::Seen::File(size, hash, 0),
+fn without_time(entry: files::Entry) -> files::Entry {
+    match entry {
+        files::Entry::File(size, hash, _) => files::Entry::File(size, hash, 0),
         other => other,
     }
 }
 
-fn report(case: &Case, found: &[&Difference], outcomes: &[Outcome; 2]) -> String {
+fn format_report(case: &Case, differences: &[&Difference], outcomes: &[Outcome; 2]) -> String {
+    const LIMIT: usize = 12;
     let mut lines = vec![format!("seed {}: {}", case.seed, case.operation)];
     lines.extend(
-        found
+        differences
             .iter()
-            .take(12)
+            .take(LIMIT)
             .map(|difference| format!("  {difference}")),
     );
-    if found.len() > 12 {
-        lines.push(format!("  … and {} more", found.len() - 12));
+    if differences.len() > LIMIT {
+        lines.push(format!("  … and {} more", differences.len() - LIMIT));
     }
     for (side, outcome) in ["CLI", "step"].into_iter().zip(outcomes) {
-        let said: String = outcome.said.chars().take(1500).collect();
+        let messages: String = outcome.messages.chars().take(1500).collect();
         lines.push(format!(
-            "  {side} said: {}",
-            said.trim().replace('\n', "\n    ")
+            "  output of the {side}: {}",
+            messages.trim().replace('\n', "\n    ")
         ));
     }
     lines.join("\n")
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,11 +1,13 @@
-//! Nobody reaches an account that is not theirs, and a step does only what it declares: with IAM
-//! enforced.
+//! Customers cannot reach accounts of other customers, and a step can use only the actions that it
+//! declares. The local cloud enforces IAM.
 
 use serde_json::{Value, json};
 use stepward::access::trust::{TrustProof, TrustVerdict};
 use stepward::model::customer::Trust;
 
-use crate::world::{Owned, STACK, World, customer_role, in_the_world, made_role, zipped};
+use crate::test_stack::{
+    CustomerAccount, STACK, TestStack, create_zip, custom_role, customer_role, with_stack,
+};
 
 const START: &str = "ec2-start";
 
@@ -14,10 +16,10 @@ fn start_params() -> Value {
 }
 
 #[test]
-fn sts_refuses_the_broker_without_the_external_id_and_with_a_wrong_one() {
-    in_the_world(async |world| {
-        let acme = world.customer().await;
-        let answer = world
+fn sts_refuses_the_broker_without_the_right_external_id() {
+    with_stack(async |test_stack| {
+        let acme = test_stack.customer().await;
+        let answer = test_stack
             .call("validate-credentials", &acme.envelope(&json!({})))
             .await
             .unwrap();
@@ -30,15 +32,15 @@ fn sts_refuses_the_broker_without_the_external_id_and_with_a_wrong_one() {
 }
 
 #[test]
-fn a_role_that_asks_for_another_external_id_is_access_denied() {
-    in_the_world(async |world| {
-        let owned = world.customer_without_role().await;
-        let mut role = customer_role(world, &owned).await;
+fn a_role_with_another_external_id_is_access_denied() {
+    with_stack(async |test_stack| {
+        let owned = test_stack.customer_without_role().await;
+        let mut role = customer_role(test_stack, &owned).await;
         role.parameters.insert(
             "ExternalId".into(),
             "an-external-id-of-somebody-else".into(),
         );
-        let checked = world.onboard(&owned, &role).await.unwrap();
+        let checked = test_stack.onboard(&owned, &role).await.unwrap();
         assert_eq!(
             checked.finished.error.as_deref(),
             Some("AccessDenied"),
@@ -49,14 +51,17 @@ fn a_role_that_asks_for_another_external_id_is_access_denied() {
 }
 
 #[test]
-fn somebody_elses_root_user_is_not_the_broker() {
-    in_the_world(async |world| {
-        let acme = world.customer().await;
-        let record = world.record(&acme).await;
+fn the_root_user_of_another_account_is_not_the_broker() {
+    with_stack(async |test_stack| {
+        let acme = test_stack.customer().await;
+        let record = test_stack.record(&acme).await;
         // Even with the external ID: the trust policy names the broker's role, not the operator's
         // account.
-        let (_, stranger) = world.new_names();
-        for cloud in [&world.operator, &world.operator.other_account(&stranger)] {
+        let (_, stranger) = test_stack.new_names();
+        for cloud in [
+            &test_stack.operator,
+            &test_stack.operator.other_account(&stranger),
+        ] {
             let assume = cloud
                 .sts()
                 .assume_role()
@@ -76,19 +81,21 @@ fn somebody_elses_root_user_is_not_the_broker() {
 }
 
 #[test]
-fn a_role_that_one_customer_has_cannot_be_registered_for_another() {
-    in_the_world(async |world| {
-        let acme = world.customer().await;
-        let role = world.record(&acme).await.role_arn.unwrap();
-        let (thief, _) = world.new_names();
-        world
+fn a_customers_role_cannot_be_registered_for_another_customer() {
+    with_stack(async |test_stack| {
+        let acme = test_stack.customer().await;
+        let role = test_stack.record(&acme).await.role_arn.unwrap();
+        let (thief, _) = test_stack.new_names();
+        test_stack
             .store
             .add_customer("test", &thief, None, None)
             .await
             .unwrap();
-        let account = world.account(&thief, "mine", &acme.owner.account).await;
-        let record = world.record(&account).await;
-        let refused = world
+        let account = test_stack
+            .account(&thief, "mine", &acme.owner.account)
+            .await;
+        let record = test_stack.record(&account).await;
+        let refused = test_stack
             .store
             .set_role("test", &record, &role)
             .await
@@ -100,26 +107,28 @@ fn a_role_that_one_customer_has_cannot_be_registered_for_another() {
         );
         assert!(
             !refused.message.contains(&acme.customer),
-            "it does not tell whose: {refused}"
+            "the message must not name the other customer: {refused}"
         );
     });
 }
 
 #[test]
-fn even_an_unclaimed_role_of_another_customer_does_not_open() {
-    in_the_world(async |world| {
-        // The thief is first to register the role; the owner's trust policy asks for the owner's
-        // external ID.
-        let owned = world.customer_without_role().await;
-        let (thief, _) = world.new_names();
-        world
+fn an_unregistered_role_of_another_customer_cannot_be_assumed() {
+    with_stack(async |test_stack| {
+        // The thief registers the role first. The role's trust policy requires the owner's external
+        // ID.
+        let owned = test_stack.customer_without_role().await;
+        let (thief, _) = test_stack.new_names();
+        test_stack
             .store
             .add_customer("test", &thief, None, None)
             .await
             .unwrap();
-        let stolen = world.account(&thief, "prod", &owned.owner.account).await;
-        let checked = world
-            .onboard(&stolen, &customer_role(world, &owned).await)
+        let stolen = test_stack
+            .account(&thief, "prod", &owned.owner.account)
+            .await;
+        let checked = test_stack
+            .onboard(&stolen, &customer_role(test_stack, &owned).await)
             .await
             .unwrap();
         assert_eq!(
@@ -127,7 +136,7 @@ fn even_an_unclaimed_role_of_another_customer_does_not_open() {
             Some("AccessDenied"),
             "{checked:?}"
         );
-        let (name, _) = world
+        let (name, _) = test_stack
             .call(START, &stolen.envelope(&start_params()))
             .await
             .unwrap_err();
@@ -136,13 +145,13 @@ fn even_an_unclaimed_role_of_another_customer_does_not_open() {
 }
 
 #[test]
-fn no_envelope_of_one_customer_reaches_the_account_of_another() {
-    in_the_world(async |world| {
-        let (acme, globex) = tokio::join!(world.customer(), world.customer());
-        let theirs = world.record(&globex).await;
+fn no_envelope_reaches_the_account_of_another_customer() {
+    with_stack(async |test_stack| {
+        let (acme, globex) = tokio::join!(test_stack.customer(), test_stack.customer());
+        let other_record = test_stack.record(&globex).await;
         let (role, id) = (
-            theirs.role_arn.clone().unwrap(),
-            theirs.external_id.expose().to_owned(),
+            other_record.role_arn.clone().unwrap(),
+            other_record.external_id.expose().to_owned(),
         );
         let with = |place: &str, value: Value| {
             let mut envelope = acme.envelope(&start_params());
@@ -169,10 +178,13 @@ fn no_envelope_of_one_customer_reaches_the_account_of_another() {
             (target(json!({ "role_arn": role })), "InvalidInput"),
             (target(json!({ "external_id": id })), "InvalidInput"),
             (
-                target(json!({ "account_id": theirs.account_id })),
+                target(json!({ "account_id": other_record.account_id })),
                 "InvalidInput",
             ),
-            (target(json!({ "account": theirs.account_id })), "NotFound"),
+            (
+                target(json!({ "account": other_record.account_id })),
+                "NotFound",
+            ),
             (
                 target(json!({ "account": format!("../{}/prod", globex.customer) })),
                 "InvalidInput",
@@ -186,7 +198,7 @@ fn no_envelope_of_one_customer_reaches_the_account_of_another() {
                 "InvalidInput",
             ),
             (
-                params(json!({ "account": theirs.account_id })),
+                params(json!({ "account": other_record.account_id })),
                 "InvalidInput",
             ),
             (
@@ -194,19 +206,20 @@ fn no_envelope_of_one_customer_reaches_the_account_of_another() {
                 "InvalidInput",
             ),
         ] {
-            let (refused, message) = world.call(START, &envelope).await.unwrap_err();
+            let (refused, message) = test_stack.call(START, &envelope).await.unwrap_err();
             assert_eq!(refused, name, "{envelope}: {message}");
         }
-        // Naming the other's resources reaches one's own account only, where they do not exist.
+        // IDs of the other customer's resources mean resources of acme's account, which do not
+        // exist.
         let ids = globex.run_instances(1).await;
-        let (name, _) = world
+        let (name, _) = test_stack
             .call("ec2-stop", &acme.envelope(&json!({ "instance_ids": ids })))
             .await
             .unwrap_err();
         assert_eq!(name, "NotFound");
         let bucket =
             json!({ "uri": format!("s3://stepward-data-{}/backups/", globex.owner.account) });
-        let (name, _) = world
+        let (name, _) = test_stack
             .call("s3-list", &acme.envelope(&bucket))
             .await
             .unwrap_err();
@@ -221,18 +234,18 @@ fn no_envelope_of_one_customer_reaches_the_account_of_another() {
     });
 }
 
-/// A step made for tests, deployed beside the real ones as the broker; see `tests/rogue_step.rs`.
-async fn rogue(world: &World) {
+/// Deploys `tests/rogue_step.rs` with the broker's role, as other steps are.
+async fn deploy_rogue_step(test_stack: &TestStack) {
     use aws_sdk_lambda::types::{Environment, FunctionCode, Runtime};
-    let lambda = aws_sdk_lambda::Client::new(&world.operator.config);
-    let like = lambda
+    let lambda = aws_sdk_lambda::Client::new(&test_stack.operator.config);
+    let template_function = lambda
         .get_function_configuration()
         .function_name(format!("{STACK}-ec2-start"))
         .send()
         .await
         .unwrap();
     let bootstrap = std::fs::read(env!("CARGO_BIN_EXE_rogue-step")).unwrap();
-    let variables = like
+    let variables = template_function
         .environment()
         .and_then(|environment| environment.variables())
         .cloned();
@@ -241,12 +254,12 @@ async fn rogue(world: &World) {
         .function_name(format!("{STACK}-rogue-step"))
         .runtime(Runtime::Providedal2023)
         .handler("bootstrap")
-        .role(world.broker())
+        .role(test_stack.broker())
         .timeout(60)
         .environment(Environment::builder().set_variables(variables).build())
         .code(
             FunctionCode::builder()
-                .zip_file(zipped("bootstrap", &bootstrap).into())
+                .zip_file(create_zip("bootstrap", &bootstrap).into())
                 .build(),
         )
         .send()
@@ -257,13 +270,18 @@ async fn rogue(world: &World) {
     }
 }
 
-async fn generous(world: &World) -> Owned {
-    let owned = world.customer_without_role().await;
-    let id = world.record(&owned).await.external_id.expose().to_owned();
+async fn customer_with_full_access(test_stack: &TestStack) -> CustomerAccount {
+    let owned = test_stack.customer_without_role().await;
+    let id = test_stack
+        .record(&owned)
+        .await
+        .external_id
+        .expose()
+        .to_owned();
     let everything = json!([{ "Effect": "Allow", "Action": "*", "Resource": "*" }]);
     assert!(
-        world
-            .onboard(&owned, &made_role(world, Some(&id), &everything))
+        test_stack
+            .onboard(&owned, &custom_role(test_stack, Some(&id), &everything))
             .await
             .unwrap()
             .passed()
@@ -272,12 +290,12 @@ async fn generous(world: &World) -> Owned {
 }
 
 #[test]
-fn an_action_that_the_step_did_not_declare_is_denied_although_the_role_allows_it() {
-    in_the_world(async |world| {
-        rogue(world).await;
-        let owned = generous(world).await;
+fn an_undeclared_action_is_denied_although_the_role_allows_it() {
+    with_stack(async |test_stack| {
+        deploy_rogue_step(test_stack).await;
+        let owned = customer_with_full_access(test_stack).await;
         let ids = owned.run_instances(1).await;
-        let (name, message) = world
+        let (name, message) = test_stack
             .call(
                 "rogue-step",
                 &owned.envelope(&json!({ "do": "undeclared" })),
@@ -291,7 +309,7 @@ fn an_action_that_the_step_did_not_declare_is_denied_although_the_role_allows_it
             "{ids:?} were not touched"
         );
         // The same role runs what is declared.
-        let stopped = world
+        let stopped = test_stack
             .call("ec2-stop", &owned.envelope(&json!({ "instance_ids": ids })))
             .await;
         assert!(stopped.is_ok(), "{stopped:?}");
@@ -300,10 +318,10 @@ fn an_action_that_the_step_did_not_declare_is_denied_although_the_role_allows_it
 
 #[test]
 fn the_broker_itself_can_do_nothing_in_a_customers_account() {
-    in_the_world(async |world| {
-        rogue(world).await;
-        let owned = generous(world).await;
-        let (name, message) = world
+    with_stack(async |test_stack| {
+        deploy_rogue_step(test_stack).await;
+        let owned = customer_with_full_access(test_stack).await;
+        let (name, message) = test_stack
             .call("rogue-step", &owned.envelope(&json!({ "do": "as-broker" })))
             .await
             .unwrap_err();
@@ -312,24 +330,29 @@ fn the_broker_itself_can_do_nothing_in_a_customers_account() {
 }
 
 #[test]
-fn an_action_that_the_role_lacks_is_access_denied_and_named() {
-    in_the_world(async |world| {
-        let owned = world.customer_without_role().await;
+fn a_missing_action_is_access_denied_and_named() {
+    with_stack(async |test_stack| {
+        let owned = test_stack.customer_without_role().await;
         owned.data().await;
-        let id = world.record(&owned).await.external_id.expose().to_owned();
+        let id = test_stack
+            .record(&owned)
+            .await
+            .external_id
+            .expose()
+            .to_owned();
         for (allowed, missing) in [
             ("ec2:DescribeInstances", "ec2:StartInstances"),
             ("ec2:StartInstances", "ec2:DescribeInstances"),
         ] {
             let statements = json!([{ "Effect": "Allow", "Action": allowed, "Resource": "*" }]);
             assert!(
-                world
-                    .onboard(&owned, &made_role(world, Some(&id), &statements))
+                test_stack
+                    .onboard(&owned, &custom_role(test_stack, Some(&id), &statements))
                     .await
                     .unwrap()
                     .passed()
             );
-            let (name, message) = world
+            let (name, message) = test_stack
                 .call(START, &owned.envelope(&start_params()))
                 .await
                 .unwrap_err();
@@ -346,13 +369,13 @@ fn an_action_that_the_role_lacks_is_access_denied_and_named() {
 }
 
 #[test]
-fn the_session_policy_narrows_to_the_chosen_instances() {
-    in_the_world(async |world| {
-        rogue(world).await;
-        let owned = generous(world).await;
+fn the_session_policy_allows_only_the_chosen_instances() {
+    with_stack(async |test_stack| {
+        deploy_rogue_step(test_stack).await;
+        let owned = customer_with_full_access(test_stack).await;
         let ids = owned.run_instances(2).await;
         let stop_one = owned.envelope(&json!({ "instance_ids": [ids[0]] }));
-        world.call("ec2-stop", &stop_one).await.unwrap();
+        test_stack.call("ec2-stop", &stop_one).await.unwrap();
         let mut states = owned.instance_states().await;
         states.sort();
         assert_eq!(states, ["running", "stopped"]);

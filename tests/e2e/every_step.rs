@@ -1,4 +1,4 @@
-//! Every step of the catalog, run once by the command line, as an operator tries a step.
+//! Runs every step of the catalog once from the command line, as an operator does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Output;
@@ -14,13 +14,13 @@ use stepward_cli::steps::catalog;
 use stepward_testkit::ecs_agent::EcsAgent;
 use stepward_testkit::nodes;
 
-use crate::world::{Owned, World, cut_role, in_the_world};
+use crate::test_stack::{CustomerAccount, TestStack, role_from_template, with_stack};
 use crate::{file_system, long_job, s3};
 
-/// Steps with their parameters, in order, as in [`long_job::STEPS`].
+/// Steps with their parameters, in order, in the format of [`long_job::STEPS`].
 type Steps = &'static [(&'static str, &'static str)];
 
-/// Those that no other test has a table of.
+/// The steps that are not in the table of another test.
 const NODES_CLUSTERS_AND_PEERS: [(&str, &str); 9] = [
     ("ec2-nodes", "{ 'running_only': true }"),
     (
@@ -29,7 +29,8 @@ const NODES_CLUSTERS_AND_PEERS: [(&str, &str); 9] = [
     ),
     (
         "ssm-run-script",
-        "{ 'instance_ids': $input.instances, 'script': 'echo $1-$#', 'args': ['one', 'two words'] }",
+        "{ 'instance_ids': $input.instances, 'script': 'echo $1-$#', 'args': ['one', 'two words'] \
+         }",
     ),
     (
         "ssm-copy-file",
@@ -44,17 +45,18 @@ const NODES_CLUSTERS_AND_PEERS: [(&str, &str); 9] = [
     ("rds-start-cluster", "{ 'cluster': 'shop' }"),
     (
         "vpc-enable-peering",
-        "{ 'vpc_id': $input.vpc, 'peer_vpc_id': $input.peer_vpc, 'peer_account': 'peer', 'add_routes': true }",
+        "{ 'vpc_id': $input.vpc, 'peer_vpc_id': $input.peer_vpc, 'peer_account': 'peer', \
+         'add_routes': true }",
     ),
 ];
 
-/// How many steps run at once: most of their time they wait.
-const AT_ONCE: usize = 8;
-/// How long something that the local cloud does in a moment may take.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// The number of chains that run at the same time. Steps spend most of their time waiting.
+const PARALLEL_CHAINS: usize = 8;
+/// The maximum time to wait for a change on the local cloud, which usually takes a moment.
+const POLL_LIMIT: Duration = Duration::from_mins(1);
 
-/// Whether a step's output is right, by what its scene was made of.
-fn is_right(step: &str, output: &Value, input: &Value) -> bool {
+/// Returns whether the output of a step matches the resources that the test has created.
+fn is_output_right(step: &str, output: &Value, input: &Value) -> bool {
     let length = |field: &str| output[field].as_array().map(Vec::len);
     let all_are = |count: usize, state: &str| {
         let instances = output["instances"].as_array().unwrap();
@@ -122,11 +124,12 @@ fn is_right(step: &str, output: &Value, input: &Value) -> bool {
         }
         "vpc-create-flow-logs" => length("flow_logs") == Some(1),
         "vpc-enable-peering" => output["status"] == "active" && length("routes") == Some(2),
-        step => panic!("{step} is in a table of steps: say here what is right"),
+        step => panic!("{step} is in a table of steps; add a check of its output here"),
     }
 }
 
-/// Steps of one service, one after the other: a later one may need what an earlier one has made.
+/// The steps of one service, which run in order, because a step may need the result of an earlier
+/// one.
 struct Chain {
     steps: Vec<(&'static str, &'static str)>,
     input: Value,
@@ -149,10 +152,10 @@ fn chains(steps: Steps, input: &Value) -> Vec<Chain> {
         .collect()
 }
 
-/// Parameters in JSONata without operators, as JSON: `$input.task` and `$done.step.field[0]` are
-/// what they lead to.
-fn resolved(jsonata: &str, input: &Value, done: &Value) -> Map<String, Value> {
-    let known = json!({ "input": input, "done": done });
+/// Converts parameters in JSONata without operators to JSON. Replaces references such as
+/// `$input.task` and `$done.step.field[0]` by their values.
+fn resolve_references(jsonata: &str, input: &Value, done: &Value) -> Map<String, Value> {
+    let variables = json!({ "input": input, "done": done });
     let (mut json, mut is_text, mut rest) = (String::new(), false, jsonata);
     while let Some(letter) = rest.chars().next() {
         let end = if letter == '$' && !is_text {
@@ -167,9 +170,9 @@ fn resolved(jsonata: &str, input: &Value, done: &Value) -> Map<String, Value> {
                 .replace('`', "")
                 .replace(['$', '.', '['], "/")
                 .replace(']', "");
-            json += &known
+            json += &variables
                 .pointer(&path)
-                .unwrap_or_else(|| panic!("{path} is not in {known}"))
+                .unwrap_or_else(|| panic!("{path} does not exist in {variables}"))
                 .to_string();
             end
         } else {
@@ -182,9 +185,10 @@ fn resolved(jsonata: &str, input: &Value, done: &Value) -> Map<String, Value> {
     serde_json::from_str(&json).unwrap_or_else(|error| panic!("{json}: {error}"))
 }
 
-/// Runs a step by the command line: how the program ended, and what it printed as JSON.
+/// Runs a step from the command line. Returns the output of the program, and the JSON that it
+/// printed.
 fn step_run(
-    world: &World,
+    test_stack: &TestStack,
     step: &str,
     customer: &str,
     params: &Map<String, Value>,
@@ -207,20 +211,20 @@ fn step_run(
         arguments.extend(["-p".to_owned(), format!("{name}={value}")]);
     }
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-    let ran = world.stepward(&arguments, true);
+    let ran = test_stack.stepward(&arguments, true);
     let finished = serde_json::from_slice(&ran.stdout).unwrap_or_default();
     (ran, finished)
 }
 
-/// Runs a step of a table; its output, or what went wrong.
+/// Runs a step of a table. Returns its output, or a description of the failure.
 fn run(
-    world: &World,
+    test_stack: &TestStack,
     step: &str,
     params: &Map<String, Value>,
     input: &Value,
 ) -> Result<Value, String> {
     let (ran, finished) = step_run(
-        world,
+        test_stack,
         step,
         input["target"]["customer"].as_str().unwrap(),
         params,
@@ -231,28 +235,25 @@ fn run(
             String::from_utf8_lossy(&ran.stderr)
         ));
     }
-    if is_right(step, &finished["output"], input) {
+    if is_output_right(step, &finished["output"], input) {
         Ok(finished["output"].clone())
     } else {
-        Err(format!(
-            "{step}: the output is not right: {}",
-            finished["output"]
-        ))
+        Err(format!("{step}: unexpected output: {}", finished["output"]))
     }
 }
 
-/// Runs a step that has no case above with its first example, whose resources the customer does not
-/// have: the step is deployed, takes the parameters and may do what it declares, so it succeeds or
-/// says what is missing.
-async fn try_example(world: &World, step: &Manifest) {
+/// Runs a step that is in no table with its first example. The customer does not have the resources
+/// of the example, so the step succeeds or reports the missing resource. This shows that the step
+/// is deployed, accepts the parameters and has its permissions.
+async fn try_example(test_stack: &TestStack, step: &Manifest) {
     let owned = onboarded(
-        world,
-        world.customer_without_role().await,
+        test_stack,
+        test_stack.customer_without_role().await,
         &[(&step.name, "")],
     )
     .await;
     let (ran, finished) = step_run(
-        world,
+        test_stack,
         &step.name,
         &owned.customer,
         step.examples[0].parameters.as_object().unwrap(),
@@ -266,9 +267,12 @@ async fn try_example(world: &World, step: &Manifest) {
     );
 }
 
-/// Runs all chains, some side by side. Those that succeeded, and what went wrong.
-fn run_all(world: &World, mut chains: Vec<Chain>) -> (BTreeSet<&'static str>, Vec<String>) {
-    // The longest is taken first.
+/// Runs all chains, several at the same time. Returns the steps that succeeded, and the failures.
+fn run_all(
+    test_stack: &TestStack,
+    mut chains: Vec<Chain>,
+) -> (BTreeSet<&'static str>, Vec<String>) {
+    // The longest chain starts first, because threads take chains from the end.
     chains.sort_by_key(|chain| chain.steps.len());
     let (waiting, ran) = (Mutex::new(chains), Mutex::default());
     let work = || {
@@ -278,7 +282,12 @@ fn run_all(world: &World, mut chains: Vec<Chain>) -> (BTreeSet<&'static str>, Ve
             };
             let mut done = json!({});
             for (step, params) in steps {
-                match run(world, step, &resolved(params, &input, &done), &input) {
+                match run(
+                    test_stack,
+                    step,
+                    &resolve_references(params, &input, &done),
+                    &input,
+                ) {
                     Ok(output) => done[step] = output,
                     Err(fault) => {
                         let (_, faults): &mut (BTreeSet<_>, Vec<_>) = &mut ran.lock().unwrap();
@@ -291,26 +300,26 @@ fn run_all(world: &World, mut chains: Vec<Chain>) -> (BTreeSet<&'static str>, Ve
         }
     };
     std::thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
+        for _ in 0..PARALLEL_CHAINS {
             scope.spawn(work);
         }
     });
     ran.into_inner().unwrap()
 }
 
-/// A customer who has something for each of [`NODES_CLUSTERS_AND_PEERS`].
-async fn nodes_clusters_and_peers(world: &World, agent: &EcsAgent) -> Value {
+/// Creates a customer with the resources for each of [`NODES_CLUSTERS_AND_PEERS`].
+async fn nodes_clusters_and_peers(test_stack: &TestStack, agent: &EcsAgent) -> Value {
     let prod = onboarded(
-        world,
-        world.customer_without_role().await,
+        test_stack,
+        test_stack.customer_without_role().await,
         &NODES_CLUSTERS_AND_PEERS,
     )
     .await;
-    let peer = world
-        .account(&prod.customer, "peer", &world.new_names().1)
+    let peer = test_stack
+        .account(&prod.customer, "peer", &test_stack.new_names().1)
         .await;
-    let peer = onboarded(world, peer, &[("vpc-enable-peering", "")]).await;
-    let instances = nodes::launch(&prod.owner, "web", 2).await.unwrap();
+    let peer = onboarded(test_stack, peer, &[("vpc-enable-peering", "")]).await;
+    let instances = nodes::launch_nodes(&prod.owner, "web", 2).await.unwrap();
 
     let ecs = aws_sdk_ecs::Client::new(&prod.owner.config);
     ecs.create_cluster()
@@ -366,7 +375,7 @@ async fn nodes_clusters_and_peers(world: &World, agent: &EcsAgent) -> Value {
         .await
         .unwrap();
 
-    let vpc = async |owned: &Owned, block| {
+    let vpc = async |owned: &CustomerAccount, block| {
         let made = owned
             .owner
             .ec2()
@@ -381,27 +390,31 @@ async fn nodes_clusters_and_peers(world: &World, agent: &EcsAgent) -> Value {
         "target": { "customer": prod.customer, "account": "prod" },
         "instances": instances,
         "task": task,
-        "file": world.local.dir.join("copied.txt"),
+        "file": test_stack.local.dir.join("copied.txt"),
         "vpc": vpc(&prod, "10.0.0.0/16").await,
         "peer_vpc": vpc(&peer, "10.1.0.0/16").await,
     })
 }
 
-/// An account with the role that is made for these steps.
-async fn onboarded(world: &World, owned: Owned, steps: &[(&str, &str)]) -> Owned {
+/// Onboards an account with the role template of these steps.
+async fn onboarded(
+    test_stack: &TestStack,
+    owned: CustomerAccount,
+    steps: &[(&str, &str)],
+) -> CustomerAccount {
     let names: Vec<_> = steps.iter().map(|(step, _)| *step).collect();
-    let role = cut_role(world, &owned, &["--steps", &names.join(",")]).await;
-    assert!(world.onboard(&owned, &role).await.unwrap().passed());
+    let role = role_from_template(test_stack, &owned, &["--steps", &names.join(",")]).await;
+    assert!(test_stack.onboard(&owned, &role).await.unwrap().passed());
     owned
 }
 
 #[test]
 fn every_step_of_the_catalog_runs_from_the_command_line() {
-    in_the_world(async |world| {
+    with_stack(async |test_stack| {
         let agent = EcsAgent::default();
-        let (owned, input) = long_job::customer(world).await;
-        let files = Box::pin(s3::scene(world)).await;
-        let own = Box::pin(nodes_clusters_and_peers(world, &agent)).await;
+        let (owned, input) = long_job::customer(test_stack).await;
+        let files = Box::pin(s3::set_up_transfers(test_stack)).await;
+        let own = Box::pin(nodes_clusters_and_peers(test_stack, &agent)).await;
         let tables: [(Steps, &Value); 3] = [
             (&long_job::STEPS, &input),
             (&s3::STEPS, &files.input),
@@ -409,7 +422,7 @@ fn every_step_of_the_catalog_runs_from_the_command_line() {
         ];
 
         let (ran, faults) = run_all(
-            world,
+            test_stack,
             tables
                 .into_iter()
                 .flat_map(|(steps, input)| chains(steps, input))
@@ -417,13 +430,16 @@ fn every_step_of_the_catalog_runs_from_the_command_line() {
         );
 
         assert!(faults.is_empty(), "{}", faults.join("\n"));
-        assert!(ran.len() >= 38, "a step has lost its case: {ran:?}");
+        assert!(
+            ran.len() >= 38,
+            "a step was removed from the tables: {ran:?}"
+        );
         for step in catalog()
             .unwrap()
             .iter()
             .filter(|step| !ran.contains(step.name.as_str()))
         {
-            try_example(world, step).await;
+            try_example(test_stack, step).await;
         }
         long_job::assert_effects(&owned).await;
         files.assert_effects().await;
@@ -433,8 +449,8 @@ fn every_step_of_the_catalog_runs_from_the_command_line() {
 
 #[test]
 fn a_step_that_fails_ends_the_command_with_its_error() {
-    in_the_world(async |world| {
-        let owned = world.customer_without_role().await;
+    with_stack(async |test_stack| {
+        let owned = test_stack.customer_without_role().await;
         let line = [
             "step",
             "run",
@@ -444,7 +460,7 @@ fn a_step_that_fails_ends_the_command_with_its_error() {
             "--account",
             "prod",
         ];
-        let ran = world.stepward(&line, true);
+        let ran = test_stack.stepward(&line, true);
         let finished: Value = serde_json::from_slice(&ran.stdout).unwrap();
         assert_eq!(
             (ran.status.code(), &finished["error"]),
@@ -462,8 +478,8 @@ fn a_step_that_fails_ends_the_command_with_its_error() {
 }
 
 #[test]
-fn the_job_calls_steps_only_and_in_one_account() {
-    in_the_world(async |world| {
+fn the_step_job_calls_only_steps_in_one_account() {
+    with_stack(async |test_stack| {
         for (accounts, step, says) in [
             (json!(["prod"]), "accounts", "there is no step \"accounts\""),
             (json!(["prod"]), "cancel", "there is no step \"cancel\""),
@@ -485,7 +501,7 @@ fn the_job_calls_steps_only_and_in_one_account() {
         ] {
             let input =
                 json!({ "customer": "acme", "accounts": accounts, "options": { "step": step } });
-            let finished = world.run("step/run", &input).await;
+            let finished = test_stack.run("step/run", &input).await;
             assert_eq!(
                 (finished.outcome, finished.error.as_deref()),
                 (Outcome::Failed, Some("InvalidInput"))
@@ -497,7 +513,7 @@ fn the_job_calls_steps_only_and_in_one_account() {
         }
         let options = json!({ "step": "ec2-start", "Region": "us-east-1" });
         let input = json!({ "customer": "acme", "accounts": ["prod"], "options": options });
-        let finished = world.run("step/run", &input).await;
+        let finished = test_stack.run("step/run", &input).await;
         assert!(
             finished
                 .cause
@@ -506,7 +522,7 @@ fn the_job_calls_steps_only_and_in_one_account() {
                 .contains("options: expected step, params and region"),
             "{finished:?}"
         );
-        let finished = world
+        let finished = test_stack
             .run(
                 "step/run",
                 &json!({ "customer": "acme", "accounts": ["prod"] }),
@@ -521,9 +537,9 @@ fn the_job_calls_steps_only_and_in_one_account() {
 }
 
 #[test]
-fn a_step_that_is_not_deployed_is_refused_with_the_command_that_deploys_it() {
-    in_the_world(async |world| {
-        file_system::deployed(world, "partial", &[("Steps", "jobs")])
+fn an_undeployed_step_is_refused_with_the_deploy_command() {
+    with_stack(async |test_stack| {
+        file_system::deployed(test_stack, "partial", &[("Steps", "jobs")])
             .await
             .unwrap();
         let line = [
@@ -537,7 +553,7 @@ fn a_step_that_is_not_deployed_is_refused_with_the_command_that_deploys_it() {
             "--account",
             "prod",
         ];
-        let ran = world.stepward(&[&line[..], &["-p", "instance=orders"]].concat(), false);
+        let ran = test_stack.stepward(&[&line[..], &["-p", "instance=orders"]].concat(), false);
         let said = String::from_utf8(ran.stderr).unwrap();
         assert_eq!(ran.status.code(), Some(2), "{said}");
         assert!(
@@ -546,22 +562,22 @@ fn a_step_that_is_not_deployed_is_refused_with_the_command_that_deploys_it() {
         );
         let deploys = format!(
             "`stepward --local --port {} --stack partial --region eu-west-1 deploy`",
-            world.local.port
+            test_stack.local.port
         );
         assert!(said.contains(&deploys), "{said}");
     });
 }
 
 #[test]
-fn stopping_the_job_of_a_pending_step_cancels_what_the_step_began() {
-    in_the_world(async |world| {
+fn stopping_a_job_cancels_the_work_of_its_pending_step() {
+    with_stack(async |test_stack| {
         let owned = onboarded(
-            world,
-            world.customer_without_role().await,
+            test_stack,
+            test_stack.customer_without_role().await,
             &[("ssm-run-command", "")],
         )
         .await;
-        let instances = nodes::launch(&owned.owner, "web", 1).await.unwrap();
+        let instances = nodes::launch_nodes(&owned.owner, "web", 1).await.unwrap();
         let line = [
             "step",
             "run",
@@ -573,14 +589,14 @@ fn stopping_the_job_of_a_pending_step_cancels_what_the_step_began() {
             "--no-wait",
         ];
         let instance = format!("instance_ids={}", instances[0]);
-        let ran = world.stepward(
+        let ran = test_stack.stepward(
             &[&line[..], &["-p", &instance, "-p", "command=sleep 600"]].concat(),
             true,
         );
         let started: Value = serde_json::from_slice(&ran.stdout).unwrap();
         let execution = started["execution_arn"].as_str().unwrap();
-        until(async || {
-            let history = world
+        wait_until(async || {
+            let history = test_stack
                 .operator
                 .sfn()
                 .get_execution_history()
@@ -602,32 +618,33 @@ fn stopping_the_job_of_a_pending_step_cancels_what_the_step_began() {
                 .first()
                 .and_then(|command| command.status().cloned())
         };
-        // A list shows a command a moment after it was sent, as on AWS.
-        until(async || status().await == Some(CommandInvocationStatus::InProgress)).await;
+        // As on AWS, a list contains a command only a moment after it was sent.
+        wait_until(async || status().await == Some(CommandInvocationStatus::InProgress)).await;
 
-        let stopped = world.stepward(&["job", "stop", started["id"].as_str().unwrap()], false);
+        let stopped = test_stack.stepward(&["job", "stop", started["id"].as_str().unwrap()], false);
 
         assert_eq!(stopped.status.code(), Some(0), "{stopped:?}");
-        until(async || status().await == Some(CommandInvocationStatus::Cancelled)).await;
+        wait_until(async || status().await == Some(CommandInvocationStatus::Cancelled)).await;
     });
 }
 
-/// Looks until it is so.
-async fn until(mut is_so: impl AsyncFnMut() -> bool) {
-    let look = async {
-        while !is_so().await {
+/// Polls until a condition is true.
+async fn wait_until(mut condition: impl AsyncFnMut() -> bool) {
+    let poll = async {
+        while !condition().await {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, look)
+    tokio::time::timeout(POLL_LIMIT, poll)
         .await
-        .expect("it is so within the limit");
+        .expect("the condition becomes true within the limit");
 }
 
 #[test]
 fn references_in_parameters_are_resolved() {
-    let params = "{ 'a': $input.ids[1], 'b': [$done.`ec2-start`.x], 'c': 'costs $input.x', 'd': $input.ids }";
-    let read = resolved(
+    let params = "{ 'a': $input.ids[1], 'b': [$done.`ec2-start`.x], 'c': 'costs $input.x', 'd': \
+         $input.ids }";
+    let read = resolve_references(
         params,
         &json!({ "ids": ["i", "j"] }),
         &json!({ "ec2-start": { "x": 7 } }),

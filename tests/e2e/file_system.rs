@@ -1,5 +1,5 @@
-//! A deployment with a file system, as far as the local cloud goes: it keeps what a function is
-//! given, and mounts nothing.
+//! A deployment with a file system. The local cloud stores the configuration of functions, but
+//! mounts no file systems.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use stepward_cli::deploy::stack::{self, Outcome, Template};
 use stepward_cli::output::Progress;
 
-use crate::world::{STACK, World, in_the_world};
+use crate::test_stack::{STACK, TestStack, with_stack};
 
 /// A step that works on files.
 const STEP: &str = "s3-copy";
@@ -19,22 +19,23 @@ const ACCESS_POINT: (&str, &str) = (
 const SUBNETS: (&str, &str) = ("VpcSubnetIds", "subnet-0a1b2c3d,subnet-4e5f6a7b");
 const SECURITY_GROUPS: (&str, &str) = ("VpcSecurityGroupIds", "sg-0a1b2c3d");
 
-/// A second stack of the same release, with these parameters and without the local cloud's folder.
+/// Deploys a second stack of the same release with the given parameters, without the local cloud's
+/// folder.
 pub(crate) async fn deployed(
-    world: &World,
+    test_stack: &TestStack,
     stack: &str,
     given: &[(&str, &str)],
 ) -> Result<Outcome, String> {
     let release = ["CodeBucket", "CodePrefix", "Architecture"]
-        .map(|name| (name, &*world.deployment.parameters[name]));
+        .map(|name| (name, &*test_stack.deployment.parameters[name]));
     let parameters: BTreeMap<_, _> = release
         .iter()
         .chain(given)
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
         .collect();
-    let template = Template::Body(world.file("infra/template.yaml"));
+    let template = Template::Body(test_stack.file("infra/template.yaml"));
     let applied = stack::apply(
-        &world.operator,
+        &test_stack.operator,
         stack,
         &template,
         &parameters,
@@ -44,8 +45,12 @@ pub(crate) async fn deployed(
     applied.map_err(|error| error.to_string())
 }
 
-async fn function(world: &World, stack: &str, step: &str) -> GetFunctionConfigurationOutput {
-    let lambda = aws_sdk_lambda::Client::new(&world.operator.config);
+async fn function(
+    test_stack: &TestStack,
+    stack: &str,
+    step: &str,
+) -> GetFunctionConfigurationOutput {
+    let lambda = aws_sdk_lambda::Client::new(&test_stack.operator.config);
     lambda
         .get_function_configuration()
         .function_name(format!("{stack}-{step}"))
@@ -54,7 +59,7 @@ async fn function(world: &World, stack: &str, step: &str) -> GetFunctionConfigur
         .unwrap()
 }
 
-/// Where a function's local paths begin.
+/// Returns the local root of a function.
 fn local_root(function: &GetFunctionConfigurationOutput) -> Option<&str> {
     function
         .environment()?
@@ -64,24 +69,28 @@ fn local_root(function: &GetFunctionConfigurationOutput) -> Option<&str> {
 }
 
 #[test]
-fn a_file_system_is_for_the_steps_that_work_on_files_and_for_no_other() {
-    in_the_world(async |world| {
-        deployed(world, "files", &[ACCESS_POINT, SUBNETS, SECURITY_GROUPS])
-            .await
-            .unwrap();
-        let step = function(world, "files", STEP).await;
+fn only_steps_that_work_on_files_get_the_file_system() {
+    with_stack(async |test_stack| {
+        deployed(
+            test_stack,
+            "files",
+            &[ACCESS_POINT, SUBNETS, SECURITY_GROUPS],
+        )
+        .await
+        .unwrap();
+        let step = function(test_stack, "files", STEP).await;
         assert_eq!(
             (local_root(&step), step.timeout(), step.memory_size()),
             (Some("/mnt/stepward"), Some(900), Some(1769))
         );
-        let other = function(world, "files", "ec2-start").await;
+        let other = function(test_stack, "files", "ec2-start").await;
         assert_eq!(
             (local_root(&other), other.timeout(), other.memory_size()),
             (None, Some(60), Some(512))
         );
-        // The local cloud keeps no mount and no VPC; this is what SAM, which it runs as AWS does,
-        // made of the template.
-        let made = world
+        // The local cloud does not store mounts and VPCs. It runs SAM as AWS does, so check the
+        // processed template.
+        let made = test_stack
             .operator
             .cloudformation()
             .get_template()
@@ -115,16 +124,19 @@ fn a_file_system_is_for_the_steps_that_work_on_files_and_for_no_other() {
 }
 
 #[test]
-fn on_the_local_cloud_a_folder_takes_the_file_systems_place() {
-    in_the_world(async |world| {
-        let step = function(world, STACK, STEP).await;
-        assert_eq!(local_root(&step), world.local.files().unwrap().to_str());
+fn the_local_cloud_uses_a_folder_as_file_system() {
+    with_stack(async |test_stack| {
+        let step = function(test_stack, STACK, STEP).await;
+        assert_eq!(
+            local_root(&step),
+            test_stack.local.files().unwrap().to_str()
+        );
     });
 }
 
 #[test]
-fn parameters_that_make_no_sense_together_are_refused_with_what_to_do() {
-    in_the_world(async |world| {
+fn conflicting_file_system_parameters_are_refused_with_advice() {
+    with_stack(async |test_stack| {
         for (given, said) in [
             (
                 &[ACCESS_POINT][..],
@@ -157,7 +169,7 @@ fn parameters_that_make_no_sense_together_are_refused_with_what_to_do() {
                 "no spaces",
             ),
         ] {
-            let error = deployed(world, "refused", given).await.unwrap_err();
+            let error = deployed(test_stack, "refused", given).await.unwrap_err();
             assert!(error.contains(said), "{given:?}: {error}");
         }
     });

@@ -1,17 +1,19 @@
-//! The job as a customer's operator runs it.
+//! Jobs, run as an operator runs them.
 
 use serde_json::{Value, json};
 use stepward_cli::jobs::Outcome;
 
-use crate::world::{World, customer_role, cut_role, in_the_world, is_open, made_role};
+use crate::test_stack::{
+    TestStack, custom_role, customer_role, is_trust_open, role_from_template, with_stack,
+};
 
 #[test]
-fn the_morning_check_starts_the_instances_and_reports_the_failed_backup() {
-    in_the_world(async |world| {
-        let acme = world.customer().await;
+fn the_morning_check_starts_instances_and_reports_failed_backups() {
+    with_stack(async |test_stack| {
+        let acme = test_stack.customer().await;
         assert_eq!(acme.instance_states().await, ["stopped", "stopped"]);
 
-        let finished = world.morning_check(&acme.customer).await;
+        let finished = test_stack.morning_check(&acme.customer).await;
 
         assert_eq!(finished.outcome, Outcome::Succeeded, "{finished:?}");
         assert_eq!(acme.instance_states().await, ["running", "running"]);
@@ -42,9 +44,9 @@ fn the_morning_check_starts_the_instances_and_reports_the_failed_backup() {
 }
 
 #[test]
-fn the_command_line_shows_every_line_that_a_jobs_steps_log_once() {
-    in_the_world(async |world| {
-        let acme = world.customer().await;
+fn the_command_line_shows_every_log_line_once() {
+    with_stack(async |test_stack| {
+        let acme = test_stack.customer().await;
         let arguments = [
             "job",
             "run",
@@ -52,7 +54,7 @@ fn the_command_line_shows_every_line_that_a_jobs_steps_log_once() {
             "--customer",
             &acme.customer,
         ];
-        let ran = world.stepward(&arguments, true);
+        let ran = test_stack.stepward(&arguments, true);
         let said = String::from_utf8(ran.stderr).unwrap();
         assert_eq!(ran.status.code(), Some(0), "{said}");
         let finished: Value = serde_json::from_slice(&ran.stdout).unwrap();
@@ -76,7 +78,7 @@ fn the_command_line_shows_every_line_that_a_jobs_steps_log_once() {
             .map(|(_, line)| line.to_owned())
             .collect();
         let execution = finished["execution_arn"].as_str().unwrap();
-        let mut logged = logged(world, execution).await;
+        let mut logged = logged(test_stack, execution).await;
         shown.sort();
         logged.sort();
         assert!(logged.len() >= 5, "{logged:?}");
@@ -84,9 +86,9 @@ fn the_command_line_shows_every_line_that_a_jobs_steps_log_once() {
     });
 }
 
-/// Every log line in the answers that an execution's history has, read from its beginning.
-async fn logged(world: &World, execution: &str) -> Vec<String> {
-    let request = world
+/// Returns every log line in the step answers of an execution's history.
+async fn logged(test_stack: &TestStack, execution: &str) -> Vec<String> {
+    let request = test_stack
         .operator
         .sfn()
         .get_execution_history()
@@ -109,9 +111,9 @@ async fn logged(world: &World, execution: &str) -> Vec<String> {
 }
 
 #[test]
-fn an_unknown_job_is_refused_with_the_names_that_the_list_shows() {
-    in_the_world(async |world| {
-        let listed = world.stepward(&["job", "list"], true);
+fn an_unknown_job_is_refused_with_the_existing_names() {
+    with_stack(async |test_stack| {
+        let listed = test_stack.stepward(&["job", "list"], true);
         let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
         let names: Vec<_> = listed
             .as_array()
@@ -120,13 +122,13 @@ fn an_unknown_job_is_refused_with_the_names_that_the_list_shows() {
             .map(|job| job["name"].as_str().unwrap())
             .collect();
         assert!(names.contains(&"fleet/morning-check"), "{names:?}");
-        // Cut after a number of bytes, the last would be cut within a letter.
+        // If the name were truncated by bytes, the last one would be cut inside a letter.
         for job in [
             "nothing",
             "fleet/nichts-für-äöü",
             &format!("x{}", "ö".repeat(60)),
         ] {
-            let ran = world.stepward(&["job", "run", job, "--customer", "acme"], false);
+            let ran = test_stack.stepward(&["job", "run", job, "--customer", "acme"], false);
             let said = String::from_utf8(ran.stderr).unwrap();
             assert_eq!(ran.status.code(), Some(2), "{said}");
             assert!(said.contains(&format!("has no job \"{job}\"")), "{said}");
@@ -139,19 +141,19 @@ fn an_unknown_job_is_refused_with_the_names_that_the_list_shows() {
 }
 
 #[test]
-fn the_role_that_is_made_for_a_job_is_enough_for_it() {
-    in_the_world(async |world| {
-        let owned = world.customer_without_role().await;
+fn the_role_template_of_a_job_suffices_for_the_job() {
+    with_stack(async |test_stack| {
+        let owned = test_stack.customer_without_role().await;
         owned.data().await;
-        let role = cut_role(world, &owned, &["--jobs", "fleet/morning-check"]).await;
-        assert!(world.onboard(&owned, &role).await.unwrap().passed());
+        let role = role_from_template(test_stack, &owned, &["--jobs", "fleet/morning-check"]).await;
+        assert!(test_stack.onboard(&owned, &role).await.unwrap().passed());
         assert_eq!(
-            world.morning_check(&owned.customer).await.outcome,
+            test_stack.morning_check(&owned.customer).await.outcome,
             Outcome::Succeeded
         );
-        // And for nothing else.
+        // The role does not allow other steps.
         let stop = owned.envelope(&json!({ "tags": { "stepward:morning-check": "start" } }));
-        let (name, message) = world.call("ec2-stop", &stop).await.unwrap_err();
+        let (name, message) = test_stack.call("ec2-stop", &stop).await.unwrap_err();
         assert!(
             name == "AccessDenied" && message.contains("ec2:StopInstances"),
             "{message}"
@@ -160,12 +162,12 @@ fn the_role_that_is_made_for_a_job_is_enough_for_it() {
 }
 
 #[test]
-fn two_customers_run_side_by_side_and_each_sees_its_own() {
-    in_the_world(async |world| {
-        let (acme, globex) = tokio::join!(world.customer(), world.customer());
+fn two_customers_run_in_parallel_without_mixing_results() {
+    with_stack(async |test_stack| {
+        let (acme, globex) = tokio::join!(test_stack.customer(), test_stack.customer());
         let (one, two) = tokio::join!(
-            world.morning_check(&acme.customer),
-            world.morning_check(&globex.customer)
+            test_stack.morning_check(&acme.customer),
+            test_stack.morning_check(&globex.customer)
         );
         for (owned, finished) in [(&acme, one), (&globex, two)] {
             assert_eq!(finished.outcome, Outcome::Succeeded, "{finished:?}");
@@ -182,13 +184,15 @@ fn two_customers_run_side_by_side_and_each_sees_its_own() {
 }
 
 #[test]
-fn an_account_that_fails_is_named_and_stops_no_other() {
-    in_the_world(async |world| {
-        let acme = world.customer().await;
-        let (_, other_id) = world.new_names();
-        world.account(&acme.customer, "broken", &other_id).await;
+fn a_failed_account_is_named_and_does_not_stop_others() {
+    with_stack(async |test_stack| {
+        let acme = test_stack.customer().await;
+        let (_, other_id) = test_stack.new_names();
+        test_stack
+            .account(&acme.customer, "broken", &other_id)
+            .await;
 
-        let finished = world.morning_check(&acme.customer).await;
+        let finished = test_stack.morning_check(&acme.customer).await;
 
         assert_eq!(finished.outcome, Outcome::Partial, "{finished:?}");
         let accounts = finished.output["accounts"].as_array().unwrap();
@@ -214,14 +218,14 @@ fn an_account_that_fails_is_named_and_stops_no_other() {
 }
 
 #[test]
-fn only_the_named_accounts_are_visited() {
-    in_the_world(async |world| {
-        let acme = world.customer().await;
-        let (_, other_id) = world.new_names();
-        world.account(&acme.customer, "other", &other_id).await;
+fn the_job_runs_only_in_the_named_accounts() {
+    with_stack(async |test_stack| {
+        let acme = test_stack.customer().await;
+        let (_, other_id) = test_stack.new_names();
+        test_stack.account(&acme.customer, "other", &other_id).await;
         let input =
             json!({ "customer": acme.customer, "accounts": ["prod"], "started_by": "test" });
-        let finished = world.run("fleet/morning-check", &input).await;
+        let finished = test_stack.run("fleet/morning-check", &input).await;
         assert_eq!(
             (
                 finished.outcome,
@@ -233,18 +237,18 @@ fn only_the_named_accounts_are_visited() {
 }
 
 #[test]
-fn a_customer_that_is_unknown_or_suspended_ends_the_job_by_name() {
-    in_the_world(async |world| {
-        let finished = world.morning_check("nobody").await;
+fn an_unknown_or_suspended_customer_fails_the_job() {
+    with_stack(async |test_stack| {
+        let finished = test_stack.morning_check("nobody").await;
         assert_eq!(
             (finished.outcome, finished.error.as_deref()),
             (Outcome::Failed, Some("NotFound")),
             "{finished:?}"
         );
 
-        let acme = world.customer().await;
-        let record = world.store.customer(&acme.customer).await.unwrap();
-        world
+        let acme = test_stack.customer().await;
+        let record = test_stack.store.customer(&acme.customer).await.unwrap();
+        test_stack
             .store
             .set_status(
                 "test",
@@ -253,7 +257,7 @@ fn a_customer_that_is_unknown_or_suspended_ends_the_job_by_name() {
             )
             .await
             .unwrap();
-        let finished = world.morning_check(&acme.customer).await;
+        let finished = test_stack.morning_check(&acme.customer).await;
         assert_eq!(finished.error.as_deref(), Some("Conflict"));
         assert!(finished.cause.unwrap().contains("suspended"));
         assert_eq!(acme.instance_states().await, ["stopped", "stopped"]);
@@ -261,82 +265,87 @@ fn a_customer_that_is_unknown_or_suspended_ends_the_job_by_name() {
 }
 
 #[test]
-fn a_role_without_the_external_id_condition_is_found_and_refused() {
-    in_the_world(async |world| {
-        let initech = world.customer_without_role().await;
+fn a_role_without_an_external_id_condition_is_refused() {
+    with_stack(async |test_stack| {
+        let initech = test_stack.customer_without_role().await;
         initech.data().await;
-        let mut role = customer_role(world, &initech).await;
-        role.template = world.file("infra/demo/open-role.yaml");
+        let mut role = customer_role(test_stack, &initech).await;
+        role.template = test_stack.file("infra/demo/open-role.yaml");
         role.parameters.retain(|name, _| name == "BrokerRoleArn");
 
-        let checked = world.onboard(&initech, &role).await.unwrap();
-        assert!(is_open(&checked) && !checked.passed());
+        let checked = test_stack.onboard(&initech, &role).await.unwrap();
+        assert!(is_trust_open(&checked) && !checked.passed());
 
-        let finished = world.morning_check(&initech.customer).await;
+        let finished = test_stack.morning_check(&initech.customer).await;
         assert_eq!(
             finished.error.as_deref(),
             Some("TrustBroken"),
             "{finished:?}"
         );
         assert_eq!(initech.instance_states().await, ["stopped", "stopped"]);
-        // Not only the job: no step runs on such a role.
+        // No step runs with such a role either.
         let start = initech.envelope(&json!({ "tags": { "stepward:morning-check": "start" } }));
-        let (name, message) = world.call("ec2-start", &start).await.unwrap_err();
+        let (name, message) = test_stack.call("ec2-start", &start).await.unwrap_err();
         assert_eq!(name, "TrustBroken");
         assert!(message.contains("stepward account check"), "{message}");
     });
 }
 
 #[test]
-fn a_mended_role_is_proven_and_runs() {
-    in_the_world(async |world| {
-        let owned = world.customer_without_role().await;
+fn a_fixed_role_is_proven_and_runs() {
+    with_stack(async |test_stack| {
+        let owned = test_stack.customer_without_role().await;
         owned.data().await;
         let everything = json!([{ "Effect": "Allow", "Action": "*", "Resource": "*" }]);
-        assert!(is_open(
-            &world
-                .onboard(&owned, &made_role(world, None, &everything))
+        assert!(is_trust_open(
+            &test_stack
+                .onboard(&owned, &custom_role(test_stack, None, &everything))
                 .await
                 .unwrap()
         ));
-        let id = world.record(&owned).await.external_id.expose().to_owned();
+        let id = test_stack
+            .record(&owned)
+            .await
+            .external_id
+            .expose()
+            .to_owned();
         assert!(
-            world
-                .onboard(&owned, &made_role(world, Some(&id), &everything))
+            test_stack
+                .onboard(&owned, &custom_role(test_stack, Some(&id), &everything))
                 .await
                 .unwrap()
                 .passed()
         );
         assert_eq!(
-            world.morning_check(&owned.customer).await.outcome,
+            test_stack.morning_check(&owned.customer).await.outcome,
             Outcome::Succeeded
         );
     });
 }
 
 #[test]
-fn a_rotation_ends_when_the_new_external_id_is_proven_and_steps_run_all_the_while() {
-    in_the_world(async |world| {
-        let acme = world.customer().await;
-        let before = world.record(&acme).await;
-        let rotating = world.store.rotate("test", &before).await.unwrap();
+fn steps_run_during_the_rotation_of_an_external_id() {
+    with_stack(async |test_stack| {
+        let acme = test_stack.customer().await;
+        let before = test_stack.record(&acme).await;
+        let rotating = test_stack.store.rotate("test", &before).await.unwrap();
         let (old, new) = (
             before.external_id.expose(),
             rotating.next_external_id.as_ref().unwrap().expose(),
         );
-        let runs = async || world.morning_check(&acme.customer).await.outcome;
+        let runs = async || test_stack.morning_check(&acme.customer).await.outcome;
         assert_eq!(
             runs().await,
             Outcome::Succeeded,
             "the old one is still valid"
         );
 
-        // The customer changes the trust policy to the new one only, before Stepward has proven it.
-        let mut role = customer_role(world, &acme).await;
+        // The customer allows only the new external ID before Stepward has proven it.
+        let mut role = customer_role(test_stack, &acme).await;
         role.parameters.insert("ExternalId".into(), new.to_owned());
-        let checked = world.onboard(&acme, &role).await.unwrap();
+        let checked = test_stack.onboard(&acme, &role).await.unwrap();
         assert!(checked.rotated && checked.passed(), "{checked:?}");
-        let after = world.record(&acme).await;
+        let after = test_stack.record(&acme).await;
         assert_eq!(after.external_id.expose(), new);
         assert!(after.next_external_id.is_none() && old != new);
         assert_eq!(runs().await, Outcome::Succeeded);
@@ -344,15 +353,16 @@ fn a_rotation_ends_when_the_new_external_id_is_proven_and_steps_run_all_the_whil
 }
 
 #[test]
-fn a_cancelled_query_is_stopped_at_athena_also_when_its_id_was_lost() {
-    in_the_world(async |world| {
-        let acme = world.customer().await;
-        let slow = "SELECT count(*) FROM range(20000000) a, range(20) b WHERE (a.range * 7 + b.range) % 13 = 1";
+fn a_cancelled_query_is_stopped_without_its_id() {
+    with_stack(async |test_stack| {
+        let acme = test_stack.customer().await;
+        let slow = "SELECT count(*) FROM range(20000000) a, range(20) b WHERE (a.range * 7 + \
+             b.range) % 13 = 1";
         let bucket = format!("stepward-results-{}", acme.owner.account);
         let mut envelope =
             acme.envelope(&json!({ "query": slow, "database": "operations", "bucket": bucket }));
         envelope["cancel"] = json!(true);
-        let answer = world.call("athena-query", &envelope).await.unwrap();
+        let answer = test_stack.call("athena-query", &envelope).await.unwrap();
         let said = answer["log"][0].as_str().unwrap();
         let id = said
             .strip_prefix("Athena query ")
@@ -375,27 +385,28 @@ fn a_cancelled_query_is_stopped_at_athena_also_when_its_id_was_lost() {
 }
 
 #[test]
-fn the_end_of_an_execution_is_looked_through_for_what_still_runs() {
-    in_the_world(async |world| {
-        let finished = world.morning_check("nobody").await;
+fn an_ended_execution_is_searched_for_running_steps() {
+    with_stack(async |test_stack| {
+        let finished = test_stack.morning_check("nobody").await;
         let event = json!({
             "source": "aws.states",
             "detail-type": "Step Functions Execution Status Change",
             "detail": { "executionArn": finished.execution_arn, "status": "FAILED" },
         });
         assert_eq!(
-            world.call("cancel", &event).await.unwrap(),
+            test_stack.call("cancel", &event).await.unwrap(),
             json!({ "cancelled": 0 })
         );
     });
 }
 
 #[test]
-fn a_customers_bucket_is_listed_as_the_cli_shows_it() {
-    in_the_world(async |world| {
-        let acme = world.customer().await;
-        let params = json!({ "uri": format!("s3://stepward-data-{}/backups", acme.owner.account), "summarize": true });
-        let answer = world
+fn a_bucket_is_listed_like_with_the_aws_cli() {
+    with_stack(async |test_stack| {
+        let acme = test_stack.customer().await;
+        let bucket = format!("s3://stepward-data-{}", acme.owner.account);
+        let params = json!({ "uri": format!("{bucket}/backups"), "summarize": true });
+        let answer = test_stack
             .call("s3-list", &acme.envelope(&params))
             .await
             .unwrap();
@@ -404,20 +415,20 @@ fn a_customers_bucket_is_listed_as_the_cli_shows_it() {
             answer["log"][0].as_str().unwrap().ends_with("PRE backups/"),
             "{answer}"
         );
-        let params = json!({ "uri": format!("s3://stepward-data-{}/", acme.owner.account), "recursive": true });
-        let answer = world
+        let params = json!({ "uri": format!("{bucket}/"), "recursive": true });
+        let answer = test_stack
             .call("s3-list", &acme.envelope(&params))
             .await
             .unwrap();
         assert_eq!(answer["output"]["objects"][0]["key"], "backups/2026-01.csv");
-        let buckets = world
+        let buckets = test_stack
             .call("s3-list", &acme.envelope(&json!({})))
             .await
             .unwrap();
         assert_eq!(
             buckets["output"]["buckets"].as_array().unwrap().len(),
             2,
-            "its own two, and no other's: {buckets}"
+            "only the two buckets of this account: {buckets}"
         );
     });
 }

@@ -1,24 +1,31 @@
-//! Secrets by `keys/…` paths: stored by the operator, read by steps for their own customer only,
-//! shown nowhere.
+//! Key storage: the operator stores a secret under a `keys/…` path. Steps can read only the secrets
+//! of their own customer, and never show them.
 
 use aws_sdk_lambda::types::{FunctionCode, Runtime};
 use serde_json::{Value, json};
 
-use crate::world::{Owned, World, cut_role, in_the_world, zipped};
+use crate::test_stack::{CustomerAccount, TestStack, create_zip, role_from_template, with_stack};
 
 const SECRET: &str = "correct horse battery staple";
-/// Says whether it got the secret, and gives it away in its answer and in its log.
-const GOSSIP: &str = "\
+/// A function that returns whether it received the secret, and leaks the secret in its answer and
+/// its log.
+const LEAKING_FUNCTION: &str = "\
 def handler(event, context):
     print('got', event['password'])
-    return {'right': event['password'] == 'correct horse battery staple', 'said': 'it is ' + event['password']}
+    is_right = event['password'] == 'correct horse battery staple'
+    return {'right': is_right, 'said': 'it is ' + event['password']}
 ";
 
-/// A customer with the role that the Lambda steps need and a function that gives secrets away.
-async fn customer(world: &World) -> Owned {
-    let owned = world.customer_without_role().await;
-    let role = cut_role(world, &owned, &["--steps", "lambda-invoke,lambda-run-code"]).await;
-    assert!(world.onboard(&owned, &role).await.unwrap().passed());
+/// Creates a customer with the role of the Lambda steps and a function that leaks secrets.
+async fn customer(test_stack: &TestStack) -> CustomerAccount {
+    let owned = test_stack.customer_without_role().await;
+    let role = role_from_template(
+        test_stack,
+        &owned,
+        &["--steps", "lambda-invoke,lambda-run-code"],
+    )
+    .await;
+    assert!(test_stack.onboard(&owned, &role).await.unwrap().passed());
     let lambda = aws_sdk_lambda::Client::new(&owned.owner.config);
     let create = lambda
         .create_function()
@@ -26,7 +33,7 @@ async fn customer(world: &World) -> Owned {
         .runtime(Runtime::Python312)
         .handler("index.handler");
     let code = FunctionCode::builder()
-        .zip_file(zipped("index.py", GOSSIP.as_bytes()).into())
+        .zip_file(create_zip("index.py", LEAKING_FUNCTION.as_bytes()).into())
         .build();
     create
         .role(owned.function_role().await)
@@ -37,7 +44,7 @@ async fn customer(world: &World) -> Owned {
     owned
 }
 
-fn tell(owned: &Owned, key: &str) -> Value {
+fn invoke_with_key(owned: &CustomerAccount, key: &str) -> Value {
     owned.envelope(&json!({ "function_name": "gossip", "payload": { "password": key } }))
 }
 
@@ -50,19 +57,20 @@ fn text(output: &std::process::Output) -> String {
 }
 
 #[test]
-fn a_step_gets_its_customers_secret_and_shows_it_nowhere() {
-    in_the_world(async |world| {
-        let acme = customer(world).await;
+fn a_step_reads_its_customers_secret_and_never_shows_it() {
+    with_stack(async |test_stack| {
+        let acme = customer(test_stack).await;
         let path = format!("keys/{}/database/password", acme.customer);
-        let set = world.stepward_reading(&format!("{SECRET}\n"), &["keys", "set", &path], false);
+        let set =
+            test_stack.stepward_reading(&format!("{SECRET}\n"), &["keys", "set", &path], false);
         assert!(
             set.status.success() && !text(&set).contains(SECRET),
             "{}",
             text(&set)
         );
 
-        let answer = world
-            .call("lambda-invoke", &tell(&acme, &path))
+        let answer = test_stack
+            .call("lambda-invoke", &invoke_with_key(&acme, &path))
             .await
             .unwrap();
         assert_eq!(
@@ -75,35 +83,38 @@ fn a_step_gets_its_customers_secret_and_shows_it_nowhere() {
             answer.to_string().contains("got ***"),
             "the function's log is in the answer: {answer}"
         );
-        let logs = world.logs().await;
+        let logs = test_stack.logs().await;
         assert!(
             logs.iter().any(|line| line.contains(&acme.customer)),
-            "there is something to look through"
+            "the log must contain lines of this customer"
         );
         assert_eq!(logs.iter().find(|line| line.contains(SECRET)), None);
 
-        // A name is shown everywhere, so a secret cannot be one.
+        // A function name is visible in logs, so it cannot be a secret.
         let envelope = acme.envelope(&json!({ "function_name": path }));
-        let (name, message) = world.call("lambda-invoke", &envelope).await.unwrap_err();
+        let (name, message) = test_stack
+            .call("lambda-invoke", &envelope)
+            .await
+            .unwrap_err();
         assert_eq!(name, "InvalidInput", "{message}");
         assert!(!message.contains(SECRET), "{message}");
     });
 }
 
 #[test]
-fn a_key_of_another_customer_a_lost_one_and_a_removed_one_are_refused() {
-    in_the_world(async |world| {
-        let (acme, globex) = tokio::join!(customer(world), customer(world));
+fn foreign_missing_and_removed_keys_are_refused() {
+    with_stack(async |test_stack| {
+        let (acme, globex) = tokio::join!(customer(test_stack), customer(test_stack));
         let path = format!("keys/{}/token", globex.customer);
         assert!(
-            world
+            test_stack
                 .stepward_reading(SECRET, &["keys", "set", &path], false)
                 .status
                 .success()
         );
 
-        let (name, message) = world
-            .call("lambda-invoke", &tell(&acme, &path))
+        let (name, message) = test_stack
+            .call("lambda-invoke", &invoke_with_key(&acme, &path))
             .await
             .unwrap_err();
         assert_eq!(name, "AccessDenied", "{message}");
@@ -112,8 +123,8 @@ fn a_key_of_another_customer_a_lost_one_and_a_removed_one_are_refused() {
             "{message}"
         );
         let lost = format!("keys/{}/lost", acme.customer);
-        let (name, message) = world
-            .call("lambda-invoke", &tell(&acme, &lost))
+        let (name, message) = test_stack
+            .call("lambda-invoke", &invoke_with_key(&acme, &lost))
             .await
             .unwrap_err();
         assert_eq!(name, "NotFound", "{message}");
@@ -122,61 +133,62 @@ fn a_key_of_another_customer_a_lost_one_and_a_removed_one_are_refused() {
             "{message}"
         );
 
-        // What a step has started can be stopped also when the key is gone.
+        // A step can be cancelled even if its key no longer exists.
         let role = format!("arn:aws:iam::{}:role/functions", acme.owner.account);
-        let code = json!({ "execution_role_arn": role, "runtime": "Python", "code": "x = 1", "payload": lost });
+        let code = json!({ "execution_role_arn": role, "runtime": "Python", "code": "x = \
+             1", "payload": lost });
         let mut cancel = acme.envelope(&code);
         cancel["cancel"] = json!(true);
-        world.call("lambda-run-code", &cancel).await.unwrap();
+        test_stack.call("lambda-run-code", &cancel).await.unwrap();
 
-        let kept = world.stepward(&["customer", "remove", &globex.customer, "--yes"], false);
+        let kept = test_stack.stepward(&["customer", "remove", &globex.customer, "--yes"], false);
         assert!(
             kept.status.code() == Some(2) && text(&kept).contains(&path),
             "{}",
             text(&kept)
         );
         assert_eq!(
-            world
+            test_stack
                 .stepward(&["keys", "remove", &path], false)
                 .status
                 .code(),
             Some(2),
-            "only with --yes"
+            "the command needs --yes"
         );
         assert!(
-            world
+            test_stack
                 .stepward(&["keys", "remove", &path, "--yes"], false)
                 .status
                 .success()
         );
-        let (name, message) = world
-            .call("lambda-invoke", &tell(&globex, &path))
+        let (name, message) = test_stack
+            .call("lambda-invoke", &invoke_with_key(&globex, &path))
             .await
             .unwrap_err();
         assert_eq!(name, "NotFound", "{message}");
-        // What was removed can be set again.
-        let set = world.stepward_reading(SECRET, &["keys", "set", &path], false);
+        // A removed key can be set again.
+        let set = test_stack.stepward_reading(SECRET, &["keys", "set", &path], false);
         assert!(set.status.success(), "{}", text(&set));
-        world
-            .call("lambda-invoke", &tell(&globex, &path))
+        test_stack
+            .call("lambda-invoke", &invoke_with_key(&globex, &path))
             .await
             .unwrap();
     });
 }
 
 #[test]
-fn keys_are_listed_without_values_and_bad_ones_are_not_stored() {
-    in_the_world(async |world| {
-        let acme = world.customer_without_role().await.customer;
+fn keys_are_listed_without_values_and_invalid_keys_refused() {
+    with_stack(async |test_stack| {
+        let acme = test_stack.customer_without_role().await.customer;
         for name in ["b", "a"] {
-            let set = world.stepward_reading(
+            let set = test_stack.stepward_reading(
                 SECRET,
                 &["keys", "set", &format!("keys/{acme}/{name}")],
                 true,
             );
             assert!(set.status.success(), "{}", text(&set));
         }
-        let listed = world.stepward(&["keys", "list", &acme], true);
+        let listed = test_stack.stepward(&["keys", "list", &acme], true);
         let keys: Value = serde_json::from_slice(&listed.stdout).unwrap();
         let paths: Vec<_> = keys
             .as_array()
@@ -196,7 +208,7 @@ fn keys_are_listed_without_values_and_bad_ones_are_not_stored() {
             ),
             (SECRET, format!("keys/{acme}"), "is not a key path"),
         ] {
-            let refused = world.stepward_reading(input, &["keys", "set", &path], false);
+            let refused = test_stack.stepward_reading(input, &["keys", "set", &path], false);
             assert!(
                 !refused.status.success() && text(&refused).contains(tells),
                 "{path}: {}",

@@ -1,4 +1,4 @@
-//! One state machine that chains steps of every service, as a long job does.
+//! A long job: one state machine that runs steps of every service.
 
 use aws_sdk_cloudwatchlogs::types::InputLogEvent;
 use aws_sdk_ec2::types::Filter;
@@ -8,11 +8,13 @@ use aws_sdk_lambda::types::{FunctionCode, Runtime};
 use serde_json::{Value, json};
 use stepward_cli::jobs::{Finished, Outcome};
 
-use crate::world::{Owned, REGION, STACK, World, cut_role, in_the_world, zipped};
+use crate::test_stack::{
+    CustomerAccount, REGION, STACK, TestStack, create_zip, role_from_template, with_stack,
+};
 
-/// The steps of the job, in order, with their parameters as JSONata: `$input` is the job's, `$done`
-/// has what the steps before have answered. [`crate::every_step`] reads them too, and knows no
-/// operators.
+/// The steps of the job in order, with their parameters as JSONata. `$input` is the job's input,
+/// and `$done` contains the outputs of earlier steps. [`crate::every_step`] also reads the table,
+/// and does not support operators.
 pub(crate) const STEPS: [(&str, &str); 23] = [
     ("validate-credentials", "{}"),
     ("ec2-start", "{ 'instance_ids': $input.instances }"),
@@ -22,8 +24,8 @@ pub(crate) const STEPS: [(&str, &str); 23] = [
     ),
     (
         "ec2-create-from-snapshot",
-        "{ 'snapshot_id': $done.`ec2-capture-snapshot`.snapshots[0].snapshot_id, 'instance_type': 't3.micro', \
-         'name': 'copy' }",
+        "{ 'snapshot_id': $done.`ec2-capture-snapshot`.snapshots[0].snapshot_id, \
+         'instance_type': 't3.micro', 'name': 'copy' }",
     ),
     (
         "ec2-restart",
@@ -57,7 +59,8 @@ pub(crate) const STEPS: [(&str, &str); 23] = [
     ),
     (
         "lambda-run-code",
-        "{ 'execution_role_arn': $input.role, 'runtime': 'Python', 'payload': $done.`lambda-invoke`.payload, \
+        "{ 'execution_role_arn': $input.role, 'runtime': 'Python', 'payload': \
+         $done.`lambda-invoke`.payload, \
          'code': 'def lambda_handler(event, context):\\n    return event + 1\\n' }",
     ),
     (
@@ -66,26 +69,30 @@ pub(crate) const STEPS: [(&str, &str); 23] = [
     ),
     (
         "cloudwatch-query-logs",
-        "{ 'log_groups': '/shop', 'query_string': 'fields @message', 'time_unit': 'Hours', 'past_range': 1 }",
+        "{ 'log_groups': '/shop', 'query_string': 'fields @message', 'time_unit': 'Hours', \
+         'past_range': 1 }",
     ),
     (
         "cloudwatch-run-saved-query",
-        "{ 'query_path': 'operations', 'query_name': 'all', 'time_unit': 'Hours', 'past_range': 1 }",
+        "{ 'query_path': 'operations', 'query_name': 'all', 'time_unit': 'Hours', 'past_range': 1 \
+         }",
     ),
     (
         "athena-query",
-        "{ 'query': 'SELECT count(*) AS backups FROM backups', 'database': 'operations', 'bucket': $input.results }",
+        "{ 'query': 'SELECT count(*) AS backups FROM backups', 'database': 'operations', 'bucket': \
+         $input.results }",
     ),
     ("s3-list", "{ 'uri': $input.data, 'recursive': true }"),
     (
         "vpc-create-flow-logs",
-        "{ 'resource_ids': $input.vpc, 'resource_type': 'VPC', 'traffic_type': 'Reject', 'log_group_name': '/shop', \
+        "{ 'resource_ids': $input.vpc, 'resource_type': 'VPC', 'traffic_type': 'Reject', \
+         'log_group_name': '/shop', \
          'role_arn': $input.role }",
     ),
 ];
 
-/// The state machine that calls steps one after the other, each until it is done.
-fn machine(job: &str, steps: &[(&str, &str)]) -> Value {
+/// Returns a state machine that runs the steps in order, each until it is done.
+fn state_machine(job: &str, steps: &[(&str, &str)]) -> Value {
     let mut states = json!({
         "Begin": {
             "Type": "Pass",
@@ -99,7 +106,8 @@ fn machine(job: &str, steps: &[(&str, &str)]) -> Value {
         let (over, wait) = (format!("{step}: over?"), format!("{step}: wait"));
         let payload = format!(
             "{{% $merge([{{ 'target': $input.target, 'params': {params}, 'execution': {{ \
-             'id': $states.context.Execution.Name, 'job': '{job}', 'step': '{step}', 'started_by': 'test' }} }}, \
+             'id': $states.context.Execution.Name, 'job': '{job}', 'step': '{step}', 'started_by': \
+             'test' }} }}, \
              $exists($answer.resume) ? {{ 'resume': $answer.resume }} : {{}}]) %}}"
         );
         states[*step] = json!({
@@ -114,26 +122,32 @@ fn machine(job: &str, steps: &[(&str, &str)]) -> Value {
             "Type": "Choice",
             "Choices": [{
                 "Condition": "{% $answer.status = 'done' %}",
-                "Assign": { "done": format!("{{% $merge([$done, {{ '{step}': $answer.output }}]) %}}"), "answer": {} },
+                "Assign": { "done": format!("{{% $merge([$done, {{ '{step}': $answer.output }}]) \
+                 %}}"), "answer": {} },
                 "Next": next,
             }],
             "Default": wait,
         });
         states[&wait] = json!({ "Type": "Wait", "Seconds": 1, "Next": step });
     }
-    json!({ "QueryLanguage": "JSONata", "TimeoutSeconds": 200, "StartAt": "Begin", "States": states })
+    json!({
+        "QueryLanguage": "JSONata",
+        "TimeoutSeconds": 200,
+        "StartAt": "Begin",
+        "States": states,
+    })
 }
 
-/// Makes a job of steps, each at most once, with their parameters as in [`STEPS`], and runs it to
-/// its end.
+/// Creates a job of the steps, each at most once, with parameters in the format of [`STEPS`], and
+/// runs it until it ends.
 pub(crate) async fn run(
-    world: &World,
+    test_stack: &TestStack,
     job: &str,
     steps: &[(&str, &str)],
     input: &Value,
 ) -> Finished {
-    let sfn = world.operator.sfn();
-    let machines = world.deployment.output("StateMachinePrefix").unwrap();
+    let sfn = test_stack.operator.sfn();
+    let machines = test_stack.deployment.output("StateMachinePrefix").unwrap();
     let like = sfn
         .describe_state_machine()
         .state_machine_arn(format!("{machines}account-check"));
@@ -142,21 +156,21 @@ pub(crate) async fn run(
         .create_state_machine()
         .name(format!("{STACK}-{}", job.replace('/', "-")))
         .role_arn(role);
-    made.definition(machine(job, steps).to_string())
+    made.definition(state_machine(job, steps).to_string())
         .send()
         .await
         .unwrap();
-    world.run(job, input).await
+    test_stack.run(job, input).await
 }
 
-/// A customer who has something for each of these steps; what the job is started with.
-pub(crate) async fn customer(world: &World) -> (Owned, Value) {
-    let owned = world.customer_without_role().await;
+/// Creates a customer with the resources for all steps, and returns the input of the job.
+pub(crate) async fn customer(test_stack: &TestStack) -> (CustomerAccount, Value) {
+    let owned = test_stack.customer_without_role().await;
     owned.data().await;
     let config = &owned.owner.config;
     let all: Vec<_> = STEPS.iter().map(|(step, _)| *step).collect();
-    let role = cut_role(world, &owned, &["--steps", &all.join(",")]).await;
-    assert!(world.onboard(&owned, &role).await.unwrap().passed());
+    let role = role_from_template(test_stack, &owned, &["--steps", &all.join(",")]).await;
+    assert!(test_stack.onboard(&owned, &role).await.unwrap().passed());
 
     let instances = owned.run_instances(2).await;
     let scaling = aws_sdk_autoscaling::Client::new(config);
@@ -259,7 +273,7 @@ pub(crate) async fn customer(world: &World) -> (Owned, Value) {
         .unwrap();
 
     let lambda = aws_sdk_lambda::Client::new(config);
-    let code = zipped(
+    let code = create_zip(
         "index.py",
         b"def handler(event, context):\n    return event['days'] + 1\n",
     );
@@ -334,11 +348,11 @@ pub(crate) async fn customer(world: &World) -> (Owned, Value) {
 }
 
 #[test]
-fn a_job_of_twenty_three_steps_over_every_service_runs_to_its_end() {
-    in_the_world(async |world| {
-        let (owned, input) = customer(world).await;
+fn a_job_with_steps_of_every_service_succeeds() {
+    with_stack(async |test_stack| {
+        let (owned, input) = customer(test_stack).await;
 
-        let finished = run(world, "test/long", &STEPS, &input).await;
+        let finished = run(test_stack, "test/long", &STEPS, &input).await;
 
         assert_eq!(finished.outcome, Outcome::Succeeded, "{finished:?}");
         let done = &finished.output;
@@ -351,8 +365,8 @@ fn a_job_of_twenty_three_steps_over_every_service_runs_to_its_end() {
     });
 }
 
-/// What the steps leave behind, and only the account's owner can tell.
-pub(crate) async fn assert_effects(owned: &Owned) {
+/// Checks the effects of the steps with the credentials of the account's owner.
+pub(crate) async fn assert_effects(owned: &CustomerAccount) {
     let mut states = owned.instance_states().await;
     states.sort();
     assert_eq!(

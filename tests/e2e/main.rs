@@ -1,17 +1,18 @@
-//! The real template on a local cloud of its own, with IAM enforced: deployed by the operator's own
-//! code, with the real functions, customers onboarded as they would be.
+//! End-to-end tests: the command line's code deploys the real template and functions on a local
+//! cloud that enforces IAM, and onboards customers.
 //!
-//! All tests share one local cloud, each with customers of its own. A test that cannot have it
-//! fails.
+//! All tests share one local cloud. Each test creates its own customers. If the local cloud does
+//! not start, the tests fail.
 
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "what the tests share fails a test as the tests do"
+    reason = "helpers of tests may panic, as tests do"
 )]
 
 mod boundary;
+mod entry_points;
 mod every_step;
 mod file_system;
 mod jobs;
@@ -23,5 +24,4 @@ mod records;
 mod run_command;
 mod s3;
 mod secrets;
-mod ways_in;
-mod world;
+mod test_stack;

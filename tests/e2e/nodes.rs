@@ -1,5 +1,5 @@
-//! Nodes of two accounts in two Regions: found, filtered, and commands run on them, as an operator
-//! types it.
+//! Lists and filters nodes of two accounts in two Regions, and runs commands on them, with the
+//! command line.
 
 use std::collections::BTreeSet;
 
@@ -7,23 +7,23 @@ use serde_json::{Value, json};
 use stepward::node::Status;
 use stepward_cli::cloud::Cloud;
 use stepward_cli::nodes::dispatched;
-use stepward_testkit::nodes::{self, FAILS_ON_SOME, fails};
+use stepward_testkit::nodes::{self, PARTLY_FAILING_COMMAND, command_fails_on};
 
-use crate::world::{REGION, World, customer_role, in_the_world};
+use crate::test_stack::{REGION, TestStack, customer_role, with_stack};
 
 const OTHER: &str = "us-east-1";
 
-/// A customer with two accounts in two Regions, and so many managed instances in each of the four
-/// places; their IDs.
-async fn customer(world: &World, instances: usize) -> (String, Vec<String>) {
-    let (customer, first) = world.new_names();
-    let (_, second) = world.new_names();
+/// Creates a customer with two accounts in two Regions, and the given number of managed instances
+/// in each Region of each account. Returns the IDs of the instances.
+async fn customer(test_stack: &TestStack, instances: usize) -> (String, Vec<String>) {
+    let (customer, first) = test_stack.new_names();
+    let (_, second) = test_stack.new_names();
     let mut ids = Vec::new();
     for (account, id) in [("prod", &first), ("test", &second)] {
         let names = (customer.as_str(), account);
-        nodes::onboard(
-            &world.operator,
-            &world.deployment,
+        nodes::onboard_account(
+            &test_stack.operator,
+            &test_stack.deployment,
             names,
             id,
             &[REGION, OTHER],
@@ -31,16 +31,20 @@ async fn customer(world: &World, instances: usize) -> (String, Vec<String>) {
         .await
         .unwrap();
         for region in [REGION, OTHER] {
-            let owner = Cloud::local(world.local.port, id, Some(region));
-            ids.extend(nodes::launch(&owner, account, instances).await.unwrap());
+            let owner = Cloud::local(test_stack.local.port, id, Some(region));
+            ids.extend(
+                nodes::launch_nodes(&owner, account, instances)
+                    .await
+                    .unwrap(),
+            );
         }
     }
     (customer, ids)
 }
 
-/// What the command line answers with `--json`, and its exit code.
-fn stepward(world: &World, arguments: &[&str]) -> (Value, i32, String) {
-    let output = world.stepward(arguments, false);
+/// Runs the command line. Returns its JSON output, its exit code and its messages.
+fn stepward(test_stack: &TestStack, arguments: &[&str]) -> (Value, i32, String) {
+    let output = test_stack.stepward(arguments, false);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let json = serde_json::from_slice(&output.stdout).unwrap_or_default();
     (json, output.status.code().unwrap(), said)
@@ -61,11 +65,13 @@ fn ids(nodes: &Value) -> BTreeSet<&str> {
 }
 
 #[test]
-fn nodes_of_two_accounts_in_two_regions_are_listed_and_filtered() {
-    in_the_world(async |world| {
-        let (customer, all) = customer(world, 2).await;
-        let (found, code, said) =
-            stepward(world, &["nodes", "list", "--json", "--customer", &customer]);
+fn nodes_of_several_accounts_and_regions_are_listed_and_filtered() {
+    with_stack(async |test_stack| {
+        let (customer, all) = customer(test_stack, 2).await;
+        let (found, code, said) = stepward(
+            test_stack,
+            &["nodes", "list", "--json", "--customer", &customer],
+        );
         assert_eq!(code, 0, "{said}");
         assert_eq!(
             ids(&found["nodes"]),
@@ -85,7 +91,7 @@ fn nodes_of_two_accounts_in_two_regions_are_listed_and_filtered() {
         assert_eq!(places.len(), 4, "{places:?}");
         let filter = format!("tags: test region: {OTHER}");
         let (found, ..) = stepward(
-            world,
+            test_stack,
             &[
                 "nodes",
                 "list",
@@ -98,7 +104,7 @@ fn nodes_of_two_accounts_in_two_regions_are_listed_and_filtered() {
         );
         assert_eq!(found["nodes"].as_array().unwrap().len(), 2, "{found}");
         let (_, code, said) = stepward(
-            world,
+            test_stack,
             &[
                 "nodes",
                 "list",
@@ -109,8 +115,8 @@ fn nodes_of_two_accounts_in_two_regions_are_listed_and_filtered() {
             ],
         );
         assert_eq!(code, 1, "{said}");
-        // A script goes through the deployment's own bucket, and nothing of it stays there.
-        let script = world.local.dir.join("greet.sh");
+        // A script is transferred through the artifacts bucket and deleted afterwards.
+        let script = test_stack.local.dir.join("greet.sh");
         std::fs::write(&script, "printf '<%s>' \"$@\"; exit 4").unwrap();
         let words = [
             "nodes",
@@ -124,7 +130,7 @@ fn nodes_of_two_accounts_in_two_regions_are_listed_and_filtered() {
             script.to_str().unwrap(),
         ];
         let (ran, code, said) = stepward(
-            world,
+            test_stack,
             &[&words[..], &["--", "a b", "$(id)", "{{ssm:x}}"]].concat(),
         );
         assert_eq!(code, 1, "{said}");
@@ -134,8 +140,8 @@ fn nodes_of_two_accounts_in_two_regions_are_listed_and_filtered() {
             (&json!(4), &json!("<a b><$(id)><{{ssm:x}}>")),
             "{step}"
         );
-        let bucket = world.deployment.output("ArtifactsBucket").unwrap();
-        let left = world
+        let bucket = test_stack.deployment.output("ArtifactsBucket").unwrap();
+        let left = test_stack
             .operator
             .s3()
             .list_objects_v2()
@@ -149,7 +155,7 @@ fn nodes_of_two_accounts_in_two_regions_are_listed_and_filtered() {
                 .all(|object| !object.key().unwrap().contains(".scratch")),
             "{left:?}"
         );
-        let table = world.stepward(
+        let table = test_stack.stepward(
             &[
                 "nodes",
                 "list",
@@ -171,17 +177,17 @@ fn nodes_of_two_accounts_in_two_regions_are_listed_and_filtered() {
 }
 
 #[test]
-fn a_command_fails_on_exactly_some_nodes_and_runs_again_on_those_only() {
-    in_the_world(async |world| {
-        let (customer, all) = customer(world, 250).await;
+fn a_failed_command_runs_again_only_on_failed_nodes() {
+    with_stack(async |test_stack| {
+        let (customer, all) = customer(test_stack, 250).await;
         let bad: BTreeSet<_> = all
             .iter()
             .map(String::as_str)
-            .filter(|id| fails(id))
+            .filter(|id| command_fails_on(id))
             .collect();
         let run = |threads: &str| {
             stepward(
-                world,
+                test_stack,
                 &[
                     "nodes",
                     "run",
@@ -191,13 +197,13 @@ fn a_command_fails_on_exactly_some_nodes_and_runs_again_on_those_only() {
                     "--threadcount",
                     threads,
                     "--",
-                    FAILS_ON_SOME,
+                    PARTLY_FAILING_COMMAND,
                 ],
             )
         };
         let failed = |nodes: &Value| -> BTreeSet<String> {
-            let is_bad = |one: &&Value| one["steps"][0]["status"] != "succeeded";
-            let id = |one: &Value| one["node"]["instanceId"].as_str().unwrap().to_owned();
+            let is_bad = |node: &&Value| node["steps"][0]["status"] != "succeeded";
+            let id = |node: &Value| node["node"]["instanceId"].as_str().unwrap().to_owned();
             nodes
                 .as_array()
                 .unwrap()
@@ -220,11 +226,11 @@ fn a_command_fails_on_exactly_some_nodes_and_runs_again_on_those_only() {
             assert!(
                 said.lines()
                     .any(|one| one.contains("(exit") && one.contains(line)),
-                "no live line: {said}"
+                "the progress shows no line with {line:?}: {said}"
             );
         }
         let (again, code, said) = stepward(
-            world,
+            test_stack,
             &[
                 "nodes",
                 "run-again",
@@ -234,7 +240,7 @@ fn a_command_fails_on_exactly_some_nodes_and_runs_again_on_those_only() {
         );
         assert_eq!(code, 1, "{said}");
         assert_eq!(ids(&again["nodes"]), bad);
-        // Each node counts its runs: two where it was run again, one everywhere else.
+        // Each node counts its runs. The nodes that failed have one run more.
         let (third, ..) = run("1000");
         for one in third["nodes"].as_array().unwrap() {
             let id = one["node"]["instanceId"].as_str().unwrap();
@@ -249,31 +255,36 @@ fn a_command_fails_on_exactly_some_nodes_and_runs_again_on_those_only() {
 }
 
 #[test]
-fn the_role_that_customers_launch_lets_commands_run_step_by_step_on_each_node() {
-    in_the_world(async |world| {
-        let acme = world.customer_without_role().await;
-        world
-            .onboard(&acme, &customer_role(world, &acme).await)
+fn dispatch_strategies_work_with_the_customers_role() {
+    with_stack(async |test_stack| {
+        let acme = test_stack.customer_without_role().await;
+        test_stack
+            .onboard(&acme, &customer_role(test_stack, &acme).await)
             .await
             .unwrap();
-        let ids = nodes::launch(&acme.owner, "web", 3).await.unwrap();
+        let ids = nodes::launch_nodes(&acme.owner, "web", 3).await.unwrap();
         let step = |id: &str, command: &str| json!({ "id": id, "run": { "command": command } });
-        // Every node writes what it later reads: the steps of a node run one after the other, in
-        // the node's own folder.
+        // Every node writes a file and reads it later, because its steps run in order in its own
+        // folder.
         let run = async |strategy: &str, keepgoing: bool, last: &str| {
             let steps = [
                 step("write", "echo $INSTANCE_ID > id"),
                 step("read", "cat id"),
                 step("end", last),
             ];
-            let options = json!({ "strategy": strategy, "keepgoing": keepgoing, "threadcount": 1, "steps": steps });
+            let options = json!({
+                "strategy": strategy,
+                "keepgoing": keepgoing,
+                "threadcount": 1,
+                "steps": steps,
+            });
             let input =
                 json!({ "customer": acme.customer, "options": options, "started_by": "test" });
-            let finished = world.run(nodes::JOB, &input).await;
-            let all = dispatched(&world.operator, &finished)
+            let finished = test_stack.run(nodes::DISPATCH_JOB, &input).await;
+            let all = dispatched(&test_stack.operator, &finished)
                 .await
                 .unwrap()
-                .expect("what the dispatch came to");
+                .expect("the dispatch has results");
             (finished, all.nodes)
         };
         for strategy in ["node-first", "step-first"] {
@@ -291,7 +302,7 @@ fn the_role_that_customers_launch_lets_commands_run_step_by_step_on_each_node() 
                 );
             }
         }
-        // One node after the other, and none after the first that fails.
+        // With one thread and without keepgoing, no node starts after the first failure.
         let last = format!("test $INSTANCE_ID != {}", ids.iter().min().unwrap());
         let (finished, nodes) = run("node-first", false, &last).await;
         let statuses: Vec<_> = nodes

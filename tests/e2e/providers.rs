@@ -1,31 +1,31 @@
-//! The credential providers that assume no role: each must land in the account on record, or
-//! nothing is done.
+//! The credential providers that assume no role. If their credentials do not belong to the
+//! registered account, the step does nothing.
 
 use serde_json::{Value, json};
 use stepward::access::store::NewAccount;
 use stepward::model::customer::{AccessKey, Provider};
 use stepward_cli::local::OPERATOR;
 
-use crate::world::{Owned, REGION, World, in_the_world};
+use crate::test_stack::{CustomerAccount, REGION, TestStack, with_stack};
 
 async fn account(
-    world: &World,
+    test_stack: &TestStack,
     account_id: &str,
     provider: Provider,
     access_key: Option<AccessKey>,
-) -> Owned {
-    let (customer, _) = world.new_names();
-    account_of(world, &customer, account_id, provider, access_key).await
+) -> CustomerAccount {
+    let (customer, _) = test_stack.new_names();
+    add_customer_account(test_stack, &customer, account_id, provider, access_key).await
 }
 
-async fn account_of(
-    world: &World,
+async fn add_customer_account(
+    test_stack: &TestStack,
     customer: &str,
     account_id: &str,
     provider: Provider,
     access_key: Option<AccessKey>,
-) -> Owned {
-    world
+) -> CustomerAccount {
+    test_stack
         .store
         .add_customer("test", customer, None, None)
         .await
@@ -39,78 +39,91 @@ async fn account_of(
         default_region: None,
         access_key,
     };
-    world.store.add_account("test", new).await.unwrap();
-    Owned {
+    test_stack.store.add_account("test", new).await.unwrap();
+    CustomerAccount {
         customer: customer.into(),
         account: "prod".into(),
-        owner: world.operator.other_account(account_id),
+        owner: test_stack.operator.other_account(account_id),
     }
 }
 
-async fn validate(world: &World, owned: &Owned) -> Result<Value, (String, String)> {
-    world
+async fn validate(
+    test_stack: &TestStack,
+    owned: &CustomerAccount,
+) -> Result<Value, (String, String)> {
+    test_stack
         .call("validate-credentials", &owned.envelope(&json!({})))
         .await
 }
 
 #[test]
-fn an_access_keys_secret_comes_from_key_storage_at_use() {
-    in_the_world(async |world| {
-        let (customer, account_id) = world.new_names();
-        let secrets = aws_sdk_secretsmanager::Client::new(&world.operator.config);
+fn the_secret_of_an_access_key_comes_from_key_storage() {
+    with_stack(async |test_stack| {
+        let (customer, account_id) = test_stack.new_names();
+        let secrets = aws_sdk_secretsmanager::Client::new(&test_stack.operator.config);
         let path = format!("keys/{customer}/prod");
         let made = secrets
             .create_secret()
             .name(format!("stepward/{path}"))
-            .secret_string("any will do here");
+            .secret_string("the local cloud accepts any secret");
         made.send().await.unwrap();
         let key = AccessKey {
             id: account_id.clone(),
             secret_path: path,
         };
-        let owned = account_of(
-            world,
+        let owned = add_customer_account(
+            test_stack,
             &customer,
             &account_id,
             Provider::AccessKey,
             Some(key),
         )
         .await;
-        let answer = validate(world, &owned).await.unwrap();
+        let answer = validate(test_stack, &owned).await.unwrap();
         assert_eq!(answer["output"]["account_id"], json!(account_id));
         assert_eq!(
             answer["output"]["trust"],
             Value::Null,
-            "there is no role to prove"
+            "without a role there is no trust proof"
         );
-        // It works as that account: with a key there is no session policy, which the provider's
-        // documentation says.
+        // The step has all permissions of the key, because access keys have no session policy. The
+        // provider's documentation says so.
         owned.run_instances(1).await;
         let stop = owned.envelope(&json!({ "tags": { "stepward:morning-check": "start" } }));
-        world.call("ec2-stop", &stop).await.unwrap();
+        test_stack.call("ec2-stop", &stop).await.unwrap();
         assert_eq!(owned.instance_states().await, ["stopped"]);
 
-        let (other, _) = world.new_names();
+        let (other, _) = test_stack.new_names();
         let lost = AccessKey {
             id: account_id.clone(),
             secret_path: format!("keys/{other}/none"),
         };
-        let owned = account_of(world, &other, &account_id, Provider::AccessKey, Some(lost)).await;
-        assert_eq!(validate(world, &owned).await.unwrap_err().0, "NotFound");
+        let owned = add_customer_account(
+            test_stack,
+            &other,
+            &account_id,
+            Provider::AccessKey,
+            Some(lost),
+        )
+        .await;
+        assert_eq!(
+            validate(test_stack, &owned).await.unwrap_err().0,
+            "NotFound"
+        );
     });
 }
 
 #[test]
-fn credentials_of_another_account_than_the_one_on_record_are_not_used() {
-    in_the_world(async |world| {
-        let own = account(world, OPERATOR, Provider::ExecutionRole, None).await;
+fn credentials_of_an_unexpected_account_are_not_used() {
+    with_stack(async |test_stack| {
+        let own = account(test_stack, OPERATOR, Provider::ExecutionRole, None).await;
         assert_eq!(
-            validate(world, &own).await.unwrap()["output"]["account_id"],
+            validate(test_stack, &own).await.unwrap()["output"]["account_id"],
             json!(OPERATOR)
         );
-        let (_, other) = world.new_names();
-        let wrong = account(world, &other, Provider::ExecutionRole, None).await;
-        let (name, message) = validate(world, &wrong).await.unwrap_err();
+        let (_, other) = test_stack.new_names();
+        let wrong = account(test_stack, &other, Provider::ExecutionRole, None).await;
+        let (name, message) = validate(test_stack, &wrong).await.unwrap_err();
         assert_eq!(name, "TrustBroken");
         assert!(
             message.contains(OPERATOR)
@@ -122,14 +135,14 @@ fn credentials_of_another_account_than_the_one_on_record_are_not_used() {
 }
 
 #[test]
-fn instance_and_task_roles_say_so_where_there_are_none() {
-    in_the_world(async |world| {
+fn missing_instance_and_task_roles_are_reported() {
+    with_stack(async |test_stack| {
         for (provider, says) in [
             (Provider::Ec2, "EC2 instance profile"),
             (Provider::Ecs, "ECS task role"),
         ] {
-            let owned = account(world, OPERATOR, provider, None).await;
-            let (name, message) = validate(world, &owned).await.unwrap_err();
+            let owned = account(test_stack, OPERATOR, provider, None).await;
+            let (name, message) = validate(test_stack, &owned).await.unwrap_err();
             assert_eq!(name, "AccessDenied", "{message}");
             assert!(
                 message.contains(says) && message.contains("works only where"),

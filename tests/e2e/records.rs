@@ -1,22 +1,22 @@
-//! The table under changes at the same time.
+//! Records of customers and accounts, also with changes at the same time.
 
 use stepward::ErrorName;
 use stepward::access::store::NewAccount;
 use stepward::model::customer::Defaults;
 
-use crate::world::{REGION, in_the_world};
+use crate::test_stack::{REGION, with_stack};
 
 #[test]
-fn of_two_set_role_at_once_one_wins_and_one_is_a_conflict() {
-    in_the_world(async |world| {
-        let owned = world.customer_without_role().await;
-        let record = world.record(&owned).await;
+fn one_of_two_parallel_set_role_calls_is_a_conflict() {
+    with_stack(async |test_stack| {
+        let owned = test_stack.customer_without_role().await;
+        let record = test_stack.record(&owned).await;
         let role =
             |name: &str| format!("arn:aws:iam::{}:role/stepward/{name}", owned.owner.account);
         let (one, two) = (role("one"), role("two"));
         let (first, second) = tokio::join!(
-            world.store.set_role("ann", &record, &one),
-            world.store.set_role("bob", &record, &two)
+            test_stack.store.set_role("ann", &record, &one),
+            test_stack.store.set_role("bob", &record, &two)
         );
         let (won, lost) = if first.is_ok() {
             (first, second)
@@ -24,23 +24,30 @@ fn of_two_set_role_at_once_one_wins_and_one_is_a_conflict() {
             (second, first)
         };
         assert_eq!(lost.unwrap_err().name, ErrorName::Conflict);
-        assert_eq!(world.record(&owned).await.role_arn, won.unwrap().role_arn);
+        assert_eq!(
+            test_stack.record(&owned).await.role_arn,
+            won.unwrap().role_arn
+        );
     });
 }
 
 #[test]
 fn a_removed_accounts_role_can_be_registered_again() {
-    in_the_world(async |world| {
-        let acme = world.customer().await;
-        let record = world.record(&acme).await;
+    with_stack(async |test_stack| {
+        let acme = test_stack.customer().await;
+        let record = test_stack.record(&acme).await;
         let role = record.role_arn.clone().unwrap();
-        world.store.remove_account("test", &record).await.unwrap();
-        let again = world
+        test_stack
+            .store
+            .remove_account("test", &record)
+            .await
+            .unwrap();
+        let again = test_stack
             .account(&acme.customer, "again", &acme.owner.account)
             .await;
-        let record = world.record(&again).await;
+        let record = test_stack.record(&again).await;
         assert_eq!(
-            world
+            test_stack
                 .store
                 .set_role("test", &record, &role)
                 .await
@@ -52,13 +59,17 @@ fn a_removed_accounts_role_can_be_registered_again() {
 }
 
 #[test]
-fn a_removed_customer_leaves_no_account_behind_and_its_audit_stays() {
-    in_the_world(async |world| {
-        let acme = world.customer().await;
-        let record = world.store.customer(&acme.customer).await.unwrap();
-        world.store.remove_customer("ann", &record).await.unwrap();
+fn removing_a_customer_removes_accounts_but_not_audit_records() {
+    with_stack(async |test_stack| {
+        let acme = test_stack.customer().await;
+        let record = test_stack.store.customer(&acme.customer).await.unwrap();
+        test_stack
+            .store
+            .remove_customer("ann", &record)
+            .await
+            .unwrap();
         assert!(
-            world
+            test_stack
                 .store
                 .accounts(&acme.customer)
                 .await
@@ -66,14 +77,19 @@ fn a_removed_customer_leaves_no_account_behind_and_its_audit_stays() {
                 .is_empty()
         );
         assert_eq!(
-            world.store.customer(&acme.customer).await.unwrap_err().name,
+            test_stack
+                .store
+                .customer(&acme.customer)
+                .await
+                .unwrap_err()
+                .name,
             ErrorName::NotFound
         );
-        let audit = world
+        let audit = test_stack
             .operator
             .dynamodb()
             .query()
-            .table_name(world.deployment.output("TableName").unwrap())
+            .table_name(test_stack.deployment.output("TableName").unwrap())
             .key_condition_expression("pk = :pk")
             .expression_attribute_values(":pk", format_audit(&acme.customer))
             .send()
@@ -97,14 +113,18 @@ fn format_audit(customer: &str) -> aws_sdk_dynamodb::types::AttributeValue {
 }
 
 #[test]
-fn an_account_without_a_default_region_inherits_the_systems() {
-    in_the_world(async |world| {
+fn an_account_inherits_the_systems_default_region() {
+    with_stack(async |test_stack| {
         let defaults = Defaults {
             default_region: Some(REGION.into()),
             provider: None,
         };
-        world.store.set_defaults("ann", &defaults).await.unwrap();
-        let owned = world.customer_without_role().await;
+        test_stack
+            .store
+            .set_defaults("ann", &defaults)
+            .await
+            .unwrap();
+        let owned = test_stack.customer_without_role().await;
         let new = NewAccount {
             customer: owned.customer.clone(),
             name: "far".into(),
@@ -114,8 +134,8 @@ fn an_account_without_a_default_region_inherits_the_systems() {
             default_region: None,
             access_key: None,
         };
-        world.store.add_account("ann", new).await.unwrap();
-        let found = world
+        test_stack.store.add_account("ann", new).await.unwrap();
+        let found = test_stack
             .store
             .configuration(&owned.customer, "far")
             .await

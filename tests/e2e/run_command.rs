@@ -1,5 +1,5 @@
-//! What the local cloud's Run Command promises to the tests of steps: commands really run and
-//! really end, and a node that cannot be reached says why.
+//! Tests of the local cloud's Run Command: commands run and end as processes, and an unreachable
+//! node has the right status.
 
 use std::fs::{read_link, read_to_string};
 use std::path::Path;
@@ -12,12 +12,12 @@ use stepward_cli::local::{LocalCloud, OPERATOR};
 use stepward_cli::workspace::Workspace;
 use stepward_testkit::nodes;
 
-use crate::world::REGION;
+use crate::test_stack::REGION;
 
-/// Leaves a process behind that is in no group of the command's.
-const LONG: &str = "setsid sleep 600 & echo $! > other; sleep 600 & echo $! > own; wait";
+/// A command that starts a process outside of its process group.
+const LONG_COMMAND: &str = "setsid sleep 600 & echo $! > other; sleep 600 & echo $! > own; wait";
 
-/// Runs a test with a local cloud of its own, of two nodes.
+/// Runs a test with its own local cloud and two nodes.
 fn with_nodes<F: Future<Output = ()>>(
     name: &str,
     test: impl FnOnce(LocalCloud, Cloud, Vec<String>) -> F,
@@ -26,18 +26,18 @@ fn with_nodes<F: Future<Output = ()>>(
         .unwrap()
         .local_cloud()
         .join(format!("run-command-{name}-{}", std::process::id()));
-    let local =
-        LocalCloud::start_private(&dir).unwrap_or_else(|error| panic!("no local cloud: {error}"));
+    let local = LocalCloud::start_private(&dir)
+        .unwrap_or_else(|error| panic!("the local cloud did not start: {error}"));
     let owner = Cloud::local(local.port, OPERATOR, Some(REGION));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
     runtime.block_on(async {
-        let ids = nodes::launch(&owner, "prod", 2).await.unwrap();
+        let ids = nodes::launch_nodes(&owner, "prod", 2).await.unwrap();
         tokio::time::timeout(Duration::from_mins(1), test(local, owner, ids))
             .await
-            .expect("over within the limit");
+            .expect("the test ends within its limit");
     });
     std::fs::remove_dir_all(dir).unwrap();
 }
@@ -55,7 +55,7 @@ async fn send(ssm: &Client, ids: &[String], command: &str) -> String {
     sent.command.unwrap().command_id.unwrap()
 }
 
-/// The invocation when its details are as wanted.
+/// Waits until an invocation has the given status details, and returns it.
 async fn invocation(
     ssm: &Client,
     command: &str,
@@ -63,7 +63,7 @@ async fn invocation(
     wanted: &str,
 ) -> GetCommandInvocationOutput {
     loop {
-        // Not there yet for a moment, as on AWS.
+        // As on AWS, the invocation does not exist in the first moment.
         if let Ok(found) = ssm
             .get_command_invocation()
             .command_id(command)
@@ -78,7 +78,7 @@ async fn invocation(
     }
 }
 
-/// The process whose number a command has written to its node.
+/// Waits until a command has written a process ID to a file of its node, and returns the ID.
 async fn process(cloud_dir: &Path, id: &str, file: &str) -> String {
     let file = cloud_dir.join("tmp/nodes").join(id).join(file);
     loop {
@@ -89,14 +89,14 @@ async fn process(cloud_dir: &Path, id: &str, file: &str) -> String {
     }
 }
 
-fn runs(process: &str) -> bool {
+fn is_running(process: &str) -> bool {
     read_link(format!("/proc/{process}/cwd")).is_ok()
 }
 
-/// Whether it is gone: what was killed needs a moment.
-async fn ends(process: &str) -> bool {
+/// Waits up to 2 s until a process has ended. Returns false if it still runs.
+async fn has_ended(process: &str) -> bool {
     for _ in 0..40 {
-        if !runs(process) {
+        if !is_running(process) {
             return true;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -105,12 +105,12 @@ async fn ends(process: &str) -> bool {
 }
 
 #[test]
-fn a_cancelled_command_is_killed_with_all_that_it_began() {
+fn a_cancelled_command_is_killed_with_its_child_processes() {
     with_nodes("cancel", |local, owner, ids| async move {
         let ssm = Client::new(&owner.config);
-        let command = send(&ssm, &ids, LONG).await;
+        let command = send(&ssm, &ids, LONG_COMMAND).await;
         let own = process(&local.dir, &ids[0], "own").await;
-        assert!(runs(&own));
+        assert!(is_running(&own));
         ssm.cancel_command()
             .command_id(&command)
             .instance_ids(&ids[0])
@@ -119,7 +119,7 @@ fn a_cancelled_command_is_killed_with_all_that_it_began() {
             .unwrap();
         let ended = invocation(&ssm, &command, &ids[0], "Cancelled").await;
         assert_eq!(ended.response_code(), 137);
-        assert!(ends(&own).await, "the process outlived its command");
+        assert!(has_ended(&own).await, "the process outlived its command");
         let other = invocation(&ssm, &command, &ids[1], "InProgress").await;
         assert_eq!(
             other.response_code(),
@@ -130,19 +130,19 @@ fn a_cancelled_command_is_killed_with_all_that_it_began() {
 }
 
 #[test]
-fn nothing_that_a_command_began_outlives_the_local_cloud() {
+fn all_command_processes_end_with_the_local_cloud() {
     with_nodes("end", |local, owner, ids| async move {
-        send(&Client::new(&owner.config), &ids, LONG).await;
+        send(&Client::new(&owner.config), &ids, LONG_COMMAND).await;
         let own = process(&local.dir, &ids[0], "own").await;
         let other = process(&local.dir, &ids[1], "other").await;
-        assert!(runs(&own) && runs(&other));
+        assert!(is_running(&own) && is_running(&other));
         drop(local);
-        assert!(ends(&own).await && ends(&other).await);
+        assert!(has_ended(&own).await && has_ended(&other).await);
     });
 }
 
 #[test]
-fn a_node_that_is_stopped_lost_or_unmanaged_is_told_apart() {
+fn stopped_lost_and_unmanaged_nodes_have_different_statuses() {
     with_nodes("nodes", |local, owner, ids| async move {
         let (ssm, ec2) = (Client::new(&owner.config), owner.ec2());
         ec2.stop_instances()

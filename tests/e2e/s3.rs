@@ -1,5 +1,5 @@
-//! The S3 steps as a job calls them: files of the deployment's local root, and buckets of two
-//! accounts of one customer.
+//! A job of S3 steps that transfers files of the local root and objects of two accounts of one
+//! customer.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use stepward_cli::jobs::Outcome;
 
 use crate::long_job::run;
-use crate::world::{Owned, World, cut_role, in_the_world};
+use crate::test_stack::{CustomerAccount, TestStack, role_from_template, with_stack};
 
-/// As in the long job. What is up is deleted again with its bucket, and what came from the other
-/// account is moved down.
+/// The steps of the job, in the format of the long job. The uploaded objects are deleted with their
+/// bucket, and the objects of the other account are moved to the local root.
 pub(crate) const STEPS: [(&str, &str); 6] = [
     ("s3-create-bucket", "{ 'uri': $input.bucket }"),
     (
@@ -35,23 +35,23 @@ pub(crate) const STEPS: [(&str, &str); 6] = [
     ),
 ];
 
-/// Two accounts of a customer with buckets, and files in the local root.
-pub(crate) struct Scene {
-    pub(crate) prod: Owned,
-    archive: Owned,
+/// A customer with two accounts with buckets, and files in the local root.
+pub(crate) struct TransferSetup {
+    pub(crate) prod: CustomerAccount,
+    archive: CustomerAccount,
     folder: PathBuf,
     buckets_before: Vec<String>,
-    /// What a job of [`STEPS`] is started with.
+    /// The input of a job of [`STEPS`].
     pub(crate) input: Value,
 }
 
-pub(crate) async fn scene(world: &World) -> Scene {
-    let prod = onboarded(world, world.customer_without_role().await).await;
-    let archive = world
-        .account(&prod.customer, "archive", &world.new_names().1)
+pub(crate) async fn set_up_transfers(test_stack: &TestStack) -> TransferSetup {
+    let prod = onboarded(test_stack, test_stack.customer_without_role().await).await;
+    let archive = test_stack
+        .account(&prod.customer, "archive", &test_stack.new_names().1)
         .await;
-    let archive = onboarded(world, archive).await;
-    let folder = world.local.files().unwrap().join(&prod.customer);
+    let archive = onboarded(test_stack, archive).await;
+    let folder = test_stack.local.files().unwrap().join(&prod.customer);
     for (path, text) in [
         ("up/a.log", "a"),
         ("up/deep/b \u{e4}.log", "b"),
@@ -89,7 +89,7 @@ pub(crate) async fn scene(world: &World) -> Scene {
         "copy": format!("{made}/archive"),
         "archive": format!("s3://{}", bucket(&archive)),
     });
-    Scene {
+    TransferSetup {
         prod,
         archive,
         folder,
@@ -98,9 +98,9 @@ pub(crate) async fn scene(world: &World) -> Scene {
     }
 }
 
-impl Scene {
-    /// What the steps leave behind, and only the accounts' owners, and who sees the folder, can
-    /// tell.
+impl TransferSetup {
+    /// Checks the effects of the steps with the credentials of the accounts' owners and in the
+    /// local root.
     pub(crate) async fn assert_effects(&self) {
         assert_eq!(buckets(&self.prod).await, self.buckets_before);
         assert_eq!(
@@ -120,29 +120,29 @@ impl Scene {
         assert_eq!(
             files(&self.folder.join("up")).len(),
             4,
-            "what was copied is there still"
+            "the copied files still exist"
         );
     }
 }
 
-/// An account with buckets, and with the role that is made for these steps.
-async fn onboarded(world: &World, owned: Owned) -> Owned {
+/// Onboards an account with buckets and with the role template of these steps.
+async fn onboarded(test_stack: &TestStack, owned: CustomerAccount) -> CustomerAccount {
     owned.data().await;
-    let role = cut_role(
-        world,
+    let role = role_from_template(
+        test_stack,
         &owned,
         &["--steps", &STEPS.map(|(step, _)| step).join(",")],
     )
     .await;
-    assert!(world.onboard(&owned, &role).await.unwrap().passed());
+    assert!(test_stack.onboard(&owned, &role).await.unwrap().passed());
     owned
 }
 
-fn bucket(owned: &Owned) -> String {
+fn bucket(owned: &CustomerAccount) -> String {
     format!("stepward-data-{}", owned.owner.account)
 }
 
-async fn buckets(owned: &Owned) -> Vec<String> {
+async fn buckets(owned: &CustomerAccount) -> Vec<String> {
     let listed = owned.owner.s3().list_buckets().send().await.unwrap();
     listed
         .buckets
@@ -152,7 +152,7 @@ async fn buckets(owned: &Owned) -> Vec<String> {
         .collect()
 }
 
-async fn keys(owned: &Owned) -> Vec<String> {
+async fn keys(owned: &CustomerAccount) -> Vec<String> {
     let listed = owned
         .owner
         .s3()
@@ -169,7 +169,7 @@ async fn keys(owned: &Owned) -> Vec<String> {
         .collect()
 }
 
-/// All files below a folder, by their path in it.
+/// Returns all files below a folder, by path.
 fn files(folder: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
@@ -188,11 +188,11 @@ fn files(folder: &Path) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn a_job_moves_files_and_objects_between_the_local_root_and_two_accounts_of_a_customer() {
-    in_the_world(async |world| {
-        let scene = Box::pin(scene(world)).await;
+fn a_job_transfers_files_between_two_accounts_of_a_customer() {
+    with_stack(async |test_stack| {
+        let scene = Box::pin(set_up_transfers(test_stack)).await;
 
-        let finished = run(world, "test/s3", &STEPS, &scene.input).await;
+        let finished = run(test_stack, "test/s3", &STEPS, &scene.input).await;
 
         assert_eq!(finished.outcome, Outcome::Succeeded, "{finished:?}");
         let done = |step: &str, count: &str| finished.output[step][count].clone();
@@ -212,21 +212,21 @@ fn a_job_moves_files_and_objects_between_the_local_root_and_two_accounts_of_a_cu
         assert_eq!(
             done("s3-delete-bucket", "versions"),
             2,
-            "what was left of what came up: {finished:?}"
+            "two of the uploaded objects were left: {finished:?}"
         );
         scene.assert_effects().await;
     });
 }
 
 #[test]
-fn a_second_account_must_be_the_same_customers() {
-    in_the_world(async |world| {
-        let acme = onboarded(world, world.customer_without_role().await).await;
-        let globex = world.customer_without_role().await;
+fn a_peer_account_must_belong_to_the_same_customer() {
+    with_stack(async |test_stack| {
+        let acme = onboarded(test_stack, test_stack.customer_without_role().await).await;
+        let globex = test_stack.customer_without_role().await;
         let globex = onboarded(
-            world,
-            world
-                .account(&globex.customer, "archive", &world.new_names().1)
+            test_stack,
+            test_stack
+                .account(&globex.customer, "archive", &test_stack.new_names().1)
                 .await,
         )
         .await;
@@ -234,15 +234,15 @@ fn a_second_account_must_be_the_same_customers() {
         let destination = format!("s3://{}/theirs", bucket(&acme));
         let params =
             json!({ "source": source, "source_account": "archive", "destination": destination });
-        let (name, message) = world
+        let (name, message) = test_stack
             .call("s3-sync", &acme.envelope(&params))
             .await
             .unwrap_err();
         assert_eq!(name, "NotFound", "{message}");
-        // Nor by its name alone.
+        // The bucket's name without the account does not work either.
         let params = json!({ "source": source, "destination": destination });
         assert!(
-            world
+            test_stack
                 .call("s3-sync", &acme.envelope(&params))
                 .await
                 .is_err()
@@ -253,13 +253,13 @@ fn a_second_account_must_be_the_same_customers() {
 
 #[test]
 fn a_path_outside_the_local_root_is_refused() {
-    in_the_world(async |world| {
-        let acme = onboarded(world, world.customer_without_role().await).await;
-        let outside = world.local.dir.join("ministack.log");
+    with_stack(async |test_stack| {
+        let acme = onboarded(test_stack, test_stack.customer_without_role().await).await;
+        let outside = test_stack.local.dir.join("ministack.log");
         let destination = format!("s3://{}/stolen", bucket(&acme));
         for source in [outside.to_str().unwrap(), "../ministack.log"] {
             let params = json!({ "source": source, "destination": destination });
-            let (name, message) = world
+            let (name, message) = test_stack
                 .call("s3-copy", &acme.envelope(&params))
                 .await
                 .unwrap_err();

@@ -1,31 +1,31 @@
-//! What is secret stays so: in logs, outputs, histories and what `--json` prints.
+//! Secrets never appear in logs, outputs, histories and the output of `--json`.
 
 use serde_json::json;
 use stepward::model::customer::ExternalId;
 
-use crate::world::{in_the_world, made_role};
+use crate::test_stack::{custom_role, with_stack};
 
 #[test]
-fn no_external_id_or_role_reaches_a_log_an_output_or_a_history() {
-    in_the_world(async |world| {
-        let acme = world.customer().await;
-        let finished = world.morning_check(&acme.customer).await;
-        // Failures talk more than successes: one of each kind that knows a secret.
-        let failing = world.customer().await;
-        let record = world.record(&failing).await;
-        let other = made_role(
-            world,
+fn external_ids_and_roles_never_reach_logs_or_histories() {
+    with_stack(async |test_stack| {
+        let acme = test_stack.customer().await;
+        let finished = test_stack.morning_check(&acme.customer).await;
+        // A failure has more messages than a success, so the test includes one.
+        let failing = test_stack.customer().await;
+        let record = test_stack.record(&failing).await;
+        let other = custom_role(
+            test_stack,
             Some(ExternalId::generate().unwrap().expose()),
             &json!([{
             "Effect": "Allow", "Action": "ec2:DescribeInstances", "Resource": "*" }]),
         );
-        world.onboard(&failing, &other).await.unwrap();
-        let failed = world.morning_check(&failing.customer).await;
+        test_stack.onboard(&failing, &other).await.unwrap();
+        let failed = test_stack.morning_check(&failing.customer).await;
         assert!(failed.error.is_some(), "{failed:?}");
 
         let mut written = vec![json!(finished).to_string(), json!(failed).to_string()];
         for execution in [&finished.execution_arn, &failed.execution_arn] {
-            let history = world
+            let history = test_stack
                 .operator
                 .sfn()
                 .get_execution_history()
@@ -40,20 +40,26 @@ fn no_external_id_or_role_reaches_a_log_an_output_or_a_history() {
             }
         }
         let histories = written.len();
-        let logs = world.logs().await;
-        let ours = |log: &&String| log.contains(&acme.customer) || log.contains(&failing.customer);
+        let logs = test_stack.logs().await;
+        let is_of_this_test =
+            |log: &&String| log.contains(&acme.customer) || log.contains(&failing.customer);
         assert!(
-            histories > 20 && logs.iter().filter(ours).count() > 5,
-            "there is something to look through"
+            histories > 20 && logs.iter().filter(is_of_this_test).count() > 5,
+            "the histories and logs must contain events of these customers"
         );
         assert!(
             logs.iter().any(|log| log.contains("Starting i-")),
-            "what steps say reaches the log"
+            "the log must contain lines of steps"
         );
 
         written.extend(logs.iter().cloned());
         for owned in [&acme, &failing] {
-            let id = world.record(owned).await.external_id.expose().to_owned();
+            let id = test_stack
+                .record(owned)
+                .await
+                .external_id
+                .expose()
+                .to_owned();
             let shown = written
                 .iter()
                 .find(|text| text.contains(&id) || text.contains(record.external_id.expose()));
@@ -63,7 +69,7 @@ fn no_external_id_or_role_reaches_a_log_an_output_or_a_history() {
             .iter()
             .find(|log| log.contains("role/stepward/") || log.contains("assumed-role/"));
         assert_eq!(role, None, "a role ARN in a log");
-        // What STS gives out: key IDs begin so, and secrets stand behind these names.
+        // Key IDs of STS begin with ASIA, and secret keys have this name.
         let secret = written
             .iter()
             .find(|text| text.contains("ASIA") || text.to_lowercase().contains("secretaccesskey"));
@@ -73,9 +79,14 @@ fn no_external_id_or_role_reaches_a_log_an_output_or_a_history() {
 
 #[test]
 fn only_account_show_prints_the_external_id() {
-    in_the_world(async |world| {
-        let acme = world.customer().await;
-        let id = world.record(&acme).await.external_id.expose().to_owned();
+    with_stack(async |test_stack| {
+        let acme = test_stack.customer().await;
+        let id = test_stack
+            .record(&acme)
+            .await
+            .external_id
+            .expose()
+            .to_owned();
         for (arguments, prints) in [
             (vec!["account", "show", &acme.customer, "prod"], true),
             (vec!["customer", "show", &acme.customer], false),
@@ -93,7 +104,7 @@ fn only_account_show_prints_the_external_id() {
             ),
         ] {
             for json in [false, true] {
-                let output = world.stepward(&arguments, json);
+                let output = test_stack.stepward(&arguments, json);
                 assert!(output.status.success(), "{arguments:?}: {output:?}");
                 let text = format!("{output:?}");
                 assert_eq!(text.contains(&id), prints, "{arguments:?}: {text}");

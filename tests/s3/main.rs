@@ -1,27 +1,27 @@
-//! The S3 steps decide as the AWS CLI does: both do the same operations on random trees and
-//! buckets, and what is there after is compared. `cargo xtask s3-differential` runs more seeds,
-//! `cargo xtask s3-kill` more deaths.
+//! The S3 steps have the same results as the AWS CLI. Both run the same operations on random files
+//! and buckets, and the tests compare the results. `cargo xtask s3-differential` runs more seeds,
+//! and `cargo xtask s3-kill` kills more processes.
 
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    reason = "what the tests share fails a test as the tests do"
+    reason = "helpers of tests may panic, as tests do"
 )]
 
 use std::ops::Range;
 
-use stepward_testkit::s3::{Against, Summary, Wrong, kill, run};
+use stepward_testkit::s3::{Mistake, Opponent, Summary, compare_seeds, kill_repeatedly};
 
-/// Seeds that once differed, with what it was.
+/// Seeds that once differed, each with the reason.
 const CASES: &str = include_str!("cases.txt");
-/// Seeds that are as good as any others.
-const FRESH: Range<u64> = 1_000_000..1_000_030;
-/// Seeds that the AWS CLI does twice.
-const TWICE: Range<u64> = 0..10;
-/// Seeds that have, among them, what each wrong decision shows by: two for each.
-const WRONG: [u64; 10] = [25, 70, 91, 146, 17, 122, 3, 8, 9, 24];
+/// Seeds without a special meaning.
+const FRESH_SEEDS: Range<u64> = 1_000_000..1_000_030;
+/// Seeds for the comparison of the AWS CLI with itself.
+const CLI_SEEDS: Range<u64> = 0..10;
+/// Seeds that reveal each deliberate mistake, two for each mistake.
+const MISTAKE_SEEDS: [u64; 10] = [25, 70, 91, 146, 17, 122, 3, 8, 9, 24];
 
-fn kept() -> Vec<u64> {
+fn recorded_seeds() -> Vec<u64> {
     let lines = CASES
         .lines()
         .filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -31,46 +31,59 @@ fn kept() -> Vec<u64> {
             .and_then(|seed| seed.parse().ok())
     };
     lines
-        .map(|line| seed(line).unwrap_or_else(|| panic!("no seed: {line}")))
+        .map(|line| {
+            seed(line).unwrap_or_else(|| {
+                panic!(
+                    "this line of cases.txt has no seed: \
+             {line}"
+                )
+            })
+        })
         .collect()
 }
 
-/// One seed after the other: the tests here run at once.
-fn compared(seeds: impl IntoIterator<Item = u64>, against: Against) -> Summary {
-    run(seeds, 1, against, |_| {}).unwrap()
+/// Runs one seed at a time, because the tests of this file run in parallel.
+fn compare(seeds: impl IntoIterator<Item = u64>, opponent: Opponent) -> Summary {
+    compare_seeds(seeds, 1, opponent, |_| {}).unwrap()
 }
 
 #[test]
-fn the_steps_decide_as_the_cli_does() {
-    let summary = compared(kept().into_iter().chain(FRESH), Against::Steps);
-    assert!(summary.found.is_empty(), "{summary}");
-    assert_eq!(summary.seeds(), kept().len() + FRESH.count());
+fn the_steps_have_the_same_results_as_the_cli() {
+    let summary = compare(
+        recorded_seeds().into_iter().chain(FRESH_SEEDS),
+        Opponent::Steps,
+    );
+    assert!(summary.reports.is_empty(), "{summary}");
+    assert_eq!(
+        summary.seed_count(),
+        recorded_seeds().len() + FRESH_SEEDS.count()
+    );
 }
 
 #[test]
-fn the_cli_beside_itself_does_not_differ() {
-    let summary = compared(TWICE, Against::Itself);
-    assert!(summary.found.is_empty(), "{summary}");
+fn the_cli_does_not_differ_from_itself() {
+    let summary = compare(CLI_SEEDS, Opponent::Cli);
+    assert!(summary.reports.is_empty(), "{summary}");
 }
 
 #[test]
-fn every_wrong_decision_is_found() {
-    let summary = compared(WRONG, Against::Wrong);
-    for wrong in Wrong::ALL {
+fn every_deliberate_mistake_is_found() {
+    let summary = compare(MISTAKE_SEEDS, Opponent::FaultyCli);
+    for mistake in Mistake::ALL {
         assert!(
             summary
-                .found
+                .reports
                 .iter()
-                .any(|(seed, _)| Wrong::of(*seed) == wrong),
-            "{wrong:?} is not seen: {summary}"
+                .any(|(seed, _)| Mistake::from_seed(*seed) == mistake),
+            "the mistake {mistake:?} was not found: {summary}"
         );
     }
 }
 
 #[test]
-fn a_process_that_is_killed_and_called_again_ends_as_one_that_lived() {
-    let killed = kill(1, 1, |_| {}).unwrap();
-    assert!(killed.found.is_empty(), "{}", killed.found.join("\n"));
-    let deaths: usize = killed.operations.values().map(|[_, deaths]| deaths).sum();
-    assert!(deaths >= 3, "{killed:?}");
+fn a_killed_step_continues_with_the_same_result() {
+    let summary = kill_repeatedly(1, 1, |_| {}).unwrap();
+    assert!(summary.reports.is_empty(), "{}", summary.reports.join("\n"));
+    let kills: usize = summary.operations.values().map(|[_, kills]| kills).sum();
+    assert!(kills >= 3, "{summary:?}");
 }

@@ -1,18 +1,18 @@
-//! Files that import each other, found among the imports of a package.
+//! Finds import cycles among the files of a package.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::imports::Import;
 
-/// Files that import each other, directly or through others of the group.
+/// A group of files that import each other, directly or through other files of the group.
 pub(crate) struct Cycle<'a> {
-    /// The shortest cycle among them, as the imports in their order.
+    /// The shortest cycle of the group, as its imports in order.
     pub(crate) shortest: Vec<&'a Import>,
-    /// How many files the group has.
+    /// The number of files in the group.
     pub(crate) files: usize,
 }
 
-/// Every group of files that import each other.
+/// Returns every group of files that import each other.
 pub(crate) fn cycles(imports: &[Import]) -> Vec<Cycle<'_>> {
     let mut from: BTreeMap<&str, Vec<&Import>> = BTreeMap::new();
     for import in imports {
@@ -24,8 +24,8 @@ pub(crate) fn cycles(imports: &[Import]) -> Vec<Cycle<'_>> {
         if seen.contains(file) {
             continue;
         }
-        let reaches_file = |other: &&str| path(&from, other, file).is_some();
-        let is_reached = |other: &&str| path(&from, file, other).is_some();
+        let reaches_file = |other: &&str| shortest_path(&from, other, file).is_some();
+        let is_reached = |other: &&str| shortest_path(&from, file, other).is_some();
         let group: Vec<_> = from
             .keys()
             .copied()
@@ -34,7 +34,7 @@ pub(crate) fn cycles(imports: &[Import]) -> Vec<Cycle<'_>> {
             .collect();
         let shortest = group
             .iter()
-            .filter_map(|file| path(&from, file, file))
+            .filter_map(|file| shortest_path(&from, file, file))
             .min_by_key(Vec::len);
         found.extend(shortest.map(|shortest| Cycle {
             shortest,
@@ -45,8 +45,8 @@ pub(crate) fn cycles(imports: &[Import]) -> Vec<Cycle<'_>> {
     found
 }
 
-/// The shortest way from one file to another over at least one import.
-fn path<'a>(
+/// Returns the shortest path from one file to another that has at least one import.
+fn shortest_path<'a>(
     from: &BTreeMap<&str, Vec<&'a Import>>,
     start: &str,
     end: &str,
@@ -65,10 +65,10 @@ fn path<'a>(
             break;
         }
     }
-    let mut way = vec![*reached.get(end)?];
-    while let Some(first) = way.last().filter(|import| import.from != start) {
-        way.push(reached[first.from.as_str()]);
+    let mut path = vec![*reached.get(end)?];
+    while let Some(first) = path.last().filter(|import| import.from != start) {
+        path.push(reached[first.from.as_str()]);
     }
-    way.reverse();
-    Some(way)
+    path.reverse();
+    Some(path)
 }

@@ -1,12 +1,12 @@
-//! Which file of a package imports from which: every target's module tree, parsed with `syn`, and
-//! the paths in it resolved to the files that define their items.
+//! Finds the imports between the files of a package. It parses the module tree of every target with
+//! `syn`, and resolves the paths to the files that define their items.
 //!
-//! The unit is a file. An inline module belongs to its file. A re-export is followed to where the
-//! item is defined, so a file that only declares modules and re-exports their items depends on
-//! nothing. Code that is compiled for tests alone does not count.
+//! The unit is a file. An inline module belongs to its file. A re-export is followed to the
+//! definition of the item, so a file that only declares modules and re-exports their items depends
+//! on nothing. Code for tests does not count.
 //!
-//! What the compiler alone knows is not seen: which file a method call, a trait's implementation or
-//! a macro's expansion leads to.
+//! The analysis cannot find the files behind method calls, trait implementations and macro
+//! expansions, because only the compiler can resolve them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,7 @@ use syn::{Attribute, Expr, Item, ItemMod, Lit, Meta, Token, UseTree, Visibility}
 
 /// A package as Cargo describes it.
 pub(crate) struct Package {
-    /// What its binaries call its library: the package's name with underscores.
+    /// The name of its library: the package's name with underscores.
     pub(crate) library_name: String,
     /// The root file of its library.
     pub(crate) library: Option<String>,
@@ -32,12 +32,13 @@ pub(crate) struct Package {
 pub(crate) struct Import {
     pub(crate) from: String,
     pub(crate) line: usize,
-    /// As written, for example `crate::store::Store`.
+    /// The path in the source, for example `crate::store::Store`.
     pub(crate) path: String,
     pub(crate) to: String,
 }
 
-/// The imports between the files of a package: one for each pair of files, the first.
+/// Returns the imports between the files of a package. For each pair of files, only the first
+/// import is returned.
 pub(crate) fn imports(package: &Package) -> Result<Vec<Import>, String> {
     let parse = |(path, text): (&String, &String)| match syn::parse_file(text) {
         Ok(file) => Ok((path.clone(), file)),
@@ -63,7 +64,8 @@ pub(crate) fn imports(package: &Package) -> Result<Vec<Import>, String> {
     let reached: BTreeSet<_> = modules.all.iter().map(|module| module.file).collect();
     if let Some(orphan) = files.keys().find(|path| !reached.contains(path.as_str())) {
         return Err(format!(
-            "{orphan}: no `mod` declaration leads to this file; declare the module or delete the file"
+            "{orphan}: no `mod` declaration leads to this file; declare the module or delete the \
+             file"
         ));
     }
     let mut found = BTreeMap::new();
@@ -113,16 +115,16 @@ struct Module<'a> {
     globs: Vec<Path>,
 }
 
-/// What a name in a module stands for. A module and a function may share one.
+/// The meaning of a name in a module. A module and a function can have the same name.
 enum Definition {
     Module(ModuleId),
     /// Anything else that is defined here.
     Item,
-    /// What a `use` imports from this path.
+    /// An import from this path.
     Import(Path),
 }
 
-/// What a path leads to: a module, or an item and its file.
+/// The target of a path: a module, or an item and its file.
 #[derive(Clone, Copy, Eq, Ord, PartialEq, PartialOrd)]
 enum Target<'a> {
     Module(ModuleId),
@@ -130,7 +132,7 @@ enum Target<'a> {
 }
 
 type Targets<'a> = BTreeSet<Target<'a>>;
-/// The names that are being resolved: a name that leads to itself leads nowhere.
+/// The names that are being resolved. A name that refers to itself has no target.
 type Pending = BTreeSet<(ModuleId, String)>;
 
 impl<'a> Modules<'a> {
@@ -144,7 +146,7 @@ impl<'a> Modules<'a> {
         self.add(path, &file.items, (id, id), false, directory)
     }
 
-    /// Adds a module and those below it, whose files are in `directory`.
+    /// Adds a module and its child modules, whose files are in `directory`.
     fn add(
         &mut self,
         file: &'a str,
@@ -177,7 +179,8 @@ impl<'a> Modules<'a> {
                 self.add(file, items, (root, id), is_test, &below)?
             } else {
                 let (path, parsed) = self.child_file(file, child, directory, &below)?;
-                // Files beside a `mod.rs`, or beside a file that `#[path]` names, are its children.
+                // The child modules of a `mod.rs` or of a file with `#[path]` are in the same
+                // directory.
                 let own = path_attribute(child).is_some() || path.ends_with("/mod.rs");
                 let directory = if own {
                     path.rsplit_once('/').map_or("", |(directory, _)| directory)
@@ -224,7 +227,7 @@ impl<'a> Modules<'a> {
         Ok((path, parsed))
     }
 
-    /// What a path in a module leads to; nothing when that is outside of this package.
+    /// Returns the targets of a path in a module. The set is empty for paths to other packages.
     fn resolve(&self, from: ModuleId, path: &[String]) -> Targets<'a> {
         self.resolve_unless_pending(from, path, &mut Pending::new())
     }
@@ -258,13 +261,18 @@ impl<'a> Modules<'a> {
             },
         };
         for name in rest {
-            targets = self.step(&targets, name, pending);
+            targets = self.resolve_segment(&targets, name, pending);
         }
         targets
     }
 
-    /// One segment further along a path.
-    fn step(&self, targets: &Targets<'a>, name: &str, pending: &mut Pending) -> Targets<'a> {
+    /// Resolves the next segment of a path.
+    fn resolve_segment(
+        &self,
+        targets: &Targets<'a>,
+        name: &str,
+        pending: &mut Pending,
+    ) -> Targets<'a> {
         let modules = targets.iter().filter_map(|target| match target {
             Target::Module(id) => Some(*id),
             Target::Item(_) => None,
@@ -272,17 +280,17 @@ impl<'a> Modules<'a> {
         let mut found = Targets::new();
         for module in modules {
             let here = || Targets::from([Target::Item(self.all[module].file)]);
-            // A name that is not seen is one that a macro makes there.
+            // An unknown name is defined by a macro of the module.
             found.extend(self.lookup(module, name, pending).unwrap_or_else(here));
         }
-        // A variant or an associated item of a type is where the type is.
+        // A variant or an associated item is in the file of its type.
         let has_module = targets
             .iter()
             .any(|target| matches!(target, Target::Module(_)));
         if has_module { found } else { targets.clone() }
     }
 
-    /// What a name in a module stands for; `None` when the module has no such name.
+    /// Returns the targets of a name in a module, or `None` if the module does not define it.
     fn lookup(&self, module: ModuleId, name: &str, pending: &mut Pending) -> Option<Targets<'a>> {
         let is_first = pending.insert((module, name.to_owned()));
         let found = match self.all[module].names.get(name) {
@@ -371,7 +379,7 @@ impl Code<'_, '_> {
     fn add(&mut self, line: usize, path: &[String], targets: &Targets) {
         let from = self.modules.all[self.module].file;
         for target in targets {
-            // A module that is named is not yet used; the paths that begin with its name are.
+            // Naming a module is not a use of its items.
             let Target::Item(to) = target else { continue };
             if *to != from {
                 let (from, to, path) = (from.to_owned(), (*to).to_owned(), path.join("::"));
@@ -390,8 +398,8 @@ impl Code<'_, '_> {
         self.add(line, path, &targets);
     }
 
-    /// What a glob takes from may be any item of that module, so it depends on the module's file; a
-    /// trait's methods are called without its name.
+    /// A glob can import any item of the module, for example a trait whose methods are called
+    /// without its name. So it depends on the module's file.
     fn add_glob(&mut self, line: usize, path: &[String]) {
         let as_file = |target| match target {
             Target::Module(id) if self.modules.all[id].has_items() => {
@@ -409,7 +417,7 @@ impl Code<'_, '_> {
         self.add(line, &[path, &["*".to_owned()]].concat(), &targets);
     }
 
-    /// The paths in what is given to a macro or an attribute, in string literals too:
+    /// Adds the paths in the arguments of a macro or an attribute, also in string literals such as
     /// `#[serde(default = "…")]`.
     fn add_tokens(&mut self, tokens: TokenStream) {
         let mut tokens = tokens.into_iter().peekable();
@@ -428,7 +436,10 @@ impl Code<'_, '_> {
                 TokenTree::Ident(ident) => {
                     let line = ident.span().start().line;
                     let mut path = vec![ident.unraw().to_string()];
-                    let is_colon = |token: &TokenTree| matches!(token, TokenTree::Punct(punct) if punct.as_char() == ':');
+                    let is_colon = |token: &TokenTree| match token {
+                        TokenTree::Punct(punct) => punct.as_char() == ':',
+                        _ => false,
+                    };
                     while tokens.next_if(is_colon).is_some() && tokens.next_if(is_colon).is_some() {
                         let Some(TokenTree::Ident(next)) = tokens.peek() else {
                             break;
@@ -490,7 +501,7 @@ impl<'ast> Visit<'ast> for Code<'_, '_> {
     }
 
     fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
-        // A re-export is followed from where it is used.
+        // A re-export counts where it is used.
         if !matches!(item.vis, Visibility::Inherited) {
             return;
         }
@@ -532,7 +543,7 @@ impl Module<'_> {
 
 /// One name of a `use` declaration, or one glob of it.
 struct Leaf {
-    /// What the item is called where it is imported; none for a glob.
+    /// The local name of the item, or `None` for a glob.
     name: Option<String>,
     path: Path,
     line: usize,
@@ -584,7 +595,7 @@ fn segments(path: &syn::Path) -> Path {
         .collect()
 }
 
-/// Whether attributes say that something is compiled for tests alone.
+/// Returns whether an item is compiled only for tests.
 fn is_for_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         let path = attribute.path();
@@ -600,7 +611,7 @@ fn is_for_tests(attributes: &[Attribute]) -> bool {
     })
 }
 
-/// Whether a `cfg` condition holds only with `test`.
+/// Returns whether a `cfg` condition requires `test`.
 fn needs_test(condition: &Meta) -> bool {
     let Meta::List(list) = condition else {
         return condition.path().is_ident("test");
@@ -629,7 +640,7 @@ fn path_attribute(module: &ItemMod) -> Option<String> {
     }
 }
 
-/// A path below a folder, with its `..` taken back.
+/// Joins a directory and a relative path, and resolves `..`.
 fn join(directory: &str, path: &str) -> String {
     let mut parts: Vec<_> = directory
         .split('/')

@@ -1,30 +1,31 @@
-//! The structure of the code: no two files of a package import each other, over however many
-//! others.
+//! Checks the structure and the language of the code: no files of a package import each other,
+//! directly or through other files, and all files use plain words.
 //!
-//! A cycle makes a group of files one file: none of them can be read, moved or tested without the
-//! others.
+//! Files in an import cycle cannot be read, moved or tested without each other.
 
 #![expect(
     clippy::unwrap_used,
-    reason = "what the tests share fails a test as the tests do"
+    reason = "helpers of tests may panic, as tests do"
 )]
 
 mod cycles;
 mod imports;
 mod packages;
+mod words;
 
 use std::collections::BTreeMap;
 
 use crate::cycles::{Cycle, cycles};
 use crate::imports::{Import, Package, imports};
 
-const WHAT_TO_DO: &str = "Move the item that closes the cycle to the file where it belongs, or to a new file that both sides import:";
+const ADVICE: &str = "Move the item that closes the cycle to the file where it belongs, or to a \
+     new file that both sides import:";
 
-/// What a cycle consists of, one import a line, and what to do.
+/// Describes a cycle, one import per line, with advice.
 fn report(cycle: &Cycle) -> String {
     let line = |import: &&Import| {
         format!(
-            "{}:{}: `{}` leads to {}",
+            "{}:{}: `{}` imports from {}",
             import.from, import.line, import.path, import.to
         )
     };
@@ -34,7 +35,7 @@ fn report(cycle: &Cycle) -> String {
         more => format!(", and with {more} more"),
     };
     format!(
-        "{} files import each other{others}. {WHAT_TO_DO}\n  {}",
+        "{} files import each other{others}. {ADVICE}\n  {}",
         cycle.shortest.len(),
         lines.join("\n  ")
     )
@@ -55,18 +56,18 @@ fn no_files_of_a_package_import_each_other() {
 fn every_package_of_the_workspace_is_examined() {
     let packages = packages::workspace();
     for directory in packages::directories() {
-        let is_its = |package: &Package| {
+        let is_in_directory = |package: &Package| {
             package
                 .sources
                 .keys()
                 .any(|file| file.starts_with(&directory))
         };
         assert!(
-            packages.iter().any(is_its),
+            packages.iter().any(is_in_directory),
             "{directory} belongs to no package of the workspace"
         );
     }
-    // An analysis that resolves nothing finds no cycle either.
+    // If the analysis resolved no imports, it would find no cycles either.
     let largest = packages
         .iter()
         .max_by_key(|package| package.sources.len())
@@ -79,9 +80,9 @@ fn every_package_of_the_workspace_is_examined() {
     );
 }
 
-/// A package of these files: `src/lib.rs` is its library `planted`, files in `src/bin` are
-/// binaries.
-fn planted(files: &[(&str, &str)]) -> Package {
+/// Returns a package with the given files. `src/lib.rs` is the library `planted`, and files in
+/// `src/bin` are binaries.
+fn planted_package(files: &[(&str, &str)]) -> Package {
     let owned = |(path, text): &(&str, &str)| ((*path).to_owned(), (*text).to_owned());
     let sources: BTreeMap<_, _> = files.iter().map(owned).collect();
     let others = sources
@@ -97,9 +98,9 @@ fn planted(files: &[(&str, &str)]) -> Package {
     }
 }
 
-/// The imports of such a package as `from -> to`, without line numbers.
+/// Returns the imports of such a package as `from -> to`, without line numbers.
 fn edges(files: &[(&str, &str)]) -> Vec<String> {
-    let imports = imports(&planted(files)).unwrap();
+    let imports = imports(&planted_package(files)).unwrap();
     imports
         .iter()
         .map(|import| format!("{} -> {}", import.from, import.to))
@@ -108,7 +109,7 @@ fn edges(files: &[(&str, &str)]) -> Vec<String> {
 
 #[test]
 fn a_planted_cycle_is_reported_with_paths_and_lines() {
-    let found = reports(&planted(&[
+    let found = reports(&planted_package(&[
         ("src/lib.rs", "mod a;\nmod b;\nmod c;\nmod d;"),
         ("src/a.rs", "\nuse crate::b::B;\npub struct A(B);"),
         ("src/b.rs", "use crate::c::{self, C};\npub struct B(C);"),
@@ -122,18 +123,18 @@ fn a_planted_cycle_is_reported_with_paths_and_lines() {
         panic!("{found:?}")
     };
     assert!(
-        report.starts_with(&format!("3 files import each other. {WHAT_TO_DO}\n")),
+        report.starts_with(&format!("3 files import each other. {ADVICE}\n")),
         "{report}"
     );
-    let cycle = "\n  src/a.rs:2: `crate::b::B` leads to src/b.rs\
-                 \n  src/b.rs:1: `crate::c::C` leads to src/c.rs\
-                 \n  src/c.rs:4: `super::a::A` leads to src/a.rs";
+    let cycle = "\n  src/a.rs:2: `crate::b::B` imports from src/b.rs\
+                 \n  src/b.rs:1: `crate::c::C` imports from src/c.rs\
+                 \n  src/c.rs:4: `super::a::A` imports from src/a.rs";
     assert!(report.ends_with(cycle), "{report}");
 }
 
 #[test]
 fn two_cycles_are_two_reports() {
-    let found = reports(&planted(&[
+    let found = reports(&planted_package(&[
         ("src/lib.rs", "mod a; mod b; mod c; mod d;"),
         ("src/a.rs", "use crate::b::B; pub struct A;"),
         (
@@ -148,7 +149,7 @@ fn two_cycles_are_two_reports() {
 
 #[test]
 fn the_shortest_cycle_of_a_group_is_reported() {
-    let found = reports(&planted(&[
+    let found = reports(&planted_package(&[
         ("src/lib.rs", "mod a; mod b; mod c;"),
         ("src/a.rs", "use crate::b::B; pub struct A;"),
         ("src/b.rs", "use crate::c::C; pub struct B;"),
@@ -166,9 +167,9 @@ fn the_shortest_cycle_of_a_group_is_reported() {
     );
 }
 
-/// What each case imports from `src/b.rs`, which imports from it.
+/// In each case `src/a.rs` imports from `src/b.rs`, which imports from `src/a.rs`.
 #[test]
-fn a_cycle_is_found_however_it_is_written() {
+fn a_cycle_is_found_in_all_forms_of_imports() {
     for (case, text) in [
         ("import", "use crate::b::B;"),
         ("relative import", "use super::b::B;"),
@@ -204,7 +205,7 @@ fn a_cycle_is_found_however_it_is_written() {
         ("name that a macro makes", "use crate::b::MADE;"),
     ] {
         let text = format!("{text} pub struct A;");
-        let found = reports(&planted(&[
+        let found = reports(&planted_package(&[
             (
                 "src/lib.rs",
                 "mod a; mod b; mod facade; mod globbed; pub use b::{B, B as Renamed};",
@@ -214,7 +215,8 @@ fn a_cycle_is_found_however_it_is_written() {
             ("src/a.rs", &text),
             (
                 "src/b.rs",
-                "use crate::a::A; made!(MADE); pub enum B {} pub fn b() -> u8 { 0 } pub const LIMIT: u8 = 1;",
+                "use crate::a::A; made!(MADE); pub enum B {} pub fn b() -> u8 { 0 } pub const \
+                 LIMIT: u8 = 1;",
             ),
         ]));
         assert_eq!(found.len(), 1, "{case}: {found:?}");
@@ -234,7 +236,7 @@ fn a_parent_and_its_child_are_two_files() {
         "src/a.rs",
         "mod child; pub use child::Child; pub struct A; fn f(_: &Child) {}",
     );
-    assert_eq!(reports(&planted(&[root, uses, child])).len(), 1);
+    assert_eq!(reports(&planted_package(&[root, uses, child])).len(), 1);
 }
 
 #[test]
@@ -312,7 +314,8 @@ fn a_binary_imports_its_library_by_the_packages_name() {
         ),
         (
             "src/shared.rs",
-            "use planted::a; pub fn f() { a::f(); let serde = 1; serde_json::from_str(\"planted\"); }",
+            "use planted::a; pub fn f() { a::f(); let serde = 1; \
+             serde_json::from_str(\"planted\"); }",
         ),
     ];
     let wanted = [
@@ -326,11 +329,11 @@ fn a_binary_imports_its_library_by_the_packages_name() {
 
 #[test]
 fn a_source_file_that_no_module_declares_is_an_error() {
-    let error = imports(&planted(&[("src/lib.rs", ""), ("src/lost.rs", "")])).unwrap_err();
+    let error = imports(&planted_package(&[("src/lib.rs", ""), ("src/lost.rs", "")])).unwrap_err();
     assert!(
         error.starts_with("src/lost.rs: no `mod` declaration"),
         "{error}"
     );
-    let error = imports(&planted(&[("src/lib.rs", "mod absent;")])).unwrap_err();
+    let error = imports(&planted_package(&[("src/lib.rs", "mod absent;")])).unwrap_err();
     assert!(error.contains("`mod absent;` has no file"), "{error}");
 }

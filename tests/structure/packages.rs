@@ -27,7 +27,7 @@ struct Target {
     src_path: PathBuf,
 }
 
-/// Every package, with paths from the workspace's root.
+/// Returns every package, with paths relative to the workspace's root.
 pub(crate) fn workspace() -> Vec<Package> {
     let arguments = [
         "metadata",
@@ -50,7 +50,7 @@ pub(crate) fn workspace() -> Vec<Package> {
     metadata.packages.iter().map(package).collect()
 }
 
-/// The folders that must be packages: the functions', what they share, and the command line.
+/// Returns the folders that must be packages: the functions, the shared crate and the command line.
 pub(crate) fn directories() -> Vec<String> {
     let functions = std::fs::read_dir(root().join("functions")).unwrap();
     let names =

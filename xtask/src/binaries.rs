@@ -1,34 +1,39 @@
-//! What follows from a step's file without building it: its binary, its module, and the binary's
-//! entry in the manifest.
+//! Generates what does not need a build of the step: its binary, its module, and the binary's entry
+//! in `Cargo.toml`.
 
 use std::collections::BTreeMap;
 
 use stepward_testkit::build::GENERATE;
 
-use crate::files::{names, read};
-use crate::template::replaced;
+use crate::files::{list_names, read_file};
+use crate::template::replace_block;
 
-/// The generated files of every service that has steps, by their path from the root.
+/// Returns the generated files of every service that has steps, by their path from the root.
 ///
 /// # Errors
-/// What cannot be read, or a step's file in which no type implements `Step`.
-pub fn files() -> Result<BTreeMap<String, String>, String> {
+/// If a file cannot be read, or if no type in a step's file implements `Step`.
+pub fn generated_files() -> Result<BTreeMap<String, String>, String> {
     let mut files = BTreeMap::new();
     for (service, steps) in steps_by_service()? {
         let folder = format!("functions/{service}");
         for step in &steps {
             let path = format!("{folder}/src/steps/{step}.rs");
-            let source = read(&path)?;
-            let step_type =
-                step_type(&source).ok_or_else(|| format!("{path}: no `impl Step for …`"))?;
+            let source = read_file(&path)?;
+            let step_type = find_step_type(&source).ok_or_else(|| {
+                format!(
+                    "{path}: no type implements `Step`; add `impl Step for \
+                     …`"
+                )
+            })?;
             files.insert(
                 format!("{folder}/src/bin/{step}.rs"),
-                binary(&service, step, step_type),
+                binary_source(&service, step, step_type),
             );
         }
-        files.insert(format!("{folder}/src/steps/mod.rs"), modules(&steps));
+        files.insert(format!("{folder}/src/steps/mod.rs"), module_source(&steps));
+
         let manifest = format!("{folder}/Cargo.toml");
-        let text = replaced(&read(&manifest)?, "# binaries", &entries(&steps));
+        let text = replace_block(&read_file(&manifest)?, "# binaries", &bin_entries(&steps));
         files.insert(
             manifest.clone(),
             text.map_err(|error| format!("{manifest}: {error}"))?,
@@ -37,22 +42,22 @@ pub fn files() -> Result<BTreeMap<String, String>, String> {
     Ok(files)
 }
 
-/// The folders that hold nothing but generated binaries.
+/// Returns the folders that contain only generated binaries.
 ///
 /// # Errors
-/// What cannot be read.
-pub fn folders() -> Result<Vec<String>, String> {
+/// If a folder cannot be read.
+pub fn generated_folders() -> Result<Vec<String>, String> {
     Ok(steps_by_service()?
         .into_keys()
         .map(|service| format!("functions/{service}/src/bin"))
         .collect())
 }
 
-/// The names of the steps that have a file, by the folder of their service.
+/// Returns the list_names of the steps that have a file, by service.
 fn steps_by_service() -> Result<BTreeMap<String, Vec<String>>, String> {
     let mut services = BTreeMap::new();
-    for service in names("functions")? {
-        let files = names(&format!("functions/{service}/src/steps"))?;
+    for service in list_names("functions")? {
+        let files = list_names(&format!("functions/{service}/src/steps"))?;
         let steps = files
             .iter()
             .filter_map(|file| file.strip_suffix(".rs"))
@@ -66,19 +71,19 @@ fn steps_by_service() -> Result<BTreeMap<String, Vec<String>>, String> {
     Ok(services)
 }
 
-/// The name of a step's module: `ec2-start` is `ec2_start`.
+/// Returns the module name of a step. For example, the module of `ec2-start` is `ec2_start`.
 #[must_use]
 pub fn module_name(step: &str) -> String {
     step.replace('-', "_")
 }
 
-/// The type that a step's file implements `Step` for.
-fn step_type(source: &str) -> Option<&str> {
+/// Returns the name of the type that implements `Step` in a step's file.
+fn find_step_type(source: &str) -> Option<&str> {
     let (_, rest) = source.split_once("\nimpl Step for ")?;
     rest.split_once(' ').map(|(name, _)| name)
 }
 
-fn binary(service: &str, step: &str, step_type: &str) -> String {
+fn binary_source(service: &str, step: &str, step_type: &str) -> String {
     let module = module_name(step);
     format!(
         "//! The function of the step `{step}`. Written by `{GENERATE}`.
@@ -90,15 +95,15 @@ fn main() -> std::process::ExitCode {{
     )
 }
 
-fn modules(steps: &[String]) -> String {
+fn module_source(steps: &[String]) -> String {
     let module =
         |step: &String| format!("#[path = \"{step}.rs\"]\npub mod {};\n", module_name(step));
     let modules: String = steps.iter().map(module).collect();
     format!("//! The steps of this service, one file each. Written by `{GENERATE}`.\n\n{modules}")
 }
 
-/// A step's tests run with the library's, so its binary has none.
-fn entries(steps: &[String]) -> String {
+/// The binaries have `test = false`, because the tests of the steps are part of the library.
+fn bin_entries(steps: &[String]) -> String {
     steps
         .iter()
         .map(|step| format!("[[bin]]\nname = \"{step}\"\ntest = false\n"))
@@ -113,23 +118,23 @@ mod tests {
     #[test]
     fn a_binary_serves_the_type_that_implements_step() {
         let source = "pub struct Purge {}\n\nimpl Step for Purge {\n}\n";
-        let binary = binary("sqs", "sqs-purge-queue", step_type(source).unwrap());
+        let binary = binary_source("sqs", "sqs-purge-queue", find_step_type(source).unwrap());
         assert!(
             binary.contains("stepward::serve::<stepward_sqs::steps::sqs_purge_queue::Purge>()"),
             "{binary}"
         );
-        assert_eq!(step_type("pub struct Purge {}\n"), None);
+        assert_eq!(find_step_type("pub struct Purge {}\n"), None);
     }
 
     #[test]
     fn modules_and_entries_name_every_step() {
         let steps = ["a-b".to_owned(), "c".to_owned()];
         assert!(
-            modules(&steps)
+            module_source(&steps)
                 .ends_with("#[path = \"a-b.rs\"]\npub mod a_b;\n#[path = \"c.rs\"]\npub mod c;\n")
         );
         assert_eq!(
-            entries(&steps),
+            bin_entries(&steps),
             "[[bin]]\nname = \"a-b\"\ntest = false\n\n[[bin]]\nname = \"c\"\ntest = false\n"
         );
     }

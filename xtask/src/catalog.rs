@@ -1,4 +1,4 @@
-//! The catalog of all steps, made from what their binaries say of themselves.
+//! Builds the catalog of all steps from the manifests that their binaries print.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,39 +6,41 @@ use std::process::Command;
 use stepward::runtime::manifest::Manifest;
 use stepward_cli::steps::Catalog;
 
-use stepward_testkit::build::{build, of_this_program, steps};
+use stepward_testkit::build::{build_binaries, current_build, list_steps};
 
-/// Every step's manifest. Builds the steps' binaries and asks each.
-pub fn catalog() -> Result<Catalog, String> {
-    let (profile, target_dir) = of_this_program()?;
-    let steps = steps()?;
-    let built = build(&steps, &profile, &target_dir)?;
+/// Builds the binaries of all steps and returns the manifests that they print.
+pub fn build_catalog() -> Result<Catalog, String> {
+    let (profile, target_dir) = current_build()?;
+    let steps = list_steps()?;
+    let built = build_binaries(&steps, &profile, &target_dir)?;
+
     let mut catalog = Catalog::new();
-    // In the order of their names.
+    // The map is sorted by name, and so is the catalog.
     for (name, binary) in &built {
         let step = steps.iter().find(|step| step.name == *name);
         let service = step
-            .ok_or_else(|| format!("cargo built {name}, which is no step"))?
+            .ok_or_else(|| format!("cargo built {name:?}, which is not the name of a step"))?
             .service();
         catalog
             .entry(service.to_owned())
             .or_default()
-            .push(describe(binary)?);
+            .push(read_manifest(binary)?);
     }
     Ok(catalog)
 }
 
-fn describe(binary: &Path) -> Result<Manifest, String> {
+fn read_manifest(binary: &Path) -> Result<Manifest, String> {
     let name = binary.display();
-    let answer = Command::new(binary)
+    let output = Command::new(binary)
         .arg("describe")
         .output()
         .map_err(|error| format!("{name}: {error}"))?;
-    if !answer.status.success() {
+    if !output.status.success() {
         return Err(format!(
-            "{name} describe: {}",
-            String::from_utf8_lossy(&answer.stderr).trim()
+            "`{name} describe` failed: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
         ));
     }
-    serde_json::from_slice(&answer.stdout).map_err(|error| format!("{name} describe: {error}"))
+    serde_json::from_slice(&output.stdout)
+        .map_err(|error| format!("`{name} describe` did not print a manifest: {error}"))
 }

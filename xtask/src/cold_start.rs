@@ -1,4 +1,4 @@
-//! `cargo xtask bench cold-start`: what a step costs over the AWS call that it makes.
+//! `cargo xtask bench cold-start`: what a step costs in addition to the AWS call that it makes.
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Write};
@@ -9,42 +9,43 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use comfy_table::{CellAlignment, Table};
 use serde_json::{Value, json};
 use stepward_cli::workspace::Function;
-use stepward_testkit::build::{build, of_this_program, root, steps};
+use stepward_testkit::build::{build_binaries, current_build, list_steps, root};
 use stepward_testkit::envelope;
+use stepward_testkit::fake_aws::{FakeAws, Request};
 use stepward_testkit::runtime_api::{self, Answer};
-use stepward_testkit::stand_in::StandIn;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
 const ACCOUNT: &str = "222222222222";
-const RUNNING: &str = "i-0aaaaaaaaaaaaaaaa";
-const STOPPED: &str = "i-0bbbbbbbbbbbbbbbb";
-const QUERY: &str = "a1b2c3d4-5678-90ab-cdef-000000000000";
-const EMPTY: &str = "bare-empty";
+const RUNNING_INSTANCE: &str = "i-0aaaaaaaaaaaaaaaa";
+const STOPPED_INSTANCE: &str = "i-0bbbbbbbbbbbbbbbb";
+const QUERY_ID: &str = "a1b2c3d4-5678-90ab-cdef-000000000000";
+const EMPTY_FUNCTION: &str = "bare-empty";
 
-/// A step with input for which it makes one call of its own where it can, and the function that
-/// makes that call alone.
+/// A step with an input for which it makes only one AWS call if possible, and the bare function
+/// that makes only this call.
 struct Case {
     step: &'static str,
     envelope: Value,
-    /// The calls that are the step's own work.
-    own: &'static [&'static str],
-    /// The bare function's name behind `bare-`, and its event.
+    /// The AWS calls that are the step's own work, not Stepward's.
+    step_calls: &'static [&'static str],
+    /// The name of the bare function, without the prefix `bare-`.
     bare: &'static str,
+    /// The input of the bare function.
     event: Value,
 }
 
-/// What is started to be measured.
+/// A program to measure.
 struct Subject {
     program: PathBuf,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     event: String,
     times: Vec<Duration>,
-    peak: u64,
+    peak_memory: u64,
 }
 
-/// A step, and the subjects that it is compared with: (a), (b) and (c).
+/// A step and the programs that it is compared with.
 struct Row {
     case: Case,
     step: Subject,
@@ -52,52 +53,63 @@ struct Row {
     python: Subject,
 }
 
-pub(crate) fn bench(runs: u16, profile: &str, python: Option<PathBuf>) -> Result<(), String> {
+pub(crate) fn run_benchmark(
+    runs: u16,
+    profile: &str,
+    python: Option<PathBuf>,
+) -> Result<(), String> {
     let cases = cases();
-    // What a start costs is decided by what all steps share and by the size of the service's SDK.
-    let (steps, others): (Vec<_>, Vec<_>) = steps()?
+    // One or two steps of a service are enough: the cost of a start depends on the code that all
+    // steps share and on the size of the service's SDK.
+    let (steps, other_steps): (Vec<_>, Vec<_>) = list_steps()?
         .into_iter()
         .partition(|step| cases.iter().any(|case| case.step == step.name));
-    let (_, target) = of_this_program()?;
-    let python = python.map_or_else(|| local_python(&target), Ok)?;
-    let bare = |name| Function {
+    let (_, target) = current_build()?;
+    let python = python.map_or_else(|| find_local_python(&target), Ok)?;
+
+    let bare_function = |name| Function {
         name,
         package: "xtask".into(),
     };
-    let mut wanted: Vec<_> = cases
+    let mut functions: Vec<_> = cases
         .iter()
-        .map(|case| bare(format!("bare-{}", case.bare)))
+        .map(|case| bare_function(format!("bare-{}", case.bare)))
         .collect();
-    wanted.push(bare(EMPTY.into()));
-    wanted.sort();
-    wanted.dedup();
-    wanted.extend(steps);
-    let built = build(&wanted, profile, &target)?;
+    functions.push(bare_function(EMPTY_FUNCTION.into()));
+    functions.sort();
+    functions.dedup();
+    functions.extend(steps);
+    let binaries = build_binaries(&functions, profile, &target)?;
 
-    let aws = StandIn::default();
+    let aws = FakeAws::default();
     aws.add_customer("acme");
     aws.add_account("acme", "prod", ACCOUNT);
-    aws.add_instance(ACCOUNT, RUNNING, "running");
-    aws.add_instance(ACCOUNT, STOPPED, "stopped");
-    let mut empty = Subject::new(&built[EMPTY], &[], &aws.environment(), &json!({}));
+    aws.add_instance(ACCOUNT, RUNNING_INSTANCE, "running");
+    aws.add_instance(ACCOUNT, STOPPED_INSTANCE, "stopped");
+    let mut empty = Subject::new(
+        &binaries[EMPTY_FUNCTION],
+        &[],
+        &aws.environment(),
+        &json!({}),
+    );
     let mut rows: Vec<_> = cases
         .into_iter()
-        .map(|case| row(case, &built, &python, &aws))
+        .map(|case| create_row(case, &binaries, &python, &aws))
         .collect();
 
     for run in 0..=runs {
         eprint!("\rrun {run} of {runs}");
-        let all = rows
+        let subjects = rows
             .iter_mut()
             .flat_map(|row| [&mut row.step, &mut row.bare, &mut row.python]);
-        for subject in all.chain([&mut empty]) {
-            let time = subject.cold_start()?;
-            // The first run fetches the files from disk, and is not counted.
+        for subject in subjects.chain([&mut empty]) {
+            let time = subject.measure_start()?;
+            // The first run reads the files from disk, so it does not count.
             if run > 0 {
                 subject.times.push(time);
             }
         }
-        aws.forget();
+        aws.clear_requests();
     }
     eprintln!();
     let mut table = Table::new();
@@ -114,8 +126,8 @@ pub(crate) fn bench(runs: u16, profile: &str, python: Option<PathBuf>) -> Result
         "(a)",
         "(b)",
         "(c)",
-        "warm calls beyond its own",
-        "… next execution",
+        "additional warm calls",
+        "… in the next execution",
     ]);
     for row in &rows {
         table.add_row(row.cells(&empty, &aws)?);
@@ -127,10 +139,12 @@ pub(crate) fn bench(runs: u16, profile: &str, python: Option<PathBuf>) -> Result
         .for_each(|column| column.set_cell_alignment(CellAlignment::Right));
     println!("{table}");
     println!(
-        "Medians of {runs} runs in turn, profile {profile}. (a): lambda_runtime alone; (b): with the step's last AWS call, by \
-         the SDK alone; (c): the same with Python and boto3.\nms: process start to first response. MB: peak memory (VmHWM).\n\
-         {} steps more have no input in this bench.",
-        others.len()
+        "Medians of {runs} runs in turn, profile {profile}. (a): a function with lambda_runtime \
+         only; (b): the step's last AWS call with the Rust SDK; (c): the same call with Python and \
+         boto3.\n\
+         ms: from process start to the first response. MB: peak memory (VmHWM).\n\
+         {} other steps are not part of this benchmark.",
+        other_steps.len()
     );
     Ok(())
 }
@@ -142,8 +156,8 @@ fn cases() -> Vec<Case> {
             json!({ "instance_id": id }),
         )
     };
-    let (start, running) = instance(RUNNING);
-    let (stop, stopped) = instance(STOPPED);
+    let (start, running) = instance(RUNNING_INSTANCE);
+    let (stop, stopped) = instance(STOPPED_INSTANCE);
     let mut query = envelope(
         "acme",
         "prod",
@@ -153,8 +167,8 @@ fn cases() -> Vec<Case> {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs();
-    // The second call of a query that goes on: one look.
-    query["resume"] = json!({ "since": since, "state": { "query_execution_id": QUERY } });
+    // The second call of a step whose query still runs: it polls once.
+    query["resume"] = json!({ "since": since, "state": { "query_execution_id": QUERY_ID } });
     let list = envelope("acme", "prod", &json!({ "uri": "s3://data/logs/" }));
     let describe: &[_] = &["ec2:DescribeInstances"];
     let proof: &[_] = &[
@@ -178,7 +192,7 @@ fn cases() -> Vec<Case> {
             query,
             &["athena:GetQueryExecution"],
             "get-query-execution",
-            json!({ "query_execution_id": QUERY }),
+            json!({ "query_execution_id": QUERY_ID }),
         ),
         (
             "s3-list",
@@ -188,26 +202,32 @@ fn cases() -> Vec<Case> {
             json!({ "bucket": "data", "prefix": "logs/" }),
         ),
     ]
-    .map(|(step, envelope, own, bare, event)| Case {
+    .map(|(step, envelope, step_calls, bare, event)| Case {
         step,
         envelope,
-        own,
+        step_calls,
         bare,
         event,
     })
     .into()
 }
 
-fn row(case: Case, built: &BTreeMap<String, PathBuf>, python: &Path, aws: &StandIn) -> Row {
+fn create_row(
+    case: Case,
+    binaries: &BTreeMap<String, PathBuf>,
+    python: &Path,
+    aws: &FakeAws,
+) -> Row {
     let mut broker = aws.environment();
     broker.push(("STEPWARD_LINGER_SECONDS".into(), "0".into()));
-    // The others go straight into the account: what they make is one call.
-    let direct = aws.environment_of(&aws.keys(ACCOUNT));
+    // The functions without Stepward have credentials of the customer's account, so that they make
+    // only one call.
+    let direct = aws.environment_with_keys(&aws.account_keys(ACCOUNT));
     let script = root().join("xtask/src/bare.py").display().to_string();
     Row {
-        step: Subject::new(&built[case.step], &[], &broker, &case.envelope),
+        step: Subject::new(&binaries[case.step], &[], &broker, &case.envelope),
         bare: Subject::new(
-            &built[&format!("bare-{}", case.bare)],
+            &binaries[&format!("bare-{}", case.bare)],
             &[],
             &direct,
             &case.event,
@@ -236,26 +256,33 @@ impl Subject {
             environment,
             event: event.to_string(),
             times: Vec::new(),
-            peak: 0,
+            peak_memory: 0,
         }
     }
 
-    fn start(&self) -> runtime_api::Function {
+    fn start_function(&self) -> runtime_api::Function {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments);
         runtime_api::Function::start(command, &self.environment)
     }
 
-    fn cold_start(&mut self) -> Result<Duration, String> {
-        let mut function = self.start();
+    /// Returns the time from the start of the process to its first response.
+    fn measure_start(&mut self) -> Result<Duration, String> {
+        let mut function = self.start_function();
         let answer = function.invoke(self.event.as_bytes());
         let time = function.age();
-        self.peak = self.peak.max(function.peak_memory().unwrap_or_default());
-        self.check(&answer, &function)?;
+        self.peak_memory = self
+            .peak_memory
+            .max(function.peak_memory().unwrap_or_default());
+        self.check_success(&answer, &function)?;
         Ok(time)
     }
 
-    fn check(&self, answer: &Answer, function: &runtime_api::Function) -> Result<(), String> {
+    fn check_success(
+        &self,
+        answer: &Answer,
+        function: &runtime_api::Function,
+    ) -> Result<(), String> {
         match answer {
             Answer::Success(_) => Ok(()),
             Answer::Failure { name, message } => Err(format!(
@@ -266,7 +293,7 @@ impl Subject {
         }
     }
 
-    fn milliseconds(&self) -> f64 {
+    fn median_milliseconds(&self) -> f64 {
         let mut times = self.times.clone();
         times.sort_unstable();
         times[times.len() / 2].as_secs_f64() * 1000.0
@@ -274,24 +301,24 @@ impl Subject {
 }
 
 impl Row {
-    fn cells(&self, empty: &Subject, aws: &StandIn) -> Result<Vec<String>, String> {
+    fn cells(&self, empty: &Subject, aws: &FakeAws) -> Result<Vec<String>, String> {
         let Self {
             case,
             step,
             bare,
             python,
         } = self;
-        let all = [step, empty, bare, python];
-        let [ms, a, b, c] = all.map(Subject::milliseconds);
+        let subjects = [step, empty, bare, python];
+        let [ms, a, b, c] = subjects.map(Subject::median_milliseconds);
         let mut cells = vec![case.step.to_owned()];
         cells.extend([ms, a, b, c].map(|time| format!("{time:.1}")));
         cells.extend([
             format!("{:.2}", ms / b),
             format!("{:.1}", c / ms),
-            megabytes(zipped(&step.program)?),
+            format_megabytes(zip_size(&step.program)?),
         ]);
-        cells.extend(all.map(|subject| megabytes(subject.peak)));
-        cells.extend(self.warm_calls(aws)?.map(|calls| {
+        cells.extend(subjects.map(|subject| format_megabytes(subject.peak_memory)));
+        cells.extend(self.additional_warm_calls(aws)?.map(|calls| {
             if calls.is_empty() {
                 "none".into()
             } else {
@@ -301,66 +328,63 @@ impl Row {
         Ok(cells)
     }
 
-    /// The AWS calls that a warm process makes beyond the step's own, for the same execution and
-    /// for the next.
-    fn warm_calls(&self, aws: &StandIn) -> Result<[Vec<String>; 2], String> {
-        let mut function = self.step.start();
+    /// Returns the AWS calls that a warm process makes in addition to the step's own calls: for the
+    /// same execution and for the next one.
+    fn additional_warm_calls(&self, aws: &FakeAws) -> Result<[Vec<String>; 2], String> {
+        let mut function = self.step.start_function();
         let mut calls = |execution: &str| {
-            aws.forget();
+            aws.clear_requests();
             let mut event = self.case.envelope.clone();
             event["execution"]["id"] = execution.into();
             let answer = function.invoke(event.to_string().as_bytes());
-            self.step.check(&answer, &function)?;
-            let mut made: Vec<_> = aws
-                .requests()
-                .iter()
-                .map(stepward_testkit::stand_in::Request::name)
-                .collect();
-            for own in self.case.own {
-                made.iter()
-                    .position(|call| call == own)
-                    .map(|place| made.remove(place));
+            self.step.check_success(&answer, &function)?;
+
+            let mut calls: Vec<_> = aws.requests().iter().map(Request::name).collect();
+            for step_call in self.case.step_calls {
+                calls
+                    .iter()
+                    .position(|call| call == step_call)
+                    .map(|index| calls.remove(index));
             }
-            Ok::<_, String>(made)
+            Ok::<_, String>(calls)
         };
         calls("e1")?;
         Ok([calls("e1")?, calls("e2")?])
     }
 }
 
-/// Bytes of the zip that Lambda would load.
-fn zipped(program: &Path) -> Result<u64, String> {
+/// Returns the size in bytes of the ZIP file that Lambda would load.
+fn zip_size(program: &Path) -> Result<u64, String> {
     let binary =
         std::fs::read(program).map_err(|error| format!("{}: {error}", program.display()))?;
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
-    let whole = zip.start_file(
-        "bootstrap",
-        SimpleFileOptions::default().compression_level(Some(9)),
-    );
-    whole.map_err(|error| error.to_string())?;
+    let options = SimpleFileOptions::default().compression_level(Some(9));
+    zip.start_file("bootstrap", options)
+        .map_err(|error| error.to_string())?;
     zip.write_all(&binary).map_err(|error| error.to_string())?;
-    let whole = zip.finish().map_err(|error| error.to_string())?;
-    Ok(whole.into_inner().len() as u64)
+    let archive = zip.finish().map_err(|error| error.to_string())?;
+    Ok(archive.into_inner().len() as u64)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
-fn megabytes(bytes: u64) -> String {
+fn format_megabytes(bytes: u64) -> String {
     format!("{:.1}", bytes as f64 / 1e6)
 }
 
-/// The interpreter of the local cloud's virtual environment, which has boto3.
-fn local_python(target: &Path) -> Result<PathBuf, String> {
+/// Returns the Python interpreter of the local cloud's virtual environment, which has boto3.
+fn find_local_python(target: &Path) -> Result<PathBuf, String> {
     let dir = target.join("local-cloud");
     let entries = std::fs::read_dir(&dir)
         .into_iter()
         .flatten()
         .flatten()
         .map(|entry| entry.path().join("bin/python"));
-    let mut found: Vec<_> = entries.filter(|python| has_boto3(python)).collect();
-    found.sort();
-    found.pop().ok_or_else(|| {
+    let mut interpreters: Vec<_> = entries.filter(|python| has_boto3(python)).collect();
+    interpreters.sort();
+    interpreters.pop().ok_or_else(|| {
         format!(
-            "no Python with boto3 below {}; run `cargo run -- local up` once, or name an interpreter with --python",
+            "found no Python with boto3 in {}; run `cargo run -- local up` once to install it, or \
+             set --python to an interpreter that has boto3",
             dir.display()
         )
     })
@@ -370,5 +394,5 @@ fn has_boto3(python: &Path) -> bool {
     Command::new(python)
         .args(["-c", "import boto3"])
         .output()
-        .is_ok_and(|answer| answer.status.success())
+        .is_ok_and(|output| output.status.success())
 }

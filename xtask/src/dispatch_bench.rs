@@ -1,4 +1,4 @@
-//! `cargo xtask bench dispatch`: a command on 100, 1,000 and 10,000 nodes.
+//! `cargo xtask bench dispatch`: runs a command on 100, 1,000 and 10,000 nodes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -16,68 +16,69 @@ use stepward_cli::nodes::dispatched;
 use stepward_cli::output::Progress;
 use stepward_cli::package::{self, Build};
 use stepward_cli::workspace::Workspace;
-use stepward_testkit::nodes::{self, FAILS_ON_SOME, JOB, fails};
+use stepward_testkit::nodes::{self, DISPATCH_JOB, PARTLY_FAILING_COMMAND, command_fails_on};
 
 const REGIONS: [&str; 2] = ["eu-west-1", "us-east-1"];
 const ACCOUNT: &str = "prod";
-/// The functions whose memory is shown.
+/// The functions whose memory the table shows.
 const FUNCTIONS: [&str; 3] = ["ec2-nodes", "dispatch", "ssm-run-command"];
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// How many nodes.
+    /// The numbers of nodes, one dispatch for each.
     #[arg(long, value_delimiter = ',', default_values_t = [100, 1_000, 10_000])]
     nodes: Vec<usize>,
-    /// How many of them at once.
+    /// The number of nodes that run the command at the same time.
     #[arg(long, default_value_t = 100)]
     threadcount: usize,
-    /// One task for each node, as with several steps node-first, instead of one command for many.
+    /// Run two steps node-first, which takes one task per node. The default is one command for many
+    /// nodes.
     #[arg(long)]
     node_first: bool,
 }
 
-/// What one dispatch cost.
+/// The cost of one dispatch.
 struct Cost {
     nodes: usize,
     failed: usize,
     time: Duration,
-    /// Calls of SSM, by operation.
-    ssm: BTreeMap<String, u64>,
+    /// The number of SSM calls, by operation.
+    ssm_calls: BTreeMap<String, u64>,
     invocations: usize,
     transitions: usize,
     items: usize,
-    /// Peak memory of the functions' processes so far, in KiB.
+    /// The peak memory of each function's processes so far, in KiB.
     memory: BTreeMap<String, u64>,
 }
 
-pub(crate) fn bench(options: &Options) -> Result<(), String> {
+pub(crate) fn run_benchmark(options: &Options) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build();
     runtime
         .map_err(|error| error.to_string())?
-        .block_on(all(options))
+        .block_on(measure_all(options))
 }
 
-async fn all(options: &Options) -> Result<(), String> {
-    let text = |error: stepward_cli::error::Error| error.to_string();
-    let workspace = Workspace::find().map_err(text)?;
+async fn measure_all(options: &Options) -> Result<(), String> {
+    let to_text = |error: stepward_cli::error::Error| error.to_string();
+    let workspace = Workspace::find().map_err(to_text)?;
     let dir = workspace
         .local_cloud()
         .join(format!("bench-{}", std::process::id()));
     let progress = Progress::new();
     let release = package::release(
-        &package::for_jobs(&workspace).map_err(text)?,
+        &package::for_jobs(&workspace).map_err(to_text)?,
         Build::Local,
         &progress,
     );
-    let release = release.map_err(text)?;
+    let release = release.map_err(to_text)?;
     let mut costs = Vec::new();
     for (number, nodes) in options.nodes.iter().enumerate() {
         progress.say(format!("{nodes} nodes"));
-        // A local cloud of its own for each, so that no process remembers what another needed.
-        let local = LocalCloud::start_private(&dir).map_err(text)?;
+        // Each dispatch has its own local cloud, because function processes keep their peak memory.
+        let local = LocalCloud::start_private(&dir).map_err(to_text)?;
         let operator = Cloud::local(local.port, OPERATOR, Some(REGIONS[0]));
         let parameters = BTreeMap::from([("Steps".to_owned(), "jobs".to_owned())]);
         let deployed = deploy::deploy(
@@ -88,9 +89,9 @@ async fn all(options: &Options) -> Result<(), String> {
             &Progress::hidden(),
         )
         .await
-        .map_err(text)?;
+        .map_err(to_text)?;
         let account_id = format!("9999{number:08}");
-        nodes::onboard(
+        nodes::onboard_account(
             &operator,
             &deployed,
             ("bench", ACCOUNT),
@@ -101,86 +102,100 @@ async fn all(options: &Options) -> Result<(), String> {
         let mut ids = Vec::new();
         for region in REGIONS {
             let owner = Cloud::local(local.port, &account_id, Some(region));
-            ids.extend(nodes::launch(&owner, "bench", nodes / REGIONS.len()).await?);
+            ids.extend(nodes::launch_nodes(&owner, "bench", nodes / REGIONS.len()).await?);
         }
-        costs.push(one(&local, &operator, &deployed, options, &ids).await?);
+        costs.push(measure_dispatch(&local, &operator, &deployed, options, &ids).await?);
         drop(local);
-        // Who looks for a failure finds the log; a bench that holds leaves nothing.
+        // After a failure the logs stay here for the investigation.
         let _ = std::fs::remove_dir_all(&dir);
     }
     progress.end();
-    println!("{}", table(&costs));
+    println!("{}", format_table(&costs));
     Ok(())
 }
 
-/// Runs the command on all nodes, and checks on which it failed.
-async fn one(
+/// Runs the command on all nodes, and checks that the job reports the right nodes as failed.
+async fn measure_dispatch(
     local: &LocalCloud,
     operator: &Cloud,
     deployment: &Deployment,
     options: &Options,
     ids: &[String],
 ) -> Result<Cost, String> {
-    let text = |error: stepward_cli::error::Error| error.to_string();
-    let mut steps = vec![json!({ "id": "run", "run": { "command": FAILS_ON_SOME } })];
+    let to_text = |error: stepward_cli::error::Error| error.to_string();
+    let mut steps = vec![json!({ "id": "run", "run": { "command": PARTLY_FAILING_COMMAND } })];
     if options.node_first {
         steps.insert(0, json!({ "id": "look", "run": { "command": "true" } }));
     }
-    let given = json!({ "threadcount": options.threadcount, "steps": steps });
-    let input = json!({ "customer": "bench", "options": given, "started_by": "bench" });
-    let before = calls(local)?;
-    let began = Instant::now();
-    let finished = jobs::run(operator, deployment, JOB, &input)
+    let job_options = json!({ "threadcount": options.threadcount, "steps": steps });
+    let input = json!({ "customer": "bench", "options": job_options, "started_by": "bench" });
+
+    let calls_before = count_ssm_calls(local)?;
+    let started = Instant::now();
+    let finished = jobs::run(operator, deployment, DISPATCH_JOB, &input)
         .await
-        .map_err(text)?;
-    let time = began.elapsed();
-    let ssm = calls(local)?.into_iter().map(|(name, count)| {
-        let count = count - before.get(&name).copied().unwrap_or_default();
+        .map_err(to_text)?;
+    let time = started.elapsed();
+    let ssm_calls = count_ssm_calls(local)?.into_iter().map(|(name, count)| {
+        let count = count - calls_before.get(&name).copied().unwrap_or_default();
         (name, count)
     });
-    let ssm = ssm.filter(|(_, count)| *count > 0).collect();
+    let ssm_calls = ssm_calls.filter(|(_, count)| *count > 0).collect();
+
     let failed = failed_nodes(operator, &finished).await?;
-    let expected: BTreeSet<_> = ids.iter().filter(|id| fails(id)).cloned().collect();
+    let expected: BTreeSet<_> = ids
+        .iter()
+        .filter(|id| command_fails_on(id))
+        .cloned()
+        .collect();
     if failed != expected {
         return Err(format!(
-            "{} nodes should have failed and {} did: {finished:?}",
+            "expected {} failed nodes, the job reports {}: {finished:?}",
             expected.len(),
             failed.len()
         ));
     }
-    let histories = histories(operator, &finished.execution_arn).await?;
-    let count = |is: fn(&HistoryEvent) -> bool| {
-        histories.iter().flatten().filter(|event| is(event)).count()
+
+    let histories = read_histories(operator, &finished.execution_arn).await?;
+    let count = |matches: fn(&HistoryEvent) -> bool| {
+        histories
+            .iter()
+            .flatten()
+            .filter(|event| matches(event))
+            .count()
     };
     Ok(Cost {
         nodes: ids.len(),
         failed: failed.len(),
         time,
-        ssm,
+        ssm_calls,
         invocations: count(|event| *event.r#type() == HistoryEventType::TaskScheduled),
         transitions: count(|event| event.r#type().as_str().ends_with("StateEntered")),
         items: histories.len() - 1,
-        memory: memory(),
+        memory: peak_memory_by_function(),
     })
 }
 
-/// The IDs of the nodes that the job says it failed on.
+/// Returns the IDs of the nodes that the job reports as failed.
 async fn failed_nodes(operator: &Cloud, finished: &Finished) -> Result<BTreeSet<String>, String> {
-    let all = dispatched(operator, finished)
+    let result = dispatched(operator, finished)
         .await
         .map_err(|error| error.to_string())?;
-    let all = all.ok_or_else(|| format!("the job came to nothing: {finished:?}"))?;
-    let is_bad = |node: &&NodeResult| node.steps.is_empty() || !node.is_success();
-    Ok(all
+    let result = result.ok_or_else(|| format!("the job wrote no results: {finished:?}"))?;
+    let has_failed = |node: &&NodeResult| node.steps.is_empty() || !node.is_success();
+    Ok(result
         .nodes
         .iter()
-        .filter(is_bad)
+        .filter(has_failed)
         .filter_map(|node| node.node.get("instanceId").map(str::to_owned))
         .collect())
 }
 
-/// The histories of an execution and of the items of its Maps.
-async fn histories(operator: &Cloud, execution: &str) -> Result<Vec<Vec<HistoryEvent>>, String> {
+/// Returns the histories of an execution and of the items of its Maps.
+async fn read_histories(
+    operator: &Cloud,
+    execution: &str,
+) -> Result<Vec<Vec<HistoryEvent>>, String> {
     let sfn = operator.sfn();
     let mut to_read = vec![execution.to_owned()];
     let mut histories = Vec::new();
@@ -196,7 +211,7 @@ async fn histories(operator: &Cloud, execution: &str) -> Result<Vec<Vec<HistoryE
             let event = event.map_err(|error| error.to_string())?;
             if let Some(run) = event
                 .map_run_started_event_details()
-                .and_then(|about| about.map_run_arn())
+                .and_then(|details| details.map_run_arn())
             {
                 let mut items = sfn
                     .list_executions()
@@ -215,24 +230,24 @@ async fn histories(operator: &Cloud, execution: &str) -> Result<Vec<Vec<HistoryE
     Ok(histories)
 }
 
-/// How often each operation of SSM was called.
-fn calls(local: &LocalCloud) -> Result<BTreeMap<String, u64>, String> {
+/// Returns how often each SSM operation was called.
+fn count_ssm_calls(local: &LocalCloud) -> Result<BTreeMap<String, u64>, String> {
     let text = local
         .ask("/_stepward/ssm/calls")
         .map_err(|error| error.to_string())?;
     serde_json::from_str(&text)
-        .map_err(|error| format!("the local cloud's count of calls: {error}"))
+        .map_err(|error| format!("the local cloud returned no counts of SSM calls: {error}"))
 }
 
-/// Peak memory of the functions' processes, in KiB: the most of each function.
-fn memory() -> BTreeMap<String, u64> {
-    let mut most = BTreeMap::new();
+/// Returns the highest peak memory among the processes of each function, in KiB.
+fn peak_memory_by_function() -> BTreeMap<String, u64> {
+    let mut peaks = BTreeMap::new();
     for process in std::fs::read_dir("/proc")
         .into_iter()
         .flatten()
         .filter_map(Result::ok)
     {
-        // What has ended meanwhile, or is another user's, is none of ours.
+        // The process has ended in the meantime, or it belongs to another user.
         let Ok(environment) = std::fs::read(process.path().join("environ")) else {
             continue;
         };
@@ -253,16 +268,19 @@ fn memory() -> BTreeMap<String, u64> {
                 .ok()
         });
         let name = name.strip_prefix("stepward-").unwrap_or(name).to_owned();
-        let known: &mut u64 = most.entry(name).or_default();
-        *known = (*known).max(peak.unwrap_or_default());
+        let highest: &mut u64 = peaks.entry(name).or_default();
+        *highest = (*highest).max(peak.unwrap_or_default());
     }
-    most
+    peaks
 }
 
-fn table(costs: &[Cost]) -> String {
+fn format_table(costs: &[Cost]) -> String {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
-    let operations: BTreeSet<_> = costs.iter().flat_map(|cost| cost.ssm.keys()).collect();
+    let operations: BTreeSet<_> = costs
+        .iter()
+        .flat_map(|cost| cost.ssm_calls.keys())
+        .collect();
     let mut heading = vec![
         "nodes".to_owned(),
         "failed".into(),
@@ -281,11 +299,13 @@ fn table(costs: &[Cost]) -> String {
             format!("{:.1}", cost.time.as_secs_f64()),
         ];
         row.extend([cost.items, cost.transitions, cost.invocations].map(|count| count.to_string()));
-        row.extend(
-            operations
-                .iter()
-                .map(|name| cost.ssm.get(*name).copied().unwrap_or_default().to_string()),
-        );
+        row.extend(operations.iter().map(|name| {
+            cost.ssm_calls
+                .get(*name)
+                .copied()
+                .unwrap_or_default()
+                .to_string()
+        }));
         row.extend(FUNCTIONS.map(|name| {
             cost.memory
                 .get(name)

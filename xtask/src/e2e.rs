@@ -1,17 +1,17 @@
-//! Runs the end-to-end tests many times: a test that fails once in twenty runs is a defect.
+//! Runs the end-to-end tests many times. A test that fails once in twenty runs is a defect.
 
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use stepward_testkit::build::{build_test, of_this_program, root};
+use stepward_testkit::build::{build_test, current_build, root};
 
 /// Builds the tests once and runs all of them `times` times, one run after the other. Stops at the
-/// first failure, whose output is on standard output.
-pub(crate) fn run(times: u16, filter: Option<&str>) -> Result<(), String> {
-    let (profile, target_dir) = of_this_program()?;
+/// first failure, and prints the output of the failed run.
+pub(crate) fn run_repeatedly(times: u16, filter: Option<&str>) -> Result<(), String> {
+    let (profile, target_dir) = current_build()?;
     let program = build_test("stepward-tests", "e2e", &profile, &target_dir)?;
     for number in 1..=times {
-        let began = Instant::now();
+        let started = Instant::now();
         let mut command = Command::new(&program);
         command
             .args(filter)
@@ -24,7 +24,7 @@ pub(crate) fn run(times: u16, filter: Option<&str>) -> Result<(), String> {
         if !output.status.success() {
             println!("{text}\n{}", String::from_utf8_lossy(&output.stderr));
             return Err(format!(
-                "run {number} of {times} failed; its output is above"
+                "run {number} of {times} failed; see its output above"
             ));
         }
         let passed = text
@@ -33,7 +33,7 @@ pub(crate) fn run(times: u16, filter: Option<&str>) -> Result<(), String> {
             .unwrap_or("no test ran");
         println!(
             "run {number} of {times}, {} s: {passed}",
-            began.elapsed().as_secs()
+            started.elapsed().as_secs()
         );
     }
     Ok(())

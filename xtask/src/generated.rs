@@ -1,5 +1,5 @@
-//! What `cargo xtask generate` writes: everything that follows from the steps' binaries, their
-//! tests and the jobs.
+//! All files that `cargo xtask generate` writes. They are derived from the binaries of the steps,
+//! from their tests and from the jobs.
 
 use std::collections::BTreeMap;
 
@@ -9,105 +9,114 @@ use stepward_cli::steps::page;
 use stepward_cli::workspace::Workspace;
 
 use crate::binaries;
-use crate::files::{names, read};
+use crate::files::{list_names, read_file};
 use crate::proof_tables::{self, Proofs};
 use crate::template;
 use stepward_testkit::build::{GENERATE, root};
 use stepward_testkit::s3::explained;
 
-/// Where the steps' pages are.
+/// The folder with the pages of the steps.
 const PAGES: &str = "docs/steps";
-/// Where the steps' manifests are, by service.
+/// The folder with the manifests of the steps, by service.
 const CATALOG: &str = "cli/catalog";
-/// Files by their path from the root, with the text that they should have: none for a file that
-/// should not be there.
+/// Files by their path from the root, with the text to write. `None` means that the file must be
+/// removed.
 pub type Changes = BTreeMap<String, Option<String>>;
 const TEMPLATE: &str = "infra/template.yaml";
 
-/// Every generated file as it should be, by its path from the root.
-pub fn files(catalog: &Catalog) -> Result<BTreeMap<String, String>, String> {
-    let said = |error: &dyn std::fmt::Display| error.to_string();
-    let proofs = proof_tables::read()?;
-    let mut files = binaries::files()?;
+/// Returns every generated file, by its path from the root.
+pub fn generated_files(catalog: &Catalog) -> Result<BTreeMap<String, String>, String> {
+    let to_text = |error: &dyn std::fmt::Display| error.to_string();
+    let proofs = proof_tables::read_proofs()?;
+    let mut files = binaries::generated_files()?;
+
     for (service, steps) in catalog {
         for step in steps {
-            let json = serde_json::to_string_pretty(step).map_err(|error| said(&error))?;
+            let json = serde_json::to_string_pretty(step).map_err(|error| to_text(&error))?;
             files.insert(
                 format!("{CATALOG}/{service}/{}.json", step.name),
                 json + "\n",
             );
         }
     }
-    files.insert(format!("{PAGES}/README.md"), index(catalog));
+    files.insert(format!("{PAGES}/README.md"), index_page(catalog));
     for step in catalog.values().flatten() {
         let row = proofs
             .iter()
             .find(|row| row.step == step.name)
-            .map(Proofs::of_one_step)
+            .map(Proofs::page_section)
             .unwrap_or_default();
         files.insert(
             format!("{PAGES}/{}.md", step.name),
             page::markdown(step) + &row,
         );
     }
-    files.insert("docs/PROOFS.md".into(), proof_tables::page(&proofs));
-    files.insert("docs/AWS-CLI.md".into(), explained::page());
-    let workspace = Workspace::at(root()).map_err(|error| said(&error))?;
+    files.insert("docs/PROOFS.md".into(), proof_tables::proofs_page(&proofs));
+    files.insert("docs/AWS-CLI.md".into(), explained::differences_page());
+
+    let workspace = Workspace::at(root()).map_err(|error| to_text(&error))?;
     let used = package::for_jobs(&workspace)
-        .map_err(|error| said(&error))?
+        .map_err(|error| to_text(&error))?
         .functions;
-    let jobs = package::jobs(&workspace).map_err(|error| said(&error))?;
+    let jobs = package::jobs(&workspace).map_err(|error| to_text(&error))?;
     let mut sources = Vec::new();
     for job in &jobs {
-        sources.push((job.name.as_str(), read(&job.path.to_string_lossy())?));
+        sources.push((job.name.as_str(), read_file(&job.path.to_string_lossy())?));
     }
     let steps: Vec<_> = catalog.values().flatten().collect();
     let blocks = [
         (
             "  # steps",
-            template::steps(&steps, |step| {
+            template::function_resources(&steps, |step| {
                 used.iter().any(|function| function.name == step)
             }),
         ),
-        ("  # jobs", template::jobs(sources.into_iter(), &steps)),
+        (
+            "  # jobs",
+            template::job_resources(sources.into_iter(), &steps),
+        ),
     ];
-    let mut text = read(TEMPLATE)?;
+    let mut text = read_file(TEMPLATE)?;
     for (name, block) in blocks {
-        text = template::replaced(&text, name, &block)
+        text = template::replace_block(&text, name, &block)
             .map_err(|error| format!("{TEMPLATE}: {error}"))?;
     }
     files.insert(TEMPLATE.into(), text);
     Ok(files)
 }
 
-/// What differs: files to write, with their text, and files to remove (none), whose steps are no
-/// more.
-pub fn stale(catalog: &Catalog) -> Result<Changes, String> {
+/// Returns the changes that bring all generated files up to date: files to write, and files to
+/// remove because their step no longer exists.
+pub fn pending_changes(catalog: &Catalog) -> Result<Changes, String> {
     let mut folders = vec![PAGES.to_owned()];
     folders.extend(
-        names(CATALOG)?
+        list_names(CATALOG)?
             .iter()
             .map(|service| format!("{CATALOG}/{service}")),
     );
-    folders.extend(binaries::folders()?);
-    changes(files(catalog)?, &folders)
+    folders.extend(binaries::generated_folders()?);
+    find_changes(generated_files(catalog)?, &folders)
 }
 
-/// Writes the binaries of the steps, which the catalog is made from; one line for each change.
+/// Writes the binaries of the steps, which the catalog is built from. Returns one line for each
+/// change.
 pub fn write_binaries() -> Result<Vec<String>, String> {
-    write(changes(binaries::files()?, &binaries::folders()?)?)
+    apply_changes(find_changes(
+        binaries::generated_files()?,
+        &binaries::generated_folders()?,
+    )?)
 }
 
-/// Writes everything that follows from the catalog; one line for each change.
+/// Writes everything that is derived from the catalog. Returns one line for each change.
 pub fn write_all(catalog: &Catalog) -> Result<Vec<String>, String> {
-    write(stale(catalog)?)
+    apply_changes(pending_changes(catalog)?)
 }
 
-/// What differs from these files, which are all that the folders hold.
-fn changes(files: BTreeMap<String, String>, folders: &[String]) -> Result<Changes, String> {
+/// Compares the given files with those on disk. Other files in the folders are to be removed.
+fn find_changes(files: BTreeMap<String, String>, folders: &[String]) -> Result<Changes, String> {
     let mut changes = Changes::new();
     for folder in folders {
-        let paths = names(folder)?
+        let paths = list_names(folder)?
             .into_iter()
             .map(|name| format!("{folder}/{name}"));
         changes.extend(
@@ -116,7 +125,7 @@ fn changes(files: BTreeMap<String, String>, folders: &[String]) -> Result<Change
                 .map(|path| (path, None)),
         );
     }
-    let differs = |path: &str, text: &String| read(path).ok().as_ref() != Some(text);
+    let differs = |path: &str, text: &String| read_file(path).ok().as_ref() != Some(text);
     changes.extend(
         files
             .into_iter()
@@ -126,30 +135,30 @@ fn changes(files: BTreeMap<String, String>, folders: &[String]) -> Result<Change
     Ok(changes)
 }
 
-/// Writes what differs and removes what is left of steps that are no more; one line for each.
-fn write(changes: Changes) -> Result<Vec<String>, String> {
-    let mut done = Vec::new();
+/// Writes and removes files. Returns one line for each change.
+fn apply_changes(changes: Changes) -> Result<Vec<String>, String> {
+    let mut lines = Vec::new();
     for (path, text) in changes {
-        let to = root().join(&path);
-        let (what, result) = match text {
+        let file = root().join(&path);
+        let (action, result) = match text {
             Some(text) => {
-                let dir = to.parent().map_or(Ok(()), std::fs::create_dir_all);
-                ("wrote", dir.and_then(|()| std::fs::write(&to, text)))
+                let folder = file.parent().map_or(Ok(()), std::fs::create_dir_all);
+                ("wrote", folder.and_then(|()| std::fs::write(&file, text)))
             }
-            None => ("removed", std::fs::remove_file(&to)),
+            None => ("removed", std::fs::remove_file(&file)),
         };
         result.map_err(|error| format!("{path}: {error}"))?;
-        done.push(format!("{what} {path}"));
+        lines.push(format!("{action} {path}"));
     }
-    Ok(done)
+    Ok(lines)
 }
 
-fn index(catalog: &Catalog) -> String {
+fn index_page(catalog: &Catalog) -> String {
     let mut page = vec![
         "# The steps".to_owned(),
         format!(
-            "Written by `{GENERATE}` from what the steps say of themselves. `stepward steps NAME` shows a page in the \
-             terminal. What each was proven against: [PROOFS.md](../PROOFS.md)."
+            "Written by `{GENERATE}` from the source of the steps. Run `stepward steps NAME` to \
+             read a page in the terminal. [PROOFS.md](../PROOFS.md) lists the tests of each step."
         ),
     ];
     for (service, steps) in catalog {

@@ -1,4 +1,4 @@
-"""Prints every IAM action of the services named, with the resource types that it can be narrowed to."""
+"""Prints the IAM actions of the given services, with the resource types for restrictions."""
 
 import datetime
 import importlib.metadata
@@ -12,14 +12,19 @@ with open(path, encoding="utf-8") as file:
     services = json.load(file)
 
 print(
-    "# AWS's IAM actions and the resource types that each can be narrowed to: none means that it works on `*` only."
+    "# IAM actions, each with the resource types that it can be restricted to."
+    " Actions without types need `*`."
 )
 print(
-    f"# Written by `cargo xtask iam-actions` from {package} {distribution.version} on {datetime.date.today()}."
+    "# Written by `cargo xtask iam-actions` from"
+    f" {package} {distribution.version} on {datetime.date.today()}."
 )
 for prefix in sys.argv[1:]:
     if prefix not in services:
-        sys.exit(f"error: {package} {distribution.version} knows no service {prefix}")
+        sys.exit(
+            f'error: {package} {distribution.version} does not contain the service "{prefix}";'
+            " check the prefix of the step's actions, or update the package"
+        )
     for name, action in sorted(services[prefix]["privileges"].items()):
         types = sorted(kind.rstrip("*") for kind in action["resource_types"] if kind)
         print(" ".join([f"{prefix}:{name}", *types]))

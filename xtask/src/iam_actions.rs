@@ -1,4 +1,4 @@
-//! Writes the list of AWS's IAM actions that the steps' permissions are held against.
+//! Updates the list of IAM actions that a test compares the steps' permissions with.
 
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
@@ -8,20 +8,19 @@ use stepward_cli::workspace::Workspace;
 use stepward_testkit::build;
 use xtask::{catalog, iam};
 
-/// What brings the data: AWS's service authorization reference, read by others, as a Python
-/// package.
+/// The Python package that contains the data of AWS's service authorization reference.
 const REQUIREMENTS: &str = "tests/iam-actions/requirements.txt";
 const SCRIPT: &str = include_str!("iam_actions.py");
 
-pub(crate) fn write() -> Result<(), String> {
-    let catalog = catalog::catalog()?;
+pub(crate) fn update_list() -> Result<(), String> {
+    let catalog = catalog::build_catalog()?;
     let statements = catalog
         .values()
         .flatten()
         .flat_map(|step| step.permissions.iter().chain(&step.peer_permissions));
     let services: BTreeSet<_> = statements
         .flat_map(|statement| &statement.actions)
-        .map(|action| iam::service(action))
+        .map(|action| iam::service_prefix(action))
         .collect();
     let workspace = Workspace::at(build::root()).map_err(|error| error.to_string())?;
     let venv = venv::ensure(&workspace, REQUIREMENTS).map_err(|error| error.to_string())?;
@@ -36,7 +35,7 @@ pub(crate) fn write() -> Result<(), String> {
         .map_err(|error| format!("python: {error}"))?;
     if !answer.status.success() {
         return Err(format!(
-            "the script that reads the actions ended with {}",
+            "the script that reads the IAM actions failed with {}; its error is above",
             answer.status
         ));
     }

@@ -1,4 +1,5 @@
-//! What `cargo xtask generate` writes, and what the tests compare with it.
+//! The content of all generated files. `cargo xtask generate` writes it, and tests compare the
+//! files with it.
 
 pub mod binaries;
 pub mod catalog;

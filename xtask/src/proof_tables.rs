@@ -1,43 +1,50 @@
-//! Which proofs every step has: read from the names of its tests, so that no list of them is kept
-//! by hand.
+//! The proofs of every step. They are read from the names of the step's tests, so nobody has to
+//! maintain a list.
 
 use std::collections::BTreeMap;
 
 use stepward_cli::steps::page::table;
 use stepward_cli::workspace::Function;
 
-use stepward_testkit::build::steps;
+use stepward_testkit::build::list_steps;
 
 use crate::files;
 
-/// The proofs: what a test's name begins with, and what such a test shows.
+/// The kinds of proofs: the prefix of the test's name, and what such a test shows.
 pub const KEYS: [(&str, &str); 8] = [
     (
         "done",
-        "It does what its page says: the test asserts the requests that AWS gets, and the output.",
+        "The step does what its page says. The test asserts the requests to AWS and the output.",
     ),
     (
         "already",
-        "What is already as it should be is success, and nothing is done twice.",
+        "If the resource already has the wanted state, the step succeeds and changes nothing.",
     ),
-    ("not_found", "What does not exist is `NotFound`."),
+    (
+        "not_found",
+        "If the resource does not exist, the step fails with `NotFound`.",
+    ),
     (
         "invalid",
-        "Bad parameters are `InvalidInput` before any call to AWS.",
+        "If a parameter is invalid, the step fails with `InvalidInput` before it calls AWS.",
     ),
-    ("throttled", "AWS asks to slow down once; the step goes on."),
+    (
+        "throttled",
+        "If AWS throttles a request once, the step retries it and succeeds.",
+    ),
     (
         "pending",
-        "It goes on in another invocation, and after a lost answer, without starting anything twice.",
+        "A later call continues the work, also after a lost answer, and starts nothing twice.",
     ),
     (
         "failed",
-        "What AWS itself reports as failed fails the step, with AWS's reason.",
+        "If AWS reports a failure, the step fails with AWS's reason.",
     ),
     (
         "permissions",
-        "On the local cloud with IAM enforced, a role with exactly the declared permissions is enough; without any one \
-         of the actions the step is `AccessDenied`, and names it.",
+        "On the local cloud, which enforces IAM, the step succeeds with a role that has exactly \
+         the declared permissions. If one action is missing, the step fails with `AccessDenied` \
+         and names the action.",
     ),
 ];
 
@@ -46,31 +53,32 @@ pub const KEYS: [(&str, &str); 8] = [
 pub struct Proofs {
     /// The step's name.
     pub step: String,
-    /// The crate that it belongs to.
+    /// The crate of the step.
     pub package: String,
-    /// The names of its tests by key.
+    /// The names of the step's tests, by kind of proof.
     pub tests: BTreeMap<&'static str, Vec<String>>,
-    /// Why there is no test, by key: from a line `// no proof of KEY: reason`.
+    /// The reasons why a proof does not exist, by kind. They are read from lines like `// no proof
+    /// of KEY: reason`.
     pub reasons: BTreeMap<String, String>,
 }
 
-/// The proofs of all steps, by service and name.
-pub fn read() -> Result<Vec<Proofs>, String> {
-    let mut steps = steps()?;
-    steps.sort_by(|one, other| (&one.package, &one.name).cmp(&(&other.package, &other.name)));
+/// Returns the proofs of all steps, sorted by service and name.
+pub fn read_proofs() -> Result<Vec<Proofs>, String> {
+    let mut steps = list_steps()?;
+    steps.sort_by(|a, b| (&a.package, &a.name).cmp(&(&b.package, &b.name)));
     let read = |step: Function| {
-        let source = files::read(&format!(
+        let source = files::read_file(&format!(
             "functions/{}/src/steps/{}.rs",
             step.service(),
             step.name
         ))?;
-        Ok(Proofs::of_source(step.name, step.package, &source))
+        Ok(Proofs::from_source(step.name, step.package, &source))
     };
     steps.into_iter().map(read).collect()
 }
 
 impl Proofs {
-    fn of_source(step: String, package: String, source: &str) -> Self {
+    fn from_source(step: String, package: String, source: &str) -> Self {
         let module = source
             .split_once("#[cfg(test)]")
             .map_or("", |(_, module)| module);
@@ -79,12 +87,12 @@ impl Proofs {
         let (mut is_test, mut reason_for) = (false, None::<String>);
         for line in module.lines().map(str::trim) {
             if let Some(text) = line.strip_prefix("//") {
-                let begun = text
+                let first_line = text
                     .trim()
                     .strip_prefix("no proof of ")
                     .and_then(|text| text.split_once(": "));
-                if let Some((key, text)) = begun {
-                    reasons.insert(key.into(), capital(text.trim()));
+                if let Some((key, text)) = first_line {
+                    reasons.insert(key.into(), capitalize(text.trim()));
                     reason_for = Some(key.into());
                 } else if let Some(reason) =
                     reason_for.as_ref().and_then(|key| reasons.get_mut(key))
@@ -105,7 +113,7 @@ impl Proofs {
                 let key = KEYS
                     .iter()
                     .map(|(key, _)| *key)
-                    .find(|key| proves(name, key));
+                    .find(|key| is_proof_of(name, key));
                 if let Some(key) = key.filter(|_| is_test) {
                     tests.entry(key).or_default().push(name.to_owned());
                 }
@@ -120,62 +128,69 @@ impl Proofs {
         }
     }
 
-    /// What is wrong with them, a line each: proofs with neither test nor reason, or with both.
+    /// Returns one line for each problem: a proof that has neither a test nor a reason, or both.
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
         let step = &self.step;
         let keys = || KEYS.iter().map(|(key, _)| *key);
-        let is_reasoned = |key: &str| self.reasons.contains_key(key);
+        let has_reason = |key: &str| self.reasons.contains_key(key);
         let missing: Vec<_> = keys()
-            .filter(|key| !self.tests.contains_key(key) && !is_reasoned(key))
+            .filter(|key| !self.tests.contains_key(key) && !has_reason(key))
             .collect();
         let mut faults = Vec::new();
         if !missing.is_empty() {
             let missing = missing.join(", ");
             faults.push(format!(
-                "{step} has no proof of {missing}: a test whose name begins so, or a line `// no proof of KEY: why.`"
+                "{step}: no proof of {missing}; add tests with these prefixes, or give the reason \
+                 in a comment `// no proof of KEY: reason.`"
             ));
         }
         for (key, reason) in &self.reasons {
-            if !keys().any(|known| known == key) {
+            if !keys().any(|kind| kind == key) {
                 faults.push(format!(
-                    "{step} says why it has no proof of {key}, which is none"
+                    "{step}: the comment \"no proof of {key}\" names an unknown proof; use one of \
+                     {}",
+                    keys().collect::<Vec<_>>().join(", ")
                 ));
             } else if self.tests.contains_key(key.as_str()) {
                 faults.push(format!(
-                    "{step} says why it has no proof of {key}, and has a test {key}_…"
+                    "{step}: the comment \"no proof of {key}\" is wrong, because a test {key}_… \
+                     exists; delete the comment"
                 ));
             } else if !reason.ends_with('.') {
                 faults.push(format!(
-                    "{step} says why it has no proof of {key}, but in no sentence: {reason:?}"
+                    "{step}: the reason in the comment \"no proof of {key}\" does not end with a \
+                     period: {reason:?}"
                 ));
             }
         }
         faults
     }
 
-    /// The step's own row, for the end of its page.
+    /// Returns the table of the step's proofs, for the end of its page.
     #[must_use]
-    pub fn of_one_step(&self) -> String {
+    pub fn page_section(&self) -> String {
         let row = |(key, _): &(&'static str, &str)| {
             let cell = match self.reasons.get(*key) {
                 Some(reason) => format!("— {reason}"),
-                None => self.counted(key),
+                None => self.test_count(key),
             };
             [(*key).to_owned(), cell]
         };
         let rows = table(&["proof", "tests"], KEYS.iter().map(row));
-        format!("\n{rows}\n\nWhat these mean and how to run them: [PROOFS.md](../PROOFS.md).\n")
+        format!(
+            "\n{rows}\n\n[PROOFS.md](../PROOFS.md) explains the proofs and shows how to run them.\n"
+        )
     }
 
-    fn counted(&self, key: &str) -> String {
+    fn test_count(&self, key: &str) -> String {
         self.tests
             .get(key)
             .map_or_else(|| "✘ missing".into(), |tests| format!("✔ {}", tests.len()))
     }
 }
 
-fn capital(text: &str) -> String {
+fn capitalize(text: &str) -> String {
     let mut letters = text.chars();
     letters
         .next()
@@ -185,16 +200,16 @@ fn capital(text: &str) -> String {
         .collect()
 }
 
-/// Whether a test's name says that it is of a proof.
+/// Returns whether a test has the prefix of a kind of proof.
 #[must_use]
-pub fn proves(test: &str, key: &str) -> bool {
+pub fn is_proof_of(test: &str, key: &str) -> bool {
     test.strip_prefix(key)
         .is_some_and(|rest| rest.starts_with('_'))
 }
 
-/// The table of all steps; a dash stands where a proof cannot apply, with the number of its reason
-/// below.
-pub fn matrix(proofs: &[Proofs], cell: impl Fn(&Proofs, &'static str) -> String) -> String {
+/// Returns the table of all steps. A dash means that a proof cannot apply; its number refers to a
+/// reason below the table.
+pub fn proof_matrix(proofs: &[Proofs], cell: impl Fn(&Proofs, &'static str) -> String) -> String {
     let mut notes: Vec<&str> = Vec::new();
     let mut rows = Vec::new();
     for step in proofs {
@@ -202,8 +217,8 @@ pub fn matrix(proofs: &[Proofs], cell: impl Fn(&Proofs, &'static str) -> String)
         for (key, _) in KEYS {
             row.push(match step.reasons.get(key) {
                 Some(reason) => {
-                    let known = notes.iter().position(|note| note == reason);
-                    let number = known.unwrap_or_else(|| {
+                    let index = notes.iter().position(|note| note == reason);
+                    let number = index.unwrap_or_else(|| {
                         notes.push(reason);
                         notes.len() - 1
                     });
@@ -229,9 +244,9 @@ pub fn matrix(proofs: &[Proofs], cell: impl Fn(&Proofs, &'static str) -> String)
         + "\n"
 }
 
-/// The page `docs/PROOFS.md`.
+/// Returns the page `docs/PROOFS.md`.
 #[must_use]
-pub(crate) fn page(proofs: &[Proofs]) -> String {
+pub(crate) fn proofs_page(proofs: &[Proofs]) -> String {
     let keys = table(
         &["proof", "what its tests show"],
         KEYS.iter()
@@ -240,23 +255,26 @@ pub(crate) fn page(proofs: &[Proofs]) -> String {
     format!(
         "# Proofs
 
-Written by `cargo xtask generate` from the names of the steps' tests: a test's name begins with what it proves. A test
-fails when a step lacks one.
+Written by `cargo xtask generate` from the names of the steps' tests. The prefix of a test's name
+says what it proves. If a step lacks a proof, `cargo test -p stepward-tests --test fleet` fails.
 
 {keys}
 
-All but `permissions` are unit tests against canned answers of AWS, and assert what is sent. They run in `cargo test`.
-`cargo xtask proofs` runs them alone and prints the table below with what came of it; one step's, one proof's:
+The tests `permissions_…` run on a local cloud. All other proofs are unit tests with prepared
+answers of AWS; they assert the requests that the step sends. `cargo test` runs all of them.
+`cargo xtask proofs` runs only the proofs and prints the table below with the results. To run one
+proof of one step:
 
 ```
 cargo test -p stepward-ec2 ec2_start::tests::throttled_
 ```
 
-A number is how many tests there are; a dash, why there can be none. Nothing here has been run on AWS itself: each
-[step's page](steps/README.md) says what the local cloud cannot show.
+A number is the number of tests. A dash means that the proof cannot apply; the reasons are below
+the table. No proof has run on AWS itself. The [page of each step](steps/README.md) says what the
+local cloud cannot show.
 
 {}",
-        matrix(proofs, Proofs::counted)
+        proof_matrix(proofs, Proofs::test_count)
     )
 }
 
@@ -265,7 +283,7 @@ mod tests {
     use super::*;
 
     const SOURCE: &str = r#"
-async fn done_is_no_test_here() {}
+async fn done_outside_of_the_test_module() {}
 #[cfg(test)]
 mod tests {
     // no proof of pending: the answer comes at once,
@@ -287,26 +305,26 @@ mod tests {
 "#;
 
     fn proofs() -> Proofs {
-        Proofs::of_source("s".into(), "p".into(), SOURCE)
+        Proofs::from_source("s".into(), "p".into(), SOURCE)
     }
 
     #[test]
     fn tests_and_reasons_are_read_from_the_source() {
-        let found = proofs();
-        let tests: Vec<_> = found.tests.values().flatten().collect();
+        let proofs = proofs();
+        let tests: Vec<_> = proofs.tests.values().flatten().collect();
         assert_eq!(tests, ["done_sends_one_request", "not_found_and_so_on"]);
         assert_eq!(
-            found.reasons["pending"],
+            proofs.reasons["pending"],
             "The answer comes at once, or not at all."
         );
     }
 
     #[test]
-    fn a_missing_proof_and_a_reason_too_many_are_faults() {
+    fn missing_proofs_and_superfluous_reasons_are_reported() {
         let faults = proofs().faults().join("\n");
         for part in [
-            "no proof of already, invalid, throttled, failed, permissions: ",
-            "and has a test done_…",
+            "no proof of already, invalid, throttled, failed, permissions; ",
+            "because a test done_… exists",
         ] {
             assert!(faults.contains(part), "{faults}");
         }
@@ -314,12 +332,12 @@ mod tests {
     }
 
     #[test]
-    fn reasons_are_numbered_once() {
-        let other = Proofs {
+    fn equal_reasons_share_one_number() {
+        let second = Proofs {
             step: "t".into(),
             ..proofs()
         };
-        let text = matrix(&[proofs(), other], Proofs::counted);
+        let text = proof_matrix(&[proofs(), second], Proofs::test_count);
         assert_eq!(text.matches("— (2)").count(), 2, "{text}");
         assert!(
             text.contains("\n2. The answer comes at once, or not at all.\n"),

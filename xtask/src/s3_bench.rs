@@ -1,7 +1,7 @@
-//! `cargo xtask bench s3`: the S3 steps beside s5cmd and the AWS CLI.
+//! `cargo xtask bench s3`: compares the S3 steps with s5cmd and the AWS CLI.
 
-mod bed;
 mod choice;
+mod environment;
 mod tools;
 
 use std::path::PathBuf;
@@ -10,46 +10,46 @@ use clap::Args;
 use comfy_table::{CellAlignment, Table};
 use stepward_cli::local::venv;
 use stepward_cli::workspace::{Function, Workspace};
-use stepward_testkit::build::{build, install, of_this_program, root};
+use stepward_testkit::build::{build_binaries, current_build, install_program, root};
 
-use self::bed::{Bed, Place};
-use self::choice::{Case, Tool, name, or_all};
-use self::tools::{Measure, Tools};
+use self::choice::{Case, Tool, chosen_or_all, value_name};
+use self::environment::{BenchFolder, Environment};
+use self::tools::{Measurement, Tools};
 
-/// The server: an S3 whose objects are files, so that what came of a transfer can be read without
-/// it.
+/// The S3 server and its version. It stores objects as files, so the benchmark can check the result
+/// of a transfer without the server.
 const SERVER: (&str, &str) = ("s3s-fs", "0.14.1");
-/// What the steps are compared with.
-const PINS: &str = "local-cloud/requirements-s3.txt";
+/// The pinned versions of s5cmd and the AWS CLI.
+const TOOL_REQUIREMENTS: &str = "local-cloud/requirements-s3.txt";
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// How often each transfer runs.
+    /// How often to run each transfer.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     runs: u16,
-    /// Cargo's profile for the steps; `dev` to try the bench.
+    /// Cargo's build profile for the steps. Use `dev` to try the benchmark.
     #[arg(long, default_value = "release")]
     profile: String,
-    /// Only these tools.
+    /// Measure only these tools.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Tool>,
-    /// Only these transfers.
+    /// Measure only these transfers.
     #[arg(long, value_enum, value_delimiter = ',')]
     case: Vec<Case>,
-    /// A folder that is made for the 5 GB of files and objects, and removed; below Cargo's target
-    /// directory by default.
+    /// A new folder for 5 GB of files and objects, which is removed at the end. Default: a folder
+    /// below Cargo's target directory.
     #[arg(long)]
     dir: Option<PathBuf>,
 }
 
-/// What a tool took for a transfer, run by run.
+/// The measurements of one transfer by one tool.
 struct Row {
     case: Case,
     tool: Tool,
-    runs: Vec<Measure>,
+    runs: Vec<Measurement>,
 }
 
-pub(crate) fn bench(options: Options) -> Result<(), String> {
+pub(crate) fn run_benchmark(options: Options) -> Result<(), String> {
     let Options {
         runs,
         profile,
@@ -57,49 +57,60 @@ pub(crate) fn bench(options: Options) -> Result<(), String> {
         case,
         dir,
     } = options;
-    let chosen = or_all(only);
-    let (_, target) = of_this_program()?;
+    let chosen_tools = chosen_or_all(only);
+    let (_, target) = current_build()?;
     let workspace = Workspace::at(root()).map_err(|error| error.to_string())?;
-    let mut tools = Tools::new(venv::ensure(&workspace, PINS).map_err(|error| error.to_string())?);
-    if chosen.contains(&Tool::Step) {
+    let venv = venv::ensure(&workspace, TOOL_REQUIREMENTS).map_err(|error| error.to_string())?;
+    let mut tools = Tools::new(venv);
+
+    if chosen_tools.contains(&Tool::Step) {
         let step = |name: &str| Function {
             name: name.into(),
             package: "stepward-s3".into(),
         };
-        let mut built = build(&[step("s3-copy"), step("s3-sync")], &profile, &target)?;
-        tools.steps = built
+        let mut binaries = build_binaries(&[step("s3-copy"), step("s3-sync")], &profile, &target)?;
+        tools.steps = binaries
             .remove("s3-copy")
-            .zip(built.remove("s3-sync"))
+            .zip(binaries.remove("s3-sync"))
             .map(Into::into);
     }
-    let server = install(SERVER.0, SERVER.1, "binary", &target)?;
-    let mut bed = Bed::new(Place::new(dir, &target)?, &server)?;
-    tools.fill(&mut bed)?;
+    let server = install_program(SERVER.0, SERVER.1, "binary", &target)?;
+    let mut environment = Environment::new(BenchFolder::create(dir, &target)?, &server)?;
+    tools.fill_buckets(&mut environment)?;
 
     let mut rows: Vec<Row> = Vec::new();
-    let done = or_all(case).into_iter().try_for_each(|case| {
-        rows.extend(in_turn(case, &chosen, runs, &tools, &bed)?);
+    // After a failure the table still shows the transfers before it.
+    let result = chosen_or_all(case).into_iter().try_for_each(|case| {
+        rows.extend(measure_in_turn(
+            case,
+            &chosen_tools,
+            runs,
+            &tools,
+            &environment,
+        )?);
         Ok(())
     });
-    println!("{}", table(&rows));
+    println!("{}", format_table(&rows));
     println!(
-        "Medians of {runs} runs in turn after one that does not count, steps' profile {profile}; MB: the highest peak. \
+        "Medians of {runs} runs in turn, after a first run that does not count. Build profile of \
+         the steps: {profile}. MB: the highest peak.\n\
          Each result was compared with its source, byte by byte.\n\
-         Process start to end, a step's to its answer; the server ({} {}) shares the machine.",
+         The time ends with the process, or with the answer of a step. The server ({} {}) runs on \
+         the same machine.",
         SERVER.0, SERVER.1
     );
-    done
+    result
 }
 
-/// One transfer by every tool, again and again.
-fn in_turn(
+/// Measures one transfer with every tool, `runs` times in turn.
+fn measure_in_turn(
     case: Case,
-    by: &[Tool],
+    chosen_tools: &[Tool],
     runs: u16,
     tools: &Tools,
-    bed: &Bed,
+    environment: &Environment,
 ) -> Result<Vec<Row>, String> {
-    let mut rows: Vec<_> = by
+    let mut rows: Vec<_> = chosen_tools
         .iter()
         .map(|tool| Row {
             case,
@@ -108,23 +119,29 @@ fn in_turn(
         })
         .collect();
     for run in 0..=runs {
-        eprintln!("{}: run {run} of {runs}", name(&case));
+        eprintln!("{}: run {run} of {runs}", value_name(&case));
         for row in &mut rows {
-            bed.prepare()?;
-            let measure = tools.run(row.tool, case, bed);
-            let right = measure.and_then(|measure| bed.check(case).map(|()| measure));
-            let right = right
-                .map_err(|error| format!("{} by {}: {error}", name(&case), name(&row.tool)))?;
-            // The first run fetches programs and files from disk, and is not counted.
+            environment.prepare_transfer()?;
+            let measurement = tools
+                .run_transfer(row.tool, case, environment)
+                .and_then(|measurement| environment.check_result(case).map(|()| measurement))
+                .map_err(|error| {
+                    format!(
+                        "{} by {}: {error}",
+                        value_name(&case),
+                        value_name(&row.tool)
+                    )
+                })?;
+            // The first run reads programs and files from disk, so it does not count.
             if run > 0 {
-                row.runs.push(right);
+                row.runs.push(measurement);
             }
         }
     }
     Ok(rows)
 }
 
-fn table(rows: &[Row]) -> Table {
+fn format_table(rows: &[Row]) -> Table {
     let mut table = Table::new();
     table.set_header([
         "transfer",
@@ -153,52 +170,58 @@ fn table(rows: &[Row]) -> Table {
 
 impl Row {
     fn cells(&self, rows: &[Self]) -> Vec<String> {
-        let seconds = |run: fn(f64, f64) -> f64, first| {
+        let fold_seconds = |combine: fn(f64, f64) -> f64, initial| {
             self.runs
                 .iter()
-                .map(|measure| measure.wall)
-                .fold(first, run)
+                .map(|run| run.wall_seconds)
+                .fold(initial, combine)
         };
-        let (from, to) = (seconds(f64::min, f64::INFINITY), seconds(f64::max, 0.0));
-        let own = self.totals();
-        let mut cells = vec![name(&self.case), name(&self.tool)];
-        let called = self.runs.iter().map(|measure| measure.calls).max();
-        if let Some(more @ 2..) = called {
-            cells[1] = format!("{}, {more} calls", cells[1]);
+        let shortest = fold_seconds(f64::min, f64::INFINITY);
+        let longest = fold_seconds(f64::max, 0.0);
+        let totals = self.totals();
+
+        let mut cells = vec![value_name(&self.case), value_name(&self.tool)];
+        let most_calls = self.runs.iter().map(|run| run.calls).max();
+        if let Some(calls @ 2..) = most_calls {
+            cells[1] = format!("{}, {calls} calls", cells[1]);
         }
-        cells.extend([own[0], from, to, own[1]].map(|seconds| format!("{seconds:.2}")));
-        cells.push(format!("{:.0}", own[2]));
-        for other in [Tool::S5cmd, Tool::Awscli] {
-            let other = rows
+        cells.extend(
+            [totals[0], shortest, longest, totals[1]].map(|seconds| format!("{seconds:.2}")),
+        );
+        cells.push(format!("{:.0}", totals[2]));
+
+        for tool in [Tool::S5cmd, Tool::Awscli] {
+            let reference = rows
                 .iter()
-                .find(|row| row.case == self.case && row.tool == other && row.tool != self.tool);
-            let ratios = other
-                .map(|other| [0, 1, 2].map(|at| format!("{:.2}", own[at] / other.totals()[at])));
+                .find(|row| row.case == self.case && row.tool == tool && row.tool != self.tool);
+            let ratios = reference.map(|row| {
+                [0, 1, 2].map(|index| format!("{:.2}", totals[index] / row.totals()[index]))
+            });
             cells.extend(ratios.unwrap_or_default());
         }
         cells
     }
 
-    /// Wall and CPU seconds, and megabytes.
+    /// Returns wall seconds, CPU seconds and megabytes.
     #[expect(clippy::cast_precision_loss, reason = "shown without decimals")]
     fn totals(&self) -> [f64; 3] {
         let peak = self
             .runs
             .iter()
-            .map(|measure| measure.peak)
+            .map(|run| run.peak_memory)
             .max()
             .unwrap_or_default();
         [
-            self.median(|measure| measure.wall),
-            self.median(|measure| measure.cpu),
+            self.median(|run| run.wall_seconds),
+            self.median(|run| run.cpu_seconds),
             peak as f64 / 1e6,
         ]
     }
 
-    fn median(&self, of: fn(&Measure) -> f64) -> f64 {
-        let mut all: Vec<_> = self.runs.iter().map(of).collect();
-        all.sort_by(f64::total_cmp);
-        let (low, high) = (all[(all.len() - 1) / 2], all[all.len() / 2]);
+    fn median(&self, value: fn(&Measurement) -> f64) -> f64 {
+        let mut values: Vec<_> = self.runs.iter().map(value).collect();
+        values.sort_by(f64::total_cmp);
+        let (low, high) = (values[(values.len() - 1) / 2], values[values.len() / 2]);
         f64::midpoint(low, high)
     }
 }

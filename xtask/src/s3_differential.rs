@@ -1,29 +1,30 @@
-//! The S3 steps beside the AWS CLI, over any range of seeds.
+//! Compares the S3 steps with the AWS CLI, for any range of seeds.
 
 use std::ops::Range;
 
-use stepward_testkit::s3::{Against, draw, run};
+use stepward_testkit::s3::{Opponent, compare_seeds, generate_case, kill_repeatedly};
 
-/// Runs seeds; fails when one differs without an explanation.
-pub(crate) fn compare(seeds: Range<u64>, jobs: usize, against: Against) -> Result<(), String> {
-    let all = seeds.end - seeds.start;
-    let summary = run(seeds, jobs, against, |done| {
+/// Runs the seeds. Fails if a seed has a difference without an explanation.
+pub(crate) fn compare(seeds: Range<u64>, jobs: usize, opponent: Opponent) -> Result<(), String> {
+    let total = seeds.end - seeds.start;
+    let summary = compare_seeds(seeds, jobs, opponent, |done| {
         if done % 50 == 0 {
-            eprintln!("{done} of {all} seeds");
+            eprintln!("{done} of {total} seeds");
         }
     })?;
     println!("{summary}");
-    if summary.found.is_empty() {
+
+    if summary.reports.is_empty() {
         Ok(())
     } else {
-        Err("both sides differ".into())
+        Err("some seeds have unexplained differences; see the reports above".into())
     }
 }
 
-/// Prints what seeds are.
-pub(crate) fn show(seeds: Range<u64>) {
+/// Prints the cases of the seeds.
+pub(crate) fn print_cases(seeds: Range<u64>) {
     for seed in seeds {
-        let case = draw(seed);
+        let case = generate_case(seed);
         println!("seed {seed}: {}", case.operation);
         for (path, node) in &case.files {
             println!("  {path:?}: {node:?}");
@@ -36,16 +37,18 @@ pub(crate) fn show(seeds: Range<u64>) {
     }
 }
 
-/// Kills processes; fails when one that is called again ends otherwise than one that lived.
-pub(crate) fn kill(times: u64, seed: u64) -> Result<(), String> {
-    let killed = stepward_testkit::s3::kill(times, seed, |line| eprintln!("{line}"))?;
-    for (kind, [runs, deaths]) in &killed.operations {
-        println!("{kind}: {deaths} deaths in {runs} runs");
+/// Kills processes of the S3 steps. Fails if a step that was killed and called again has another
+/// result than one that was not.
+pub(crate) fn kill_steps(times: u64, seed: u64) -> Result<(), String> {
+    let summary = kill_repeatedly(times, seed, |line| eprintln!("{line}"))?;
+    for (kind, [runs, kills]) in &summary.operations {
+        println!("{kind}: killed {kills} times in {runs} runs");
     }
-    println!("{} calls answered before they were through", killed.pending);
-    if killed.found.is_empty() {
+    println!("{} calls returned a pending answer", summary.pending_calls);
+
+    if summary.reports.is_empty() {
         Ok(())
     } else {
-        Err(killed.found.join("\n\n"))
+        Err(summary.reports.join("\n\n"))
     }
 }

@@ -1,9 +1,10 @@
-//! The parts of `infra/template.yaml` that follow from the steps and the jobs.
+//! The generated blocks of `infra/template.yaml`: the functions of the steps and the state machines
+//! of the jobs.
 
 use stepward::runtime::manifest::Manifest;
 use stepward::runtime::step::FunctionConfig;
 
-/// What a function gets that works on files: the local root, and on AWS the file system behind it.
+/// The properties of a function that works on files: the local root, and on AWS its file system.
 const LOCAL_FILES: &str = "      Environment:
         Variables:
           STEPWARD_LOCAL_ROOT: !If [HasFileSystem, !Ref FileSystemMountPath, !Ref LocalFolder]
@@ -18,8 +19,9 @@ const LOCAL_FILES: &str = "      Environment:
         - !Ref AWS::NoValue
 ";
 
-/// The functions of steps. Those that no job uses carry a condition: the demo goes without them.
-pub(crate) fn steps(steps: &[&Manifest], is_used: impl Fn(&str) -> bool) -> String {
+/// Returns the functions of the steps. Functions that no job uses have a condition, because the
+/// demo does not deploy them.
+pub(crate) fn function_resources(steps: &[&Manifest], is_used: impl Fn(&str) -> bool) -> String {
     let block = |step: &&Manifest| {
         let name = &step.name;
         let condition = if is_used(name) {
@@ -27,7 +29,7 @@ pub(crate) fn steps(steps: &[&Manifest], is_used: impl Fn(&str) -> bool) -> Stri
         } else {
             "\n    Condition: AllSteps"
         };
-        // A JSON string is a YAML string too.
+        // Every JSON string is a valid YAML string.
         let title = serde_json::Value::from(step.title.trim_end_matches('.'));
         format!(
             "  {id}:
@@ -39,7 +41,7 @@ pub(crate) fn steps(steps: &[&Manifest], is_used: impl Fn(&str) -> bool) -> Stri
       Role: !GetAtt BrokerRole.Arn
 {function}",
             id = logical_id(name),
-            function = function(step.function)
+            function = function_properties(step.function)
         )
     };
     let mut steps = steps.to_vec();
@@ -47,19 +49,19 @@ pub(crate) fn steps(steps: &[&Manifest], is_used: impl Fn(&str) -> bool) -> Stri
     steps.iter().map(block).collect::<Vec<_>>().join("\n")
 }
 
-/// What a function has of its own; the rest is the template's `Globals`.
-fn function(function: FunctionConfig) -> String {
-    let common = FunctionConfig::SHORT;
-    let unless_common = |name: &str, own: u16, common: u16| {
-        if own == common {
+/// Returns the properties that differ from the template's `Globals`.
+fn function_properties(function: FunctionConfig) -> String {
+    let global = FunctionConfig::SHORT;
+    let unless_global = |name: &str, value: u16, global: u16| {
+        if value == global {
             String::new()
         } else {
-            format!("      {name}: {own}\n")
+            format!("      {name}: {value}\n")
         }
     };
     [
-        unless_common("Timeout", function.timeout_seconds, common.timeout_seconds),
-        unless_common("MemorySize", function.memory_mib, common.memory_mib),
+        unless_global("Timeout", function.timeout_seconds, global.timeout_seconds),
+        unless_global("MemorySize", function.memory_mib, global.memory_mib),
         if function.local_files {
             LOCAL_FILES.to_owned()
         } else {
@@ -69,15 +71,15 @@ fn function(function: FunctionConfig) -> String {
     .concat()
 }
 
-/// The longest line of the template.
+/// The maximum length of a generated line.
 const WIDTH: usize = 120;
 
-/// What a job's source has in the place of all steps' names.
+/// The placeholder for the names of all steps in a job's source.
 const STEP_NAMES: &str = "${StepNames}";
 
-/// The state machines of jobs, which are called `group/job`, each with its source. A job that can
-/// call any step is given the names of all, so that it can refuse every other function.
-pub(crate) fn jobs<'a>(
+/// Returns the state machines of the jobs, given by name (`group/job`) and source. A job that can
+/// call any step gets the names of all steps, so that it can refuse other functions.
+pub(crate) fn job_resources<'a>(
     jobs: impl Iterator<Item = (&'a str, String)>,
     steps: &[&Manifest],
 ) -> String {
@@ -87,7 +89,7 @@ pub(crate) fn jobs<'a>(
         let substitutions = if source.contains(STEP_NAMES) {
             format!(
                 "\n        StackName: !Ref AWS::StackName\n        StepNames: >-\n{}",
-                folded(&steps, 10)
+                fold_lines(&steps, 10)
             )
         } else {
             " {StackName: !Ref AWS::StackName}".to_owned()
@@ -114,8 +116,8 @@ pub(crate) fn jobs<'a>(
     jobs.map(block).collect::<Vec<_>>().join("\n")
 }
 
-/// Words as lines of a folded YAML text, which YAML reads with single spaces between the words.
-fn folded(words: &[&str], indentation: usize) -> String {
+/// Returns the words as lines of a folded YAML string. YAML joins the lines with single spaces.
+fn fold_lines(words: &[&str], indentation: usize) -> String {
     let mut lines: Vec<String> = Vec::new();
     for word in words {
         match lines.last_mut() {
@@ -126,19 +128,25 @@ fn folded(words: &[&str], indentation: usize) -> String {
     lines.join("\n")
 }
 
-/// The text with another block between the lines `MARK: begin` and `MARK: end`.
-pub(crate) fn replaced(template: &str, mark: &str, block: &str) -> Result<String, String> {
+/// Replaces the text between the lines `MARK: begin` and `MARK: end`.
+pub(crate) fn replace_block(template: &str, mark: &str, block: &str) -> Result<String, String> {
     let (begin, end) = (format!("{mark}: begin\n"), format!("{mark}: end\n"));
     let (before, rest) = template
         .split_once(&begin)
-        .ok_or_else(|| format!("there is no line `{}`", begin.trim()))?;
-    let (_, after) = rest
-        .split_once(&end)
-        .ok_or_else(|| format!("there is no line `{}`", end.trim()))?;
+        .ok_or_else(|| missing_line(&begin))?;
+    let (_, after) = rest.split_once(&end).ok_or_else(|| missing_line(&end))?;
     Ok(format!("{before}{begin}{block}{end}{after}"))
 }
 
-/// `fleet/morning-check` is `FleetMorningCheck`.
+fn missing_line(line: &str) -> String {
+    format!(
+        "the line `{}` is missing; generated text goes between `begin` and `end`",
+        line.trim()
+    )
+}
+
+/// Returns the logical ID of a job or step. For example, the ID of `fleet/morning-check` is
+/// `FleetMorningCheck`.
 fn logical_id(name: &str) -> String {
     let word = |word: &str| {
         let mut letters = word.chars();
@@ -155,27 +163,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_stands_between_the_marks_is_replaced() {
+    fn the_text_between_the_marks_is_replaced() {
         let text = "a\n  # steps: begin\nold\n  # steps: end\nb\n";
         assert_eq!(
-            replaced(text, "  # steps", "new\n").unwrap(),
+            replace_block(text, "  # steps", "new\n").unwrap(),
             "a\n  # steps: begin\nnew\n  # steps: end\nb\n"
         );
-        assert_eq!(
-            replaced(text, "# jobs", "").unwrap_err(),
-            "there is no line `# jobs: begin`"
+        let error = replace_block(text, "# jobs", "").unwrap_err();
+        assert!(
+            error.starts_with("the line `# jobs: begin` is missing"),
+            "{error}"
         );
     }
 
     #[test]
-    fn a_function_has_of_its_own_what_the_templates_globals_do_not_give_it() {
-        assert_eq!(function(FunctionConfig::SHORT), "");
-        let patient = FunctionConfig {
+    fn a_function_has_only_properties_that_differ_from_globals() {
+        assert_eq!(function_properties(FunctionConfig::SHORT), "");
+        let slow = FunctionConfig {
             timeout_seconds: 120,
             ..FunctionConfig::SHORT
         };
-        assert_eq!(function(patient), "      Timeout: 120\n");
-        let transfer = function(FunctionConfig::TRANSFER);
+        assert_eq!(function_properties(slow), "      Timeout: 120\n");
+        let transfer = function_properties(FunctionConfig::TRANSFER);
         for line in [
             "      Timeout: 900\n",
             "      MemorySize: 1769\n",
@@ -209,14 +218,14 @@ mod tests {
         );
         assert!(
             !globals.contains("STEPWARD_LOCAL_ROOT"),
-            "only steps that work on files have a local root"
+            "Globals must not set STEPWARD_LOCAL_ROOT: only steps that work on files have it"
         );
     }
 
     #[test]
-    fn only_a_job_that_asks_for_them_gets_the_steps_names() {
+    fn only_jobs_with_the_placeholder_get_the_step_names() {
         let source = |text: &str| text.to_owned();
-        let jobs = jobs(
+        let jobs = job_resources(
             [
                 ("account/check", source("${StackName}")),
                 ("step/run", source("${StepNames}")),
@@ -234,11 +243,11 @@ mod tests {
     }
 
     #[test]
-    fn folded_lines_have_every_word_once_and_fit_the_page() {
+    fn folded_lines_contain_every_word_and_keep_the_limit() {
         let words: Vec<_> = (0..40)
             .map(|number| format!("step-number-{number}"))
             .collect();
-        let text = folded(&words.iter().map(String::as_str).collect::<Vec<_>>(), 10);
+        let text = fold_lines(&words.iter().map(String::as_str).collect::<Vec<_>>(), 10);
         assert!(
             text.lines()
                 .all(|line| line.len() <= WIDTH && line.starts_with("          step-")),

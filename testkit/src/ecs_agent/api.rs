@@ -1,5 +1,5 @@
-//! The calls of ECS, Systems Manager and KMS that a session needs, in the JSON protocol that all
-//! three speak.
+//! The operations of ECS, Systems Manager and KMS that a session needs. All three services use the
+//! same JSON protocol.
 //! <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ExecuteCommand.html>
 
 use std::sync::Mutex;
@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 use stepward::model::digest::hex;
 use tokio::sync::watch;
 
-use super::mishap::Mishap;
+use super::faults::Mishap;
 use super::state::{CLUSTER, CONTAINER, KEY, OWNER, RUNTIME_ID, Session, State, TASK, lock};
 use crate::http::Call;
 
 const ARN: &str = "arn:aws:ecs:eu-west-1:222222222222";
 
-pub(super) fn answer(state: &Mutex<State>, call: Call) {
+pub(super) fn handle_call(state: &Mutex<State>, call: Call) {
     let target = call.header("X-Amz-Target").unwrap_or_default().to_owned();
     let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
     let body: Value = serde_json::from_slice(&call.body).unwrap_or_default();
@@ -25,18 +25,20 @@ pub(super) fn answer(state: &Mutex<State>, call: Call) {
             .header("Authorization")
             .is_none_or(|header| !header.contains("Credential="))
         {
-            state.wrongs.push(format!("{operation} was not signed"));
+            state
+                .violations
+                .push(format!("{operation}: the request was not signed"));
         }
         state.calls.push((operation.clone(), body.clone()));
         match operation.as_str() {
-            "DescribeTasks" => Ok(describe(&state, &body)),
-            "ExecuteCommand" => execute(&mut state, &body),
-            "TerminateSession" => terminate(&state, &body),
-            "DescribeSessions" => Ok(sessions(&state, &body)),
-            "GenerateDataKey" => data_key(&mut state, &body),
+            "DescribeTasks" => Ok(describe_tasks(&state, &body)),
+            "ExecuteCommand" => execute_command(&mut state, &body),
+            "TerminateSession" => terminate_session(&state, &body),
+            "DescribeSessions" => Ok(describe_sessions(&state, &body)),
+            "GenerateDataKey" => generate_data_key(&mut state, &body),
             _ => Err((
                 "UnknownOperationException",
-                format!("there is no {target} here"),
+                format!("the fake does not implement {target}"),
             )),
         }
     };
@@ -53,17 +55,19 @@ pub(super) fn answer(state: &Mutex<State>, call: Call) {
 
 type Answer = Result<Value, (&'static str, String)>;
 
-fn name(of: &Value) -> &str {
-    of.as_str()
+/// Returns the name at the end of an ARN. A value that is not an ARN is the name itself.
+fn name_of_arn(value: &Value) -> &str {
+    value
+        .as_str()
         .unwrap_or_default()
         .rsplit('/')
         .next()
         .unwrap_or_default()
 }
 
-fn describe(state: &State, body: &Value) -> Value {
-    if name(&body["cluster"]) != CLUSTER || name(&body["tasks"][0]) != TASK {
-        let arn = format!("{ARN}:task/{CLUSTER}/{}", name(&body["tasks"][0]));
+fn describe_tasks(state: &State, body: &Value) -> Value {
+    if name_of_arn(&body["cluster"]) != CLUSTER || name_of_arn(&body["tasks"][0]) != TASK {
+        let arn = format!("{ARN}:task/{CLUSTER}/{}", name_of_arn(&body["tasks"][0]));
         return json!({ "tasks": [], "failures": [{ "arn": arn, "reason": "MISSING" }] });
     }
     let status = state.task_status;
@@ -81,23 +85,23 @@ fn describe(state: &State, body: &Value) -> Value {
     }] })
 }
 
-fn execute(state: &mut State, body: &Value) -> Answer {
+fn execute_command(state: &mut State, body: &Value) -> Answer {
     if body["interactive"] != true {
         return Err((
             "InvalidParameterException",
             "Interactive is the only mode supported currently.".into(),
         ));
     }
-    let is_here = name(&body["cluster"]) == CLUSTER
-        && name(&body["task"]) == TASK
+    let task_exists = name_of_arn(&body["cluster"]) == CLUSTER
+        && name_of_arn(&body["task"]) == TASK
         && body["container"] == CONTAINER;
     let Some(command) = body["command"]
         .as_str()
-        .filter(|_| is_here && state.task_status == "RUNNING")
+        .filter(|_| task_exists && state.task_status == "RUNNING")
     else {
-        let message = "The execute command failed because execute command was not enabled when the task was run or the \
-                       execute command agent isn’t running. Wait and try again or run a new task with execute command \
-                       enabled and try again.";
+        let message = "The execute command failed because execute command was not enabled when \
+                       the task was run or the execute command agent isn’t running. Wait and try \
+                       again or run a new task with execute command enabled and try again.";
         return Err(("InvalidParameterException", message.into()));
     };
     let id = format!("ecs-execute-command-{}", hex(&random_bytes(13)));
@@ -106,34 +110,41 @@ fn execute(state: &mut State, body: &Value) -> Answer {
         command: command.into(),
         token: token.clone(),
         terminated: watch::Sender::new(false),
-        is_over: false,
+        has_ended: false,
     };
     state.sessions.insert(id.clone(), session);
     let stream = format!("{}/{id}?role=publish_subscribe", state.stream);
     Ok(json!({
-        "clusterArn": format!("{ARN}:cluster/{CLUSTER}"), "taskArn": format!("{ARN}:task/{CLUSTER}/{TASK}"),
-        "containerArn": format!("{ARN}:container/{CLUSTER}/{TASK}/1"), "containerName": CONTAINER, "interactive": true,
+        "clusterArn": format!("{ARN}:cluster/{CLUSTER}"),
+        "taskArn": format!("{ARN}:task/{CLUSTER}/{TASK}"),
+        "containerArn": format!("{ARN}:container/{CLUSTER}/{TASK}/1"),
+        "containerName": CONTAINER,
+        "interactive": true,
         "session": { "sessionId": id, "streamUrl": stream, "tokenValue": token },
     }))
 }
 
-fn terminate(state: &State, body: &Value) -> Answer {
+fn terminate_session(state: &State, body: &Value) -> Answer {
     let id = body["SessionId"].as_str().unwrap_or_default();
-    if state.mishap == Mishap::Unendable {
+    if state.fault == Mishap::Unendable {
         return Err((
             "AccessDeniedException",
             format!("not authorized to perform: ssm:TerminateSession on {id}"),
         ));
     }
     let Some(session) = state.sessions.get(id) else {
-        return Err(("DoesNotExistException", format!("there is no session {id}")));
+        return Err((
+            "DoesNotExistException",
+            format!("the session {id:?} does not exist"),
+        ));
     };
     session.terminated.send_replace(true);
     Ok(json!({ "SessionId": id }))
 }
 
-/// The active sessions, the owner of each being the role session that tests work in.
-fn sessions(state: &State, body: &Value) -> Value {
+/// Returns the active sessions. Their owner is the role session of the tests. One more session
+/// belongs to another role.
+fn describe_sessions(state: &State, body: &Value) -> Value {
     let target = format!("ecs:{CLUSTER}_{TASK}_{RUNTIME_ID}");
     if body["State"] != "Active" || body["Filters"] != json!([{ "key": "Target", "value": target }])
     {
@@ -142,20 +153,23 @@ fn sessions(state: &State, body: &Value) -> Value {
     let active = state
         .sessions
         .iter()
-        .filter(|(_, session)| !session.is_over && !*session.terminated.borrow());
+        .filter(|(_, session)| !session.has_ended && !*session.terminated.borrow());
     let session =
         |id: &String, owner: &str| json!({ "SessionId": id, "Target": target, "Owner": owner });
-    let mut all: Vec<_> = active.map(|(id, _)| session(id, OWNER)).collect();
-    all.push(session(
-        &"ecs-execute-command-somebodys".to_owned(),
+    let mut sessions: Vec<_> = active.map(|(id, _)| session(id, OWNER)).collect();
+    sessions.push(session(
+        &"ecs-execute-command-other".to_owned(),
         "arn:aws:sts::222222222222:assumed-role/Admin/bob",
     ));
-    json!({ "Sessions": all })
+    json!({ "Sessions": sessions })
 }
 
-fn data_key(state: &mut State, body: &Value) -> Answer {
+fn generate_data_key(state: &mut State, body: &Value) -> Answer {
     if body["KeyId"] != KEY || body["NumberOfBytes"] != 64 {
-        return Err(("NotFoundException", format!("there is no such key: {body}")));
+        return Err((
+            "NotFoundException",
+            format!("expected 64 bytes of the key {KEY}, got {body}"),
+        ));
     }
     let (plaintext, ciphertext) = (random_bytes(64), base64::encode(random_bytes(100)));
     let answer = json!({
@@ -169,6 +183,6 @@ fn data_key(state: &mut State, body: &Value) -> Answer {
 
 fn random_bytes(count: usize) -> Vec<u8> {
     let mut bytes = vec![0; count];
-    aws_lc_rs::rand::fill(&mut bytes).expect("randomness from the operating system");
+    aws_lc_rs::rand::fill(&mut bytes).expect("the operating system returns random bytes");
     bytes
 }

@@ -1,4 +1,4 @@
-//! Frames as the agent writes and reads them, and the encryption of a session as the agent has it.
+//! The agent's side of frames and of the encryption of a session.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,8 +17,8 @@ pub(super) struct Frame {
     pub(super) payload: Vec<u8>,
 }
 
-/// A frame to the client. `id` is a number that makes its UUID.
-pub(super) fn write(
+/// Returns the bytes of a frame to the client. `id` becomes a part of its UUID.
+pub(super) fn encode_frame(
     kind: &str,
     sequence: i64,
     flags: u64,
@@ -35,7 +35,7 @@ pub(super) fn write(
     frame.extend(u64::try_from(millis).unwrap_or(1).to_be_bytes());
     frame.extend(sequence.to_be_bytes());
     frame.extend(flags.to_be_bytes());
-    // Of a UUID the second half goes first.
+    // The second half of a UUID comes first.
     frame.extend([0x80, 0, 0, 0, 0, 0, 0, 1]);
     frame.extend((id << 16 | 0x4000).to_be_bytes());
     frame.extend(Sha256::digest(payload));
@@ -49,12 +49,12 @@ pub(super) fn write(
     frame
 }
 
-/// Reads a frame as strictly as AWS's agent does, or says what is wrong with it.
-pub(super) fn read(bytes: &[u8]) -> Result<Frame, String> {
+/// Decodes a frame as strictly as AWS's agent does.
+pub(super) fn decode_frame(bytes: &[u8]) -> Result<Frame, String> {
     let part = |from: usize, length: usize| {
         bytes
             .get(from..from + length)
-            .ok_or("the frame is too short")
+            .ok_or("the header is incomplete")
     };
     let number = |from: usize, length: usize| {
         part(from, length).map(|part| {
@@ -64,13 +64,13 @@ pub(super) fn read(bytes: &[u8]) -> Result<Frame, String> {
     };
     let payload = bytes.get(120..).unwrap_or_default().to_vec();
     if number(0, 4)? != 116 || number(36, 4)? != 1 || number(40, 8)? == 0 {
-        return Err("header length, schema version or date is wrong".into());
+        return Err("the header length, the schema version or the date is wrong".into());
     }
     if payload.is_empty()
         || number(116, 4)? != payload.len() as u64
         || part(80, 32)? != &Sha256::digest(&payload)[..]
     {
-        return Err("the payload is not what the header says".into());
+        return Err("the length or the digest of the payload is wrong".into());
     }
     let kind = String::from_utf8_lossy(part(4, 32)?).trim_end().to_owned();
     let hex = |from: usize, length: usize| part(from, length).map(hex);
@@ -96,14 +96,14 @@ pub(super) fn read(bytes: &[u8]) -> Result<Frame, String> {
     })
 }
 
-/// The session's keys: the agent's own, and the client's.
-pub(super) struct Keys {
-    own: LessSafeKey,
-    clients: LessSafeKey,
-    nonces: u64,
+/// The keys of a session: the agent's for sending, and the client's for receiving.
+pub(super) struct SessionKeys {
+    agent: LessSafeKey,
+    client: LessSafeKey,
+    nonce: u64,
 }
 
-impl Keys {
+impl SessionKeys {
     pub(super) fn new(data_key: &[u8]) -> Option<Self> {
         let key = |bytes| {
             UnboundKey::new(&AES_256_GCM, bytes)
@@ -111,21 +111,21 @@ impl Keys {
                 .map(LessSafeKey::new)
         };
         Some(Self {
-            own: key(data_key.get(..32)?)?,
-            clients: key(data_key.get(32..)?)?,
-            nonces: 0,
+            agent: key(data_key.get(..32)?)?,
+            client: key(data_key.get(32..)?)?,
+            nonce: 0,
         })
     }
 
     pub(super) fn seal(&mut self, text: &[u8]) -> Vec<u8> {
-        self.nonces += 1;
+        self.nonce += 1;
         let mut nonce = [0; 12];
-        nonce[4..].copy_from_slice(&self.nonces.to_be_bytes());
+        nonce[4..].copy_from_slice(&self.nonce.to_be_bytes());
         let mut sealed = text.to_vec();
-        let key = Nonce::assume_unique_for_key(nonce);
-        self.own
-            .seal_in_place_append_tag(key, Aad::empty(), &mut sealed)
-            .expect("AES-GCM seals what is this short");
+        let unique = Nonce::assume_unique_for_key(nonce);
+        self.agent
+            .seal_in_place_append_tag(unique, Aad::empty(), &mut sealed)
+            .expect("AES-GCM can encrypt a short text");
         [nonce.as_slice(), &sealed].concat()
     }
 
@@ -134,7 +134,7 @@ impl Keys {
         let mut text = text.to_vec();
         let nonce = Nonce::assume_unique_for_key(*nonce);
         Some(
-            self.clients
+            self.client
                 .open_in_place(nonce, Aad::empty(), &mut text)
                 .ok()?
                 .to_vec(),

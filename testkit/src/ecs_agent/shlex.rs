@@ -1,13 +1,14 @@
-//! How the agent takes a command apart: as google/shlex does, which is not quite as a shell does.
+//! Splits a command into arguments as the agent does. The rules are those of google/shlex, which
+//! differ from those of a shell.
 
-/// The command's arguments, or the agent's words about why it has none.
+/// Returns the arguments of a command, or the agent's error message.
 ///
-/// Blanks, tabs and line ends part arguments. In single quotes every character means itself; in
-/// double quotes a backslash takes the meaning from any character; outside, too. `#` at an
-/// argument's begin makes the rest of the line a comment.
+/// Spaces, tabs and line breaks separate arguments. Characters in single quotes have no special
+/// meaning. In double quotes and outside of quotes, a backslash removes the special meaning of any
+/// character. A `#` at the beginning of an argument starts a comment, which ends with the line.
 ///
 /// # Errors
-/// A quote that is not closed, or a backslash at the end.
+/// If a closing quote is missing, or if the command ends with a backslash.
 pub fn split(command: &str) -> Result<Vec<String>, &'static str> {
     const QUOTE: &str = "EOF found when expecting closing quote";
     const ESCAPE: &str = "EOF found after escape character";

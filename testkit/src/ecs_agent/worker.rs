@@ -1,4 +1,4 @@
-//! One session at the agent's side: the channel, the handshake, the command in its terminal.
+//! The agent's side of one session: the channel, the handshake, and the command in its terminal.
 
 use std::collections::VecDeque;
 use std::io::Read;
@@ -16,46 +16,48 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
 
-use super::frame::{self, Frame, Keys};
-use super::mishap::{Dice, Mishap};
+use super::faults::{Mishap, SeededRandom};
+use super::frame::{Frame, SessionKeys, decode_frame, encode_frame};
 use super::shlex::split;
 use super::state::{CLUSTER, CONTAINER, KEY, RUNTIME_ID, Session, State, TASK, lock};
 
-/// The most bytes of output in one frame.
+/// The maximum number of bytes of output in one frame.
 const CHUNK: usize = 1024;
-/// How long an acknowledgement is waited for, and how often that is looked at.
-const PATIENCE: Duration = Duration::from_millis(60);
-const LOOK: Duration = Duration::from_millis(10);
-/// How long outstanding acknowledgements are waited for when the command is over.
-const FAREWELL: Duration = Duration::from_secs(2);
-const HANDSHAKE: Duration = Duration::from_secs(15);
+/// A message is sent again if it is not acknowledged within this time.
+const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_millis(60);
+/// How often to check for messages that were not acknowledged.
+const RESEND_INTERVAL: Duration = Duration::from_millis(10);
+/// How long to wait for the last acknowledgements after the command has ended.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 
 struct Worker {
     socket: WebSocketStream<TcpStream>,
     state: Arc<Mutex<State>>,
     id: String,
-    dice: Dice,
-    mishap: Mishap,
-    /// Frames that come after ones that are sent later.
-    late: Vec<Vec<u8>>,
-    sequence: i64,
-    ids: u64,
+    random: SeededRandom,
+    fault: Mishap,
+    /// Frames to send after a later frame.
+    delayed: Vec<Vec<u8>>,
+    next_sequence: i64,
+    last_id: u64,
     unacknowledged: VecDeque<(i64, Vec<u8>, Instant)>,
-    expected: i64,
-    keys: Option<Keys>,
-    /// The answers of a handshake, in order.
+    /// The sequence number of the next message from the client.
+    expected_sequence: i64,
+    keys: Option<SessionKeys>,
+    /// The client's answers in the handshake, in order.
     answers: VecDeque<(u32, Vec<u8>)>,
-    has_spoken: bool,
+    has_sent_data: bool,
 }
 
-/// The client is gone.
-struct Gone;
+/// The session has ended, because the client closed the connection or violated the protocol.
+struct SessionEnded;
 
-/// Takes a connection, until its session is over.
-pub(super) async fn connected(stream: TcpStream, state: Arc<Mutex<State>>) {
+/// Serves a connection until its session ends.
+pub(super) async fn serve_connection(stream: TcpStream, state: Arc<Mutex<State>>) {
     let (mut path, mut query, mut signature) = (String::new(), String::new(), None);
-    let mishap = lock(&state).mishap;
-    let seed = lock(&state).weather.seed;
+    let fault = lock(&state).fault;
+    let seed = lock(&state).network.seed;
     #[expect(clippy::result_large_err, reason = "the callback's type is given")]
     let upgrade = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
         request.uri().path().clone_into(&mut path);
@@ -69,7 +71,7 @@ pub(super) async fn connected(stream: TcpStream, state: Arc<Mutex<State>>) {
             .get("authorization")
             .and_then(|value| value.to_str().ok())
             .map(str::to_owned);
-        match mishap {
+        match fault {
             Mishap::Refused(status) => {
                 let mut refusal = ErrorResponse::new(None);
                 *refusal.status_mut() = status.try_into().unwrap_or_default();
@@ -82,19 +84,19 @@ pub(super) async fn connected(stream: TcpStream, state: Arc<Mutex<State>>) {
         return;
     };
     let id = path.rsplit('/').next().unwrap_or_default().to_owned();
-    let mut wrongs = Vec::new();
-    if signature.is_none_or(|text| {
-        !text.contains("/ssmmessages/aws4_request, SignedHeaders=host;x-amz-date")
-    }) {
-        wrongs.push("the upgrade was not signed".to_owned());
-    }
     let (command, token, terminated) = {
         let mut state = lock(&state);
-        state.wrongs.append(&mut wrongs);
+        if signature.is_none_or(|text| {
+            !text.contains("/ssmmessages/aws4_request, SignedHeaders=host;x-amz-date")
+        }) {
+            state
+                .violations
+                .push("the upgrade to a WebSocket was not signed".to_owned());
+        }
         let session = state
             .sessions
             .entry(id.clone())
-            .or_insert_with(|| Session::of_a_stranger(&query));
+            .or_insert_with(|| Session::from_query(&query));
         (
             session.command.clone(),
             session.token.clone(),
@@ -105,189 +107,195 @@ pub(super) async fn connected(stream: TcpStream, state: Arc<Mutex<State>>) {
         socket,
         state: Arc::clone(&state),
         id: id.clone(),
-        dice: Dice::new(seed),
-        mishap,
-        late: Vec::new(),
-        sequence: 0,
-        ids: 0,
+        random: SeededRandom::new(seed),
+        fault,
+        delayed: Vec::new(),
+        next_sequence: 0,
+        last_id: 0,
         unacknowledged: VecDeque::new(),
-        expected: 0,
+        expected_sequence: 0,
         keys: None,
         answers: VecDeque::new(),
-        has_spoken: false,
+        has_sent_data: false,
     };
-    // A client that is gone is how sessions end.
-    let _ = worker.session(&command, &token, terminated).await;
+    // Most sessions end because the client closes the connection, so the error is expected.
+    let _ = worker.run_session(&command, &token, terminated).await;
     if let Some(session) = lock(&state).sessions.get_mut(&id) {
-        session.is_over = true;
+        session.has_ended = true;
     }
 }
 
 impl Worker {
-    async fn session(
+    async fn run_session(
         mut self,
         command: &str,
         token: &str,
         mut terminated: watch::Receiver<bool>,
-    ) -> Result<(), Gone> {
-        self.opened(token).await?;
-        if self.mishap == Mishap::Silent {
-            return self.silence(&mut terminated).await;
+    ) -> Result<(), SessionEnded> {
+        self.receive_opening(token).await?;
+        if self.fault == Mishap::Silent {
+            return self.stay_silent(&mut terminated).await;
         }
         if lock(&self.state).encrypts {
-            self.handshake().await?;
+            self.shake_hands().await?;
         }
         let arguments = split(command);
-        let started = match (&arguments, self.mishap) {
+        let started = match (&arguments, self.fault) {
             (_, Mishap::Unstartable) => {
                 Err("Failed to start pty: fork/exec /bin/sh: no such file or directory".into())
             }
             (Err(error), _) => Err(format!("Failed to parse commands input: {error}")),
             (Ok(arguments), _) => {
-                start(arguments).map_err(|error| format!("Failed to start pty: {error}"))
+                start_command(arguments).map_err(|error| format!("Failed to start pty: {error}"))
             }
         };
         let (mut output, mut killer) = match started {
             Ok(started) => started,
             Err(error) => {
                 return self
-                    .close(&format!(
+                    .close_channel(&format!(
                         "\n----------ERROR-------\nUnable to start command: {error}\n\n"
                     ))
                     .await;
             }
         };
-        let ended = match self.mishap {
-            Mishap::Mute(words) => {
+        let result = match self.fault {
+            Mishap::Mute(message) => {
                 sleep(Duration::from_secs(1)).await;
-                self.close(words).await
+                self.close_channel(message).await
             }
-            _ => self.command(&mut output, &mut terminated).await,
+            _ => self.send_output(&mut output, &mut terminated).await,
         };
-        // What is over cannot be killed any more.
+        // Fails if the command has ended already.
         let _ = killer.kill();
-        ended
+        result
     }
 
-    /// The first frame, which must open the channel.
-    async fn opened(&mut self, token: &str) -> Result<(), Gone> {
+    /// Receives the first frame, which must open the channel.
+    async fn receive_opening(&mut self, token: &str) -> Result<(), SessionEnded> {
         let Some(Ok(Message::Text(text))) = self.socket.next().await else {
-            return self.wrong("the first frame was not text").await;
+            return self.end_on_violation("the first frame was not text").await;
         };
         let opening: Value = serde_json::from_str(&text).unwrap_or_default();
         let has = |field: &str| opening[field].as_str().is_some_and(|text| text.len() >= 16);
         if opening["MessageSchemaVersion"] != "1.0" || !has("RequestId") || !has("ClientId") {
-            return self.wrong("the opening was not complete").await;
+            return self
+                .end_on_violation("the opening message was incomplete")
+                .await;
         }
         if !token.is_empty() && opening["TokenValue"] != token
             || opening["ClientVersion"].as_str().is_none()
         {
             return self
-                .wrong("the opening had another token, or no version")
+                .end_on_violation("the opening message had a wrong token or no client version")
                 .await;
         }
         Ok(())
     }
 
-    async fn wrong(&mut self, what: &str) -> Result<(), Gone> {
-        lock(&self.state).wrongs.push(what.to_owned());
+    async fn end_on_violation(&mut self, violation: &str) -> Result<(), SessionEnded> {
+        lock(&self.state).violations.push(violation.to_owned());
         let _ = self.socket.close(None).await;
-        Err(Gone)
+        Err(SessionEnded)
     }
 
-    /// Sends a frame through the weather.
-    async fn send(&mut self, frame: Vec<u8>) -> Result<(), Gone> {
-        let weather = lock(&self.state).weather;
-        if self.mishap == Mishap::Rubbish {
+    /// Sends a frame over the faulty network.
+    async fn send_frame(&mut self, frame: Vec<u8>) -> Result<(), SessionEnded> {
+        let network = lock(&self.state).network;
+        if self.fault == Mishap::Rubbish {
             let mut altered = frame.clone();
             if let Some(last) = altered.last_mut() {
                 *last ^= 1;
             }
-            for rubbish in [vec![0xff; 37], altered, Vec::new()] {
+            for invalid in [vec![0xff; 37], altered, Vec::new()] {
                 self.socket
-                    .send(Message::binary(rubbish))
+                    .send(Message::binary(invalid))
                     .await
-                    .map_err(|_| Gone)?;
+                    .map_err(|_| SessionEnded)?;
             }
         }
-        if self.dice.fall(weather.lost) {
+        if self.random.happens(network.lost) {
             return Ok(());
         }
-        if self.dice.fall(weather.late) {
-            self.late.push(frame);
+        if self.random.happens(network.late) {
+            self.delayed.push(frame);
             return Ok(());
         }
-        if self.dice.fall(weather.doubled) {
+        if self.random.happens(network.doubled) {
             self.socket
                 .feed(Message::binary(frame.clone()))
                 .await
-                .map_err(|_| Gone)?;
+                .map_err(|_| SessionEnded)?;
         }
         self.socket
             .send(Message::binary(frame))
             .await
-            .map_err(|_| Gone)?;
-        for late in std::mem::take(&mut self.late) {
+            .map_err(|_| SessionEnded)?;
+        for delayed in std::mem::take(&mut self.delayed) {
             self.socket
-                .send(Message::binary(late))
+                .send(Message::binary(delayed))
                 .await
-                .map_err(|_| Gone)?;
+                .map_err(|_| SessionEnded)?;
         }
         Ok(())
     }
 
     /// Sends a numbered message, and keeps it until it is acknowledged.
-    async fn data(&mut self, content: u32, payload: &[u8]) -> Result<(), Gone> {
+    async fn send_data(&mut self, content: u32, payload: &[u8]) -> Result<(), SessionEnded> {
         let payload = match &mut self.keys {
             Some(keys) if content == 1 => &keys.seal(payload),
             _ => payload,
         };
-        self.ids += 1;
-        let flags = u64::from(self.sequence == 0);
-        let frame = frame::write(
+        self.last_id += 1;
+        let flags = u64::from(self.next_sequence == 0);
+        let frame = encode_frame(
             "output_stream_data",
-            self.sequence,
+            self.next_sequence,
             flags,
-            self.ids,
+            self.last_id,
             content,
             payload,
         );
         self.unacknowledged
-            .push_back((self.sequence, frame.clone(), Instant::now()));
-        self.sequence += 1;
-        self.has_spoken = true;
-        self.send(frame).await
+            .push_back((self.next_sequence, frame.clone(), Instant::now()));
+        self.next_sequence += 1;
+        self.has_sent_data = true;
+        self.send_frame(frame).await
     }
 
-    /// Sends the oldest message again that was not acknowledged in time.
-    async fn resend(&mut self) -> Result<(), Gone> {
+    /// Sends the oldest message again if it was not acknowledged in time.
+    async fn resend_oldest(&mut self) -> Result<(), SessionEnded> {
         let Some((_, frame, sent)) = self.unacknowledged.front_mut() else {
             return Ok(());
         };
-        if sent.elapsed() < PATIENCE {
+        if sent.elapsed() < ACKNOWLEDGE_TIMEOUT {
             return Ok(());
         }
         *sent = Instant::now();
         let frame = frame.clone();
-        self.send(frame).await
+        self.send_frame(frame).await
     }
 
-    /// Takes what the client sends; an error when it is gone.
-    async fn receive(
+    /// Handles a message of the client. Returns an error if the client closed the connection.
+    async fn handle_message(
         &mut self,
         message: Option<Result<Message, tokio_tungstenite::tungstenite::Error>>,
-    ) -> Result<(), Gone> {
+    ) -> Result<(), SessionEnded> {
         let bytes = match message {
             Some(Ok(Message::Binary(bytes))) => bytes,
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => return Ok(()),
-            Some(Ok(Message::Text(_))) => return self.wrong("a second text frame").await,
-            _ => return Err(Gone),
+            Some(Ok(Message::Text(_))) => {
+                return self
+                    .end_on_violation("the client sent a second text frame")
+                    .await;
+            }
+            _ => return Err(SessionEnded),
         };
-        let weather = lock(&self.state).weather;
-        if self.dice.fall(weather.lost) {
+        let network = lock(&self.state).network;
+        if self.random.happens(network.lost) {
             return Ok(());
         }
-        match frame::read(&bytes) {
+        match decode_frame(&bytes) {
             Ok(Frame {
                 kind,
                 payload,
@@ -295,220 +303,258 @@ impl Worker {
                 sequence,
                 ..
             }) if kind == "acknowledge" => {
-                let of: Value = serde_json::from_slice(&payload).unwrap_or_default();
-                let number = of["AcknowledgedMessageSequenceNumber"].as_i64();
+                let acknowledged: Value = serde_json::from_slice(&payload).unwrap_or_default();
+                let number = acknowledged["AcknowledgedMessageSequenceNumber"].as_i64();
                 if flags != 3
                     || sequence != 0
-                    || of["AcknowledgedMessageType"] != "output_stream_data"
+                    || acknowledged["AcknowledgedMessageType"] != "output_stream_data"
                 {
                     return self
-                        .wrong(&format!("an acknowledgement that is none: {of}"))
+                        .end_on_violation(&format!("invalid acknowledgement: {acknowledged}"))
                         .await;
                 }
-                let place = self
+                let index = self
                     .unacknowledged
                     .iter()
                     .position(|(sequence, ..)| Some(*sequence) == number);
-                let _ = place.map(|place| self.unacknowledged.remove(place));
+                let _ = index.map(|index| self.unacknowledged.remove(index));
                 Ok(())
             }
-            Ok(input) if input.kind == "input_stream_data" => self.input(input).await,
-            Ok(other) => self.wrong(&format!("a frame of kind {}", other.kind)).await,
-            Err(error) => self.wrong(&format!("a frame that is none: {error}")).await,
+            Ok(input) if input.kind == "input_stream_data" => self.handle_input(input).await,
+            Ok(frame) => {
+                let violation = format!("unknown type of frame: {:?}", frame.kind);
+                self.end_on_violation(&violation).await
+            }
+            Err(error) => {
+                self.end_on_violation(&format!("invalid frame: {error}"))
+                    .await
+            }
         }
     }
 
-    async fn input(&mut self, input: Frame) -> Result<(), Gone> {
-        if !self.has_spoken {
-            return self.wrong("input before the agent has said anything").await;
+    async fn handle_input(&mut self, input: Frame) -> Result<(), SessionEnded> {
+        if !self.has_sent_data {
+            return self
+                .end_on_violation("the client sent input before the agent's first message")
+                .await;
         }
-        if input.sequence > self.expected {
+        if input.sequence > self.expected_sequence {
             return Ok(());
         }
-        self.ids += 1;
+
+        self.last_id += 1;
         let acknowledgement = json!({
-            "AcknowledgedMessageType": "input_stream_data", "AcknowledgedMessageId": input.id,
-            "AcknowledgedMessageSequenceNumber": input.sequence, "IsSequentialMessage": true,
+            "AcknowledgedMessageType": "input_stream_data",
+            "AcknowledgedMessageId": input.id,
+            "AcknowledgedMessageSequenceNumber": input.sequence,
+            "IsSequentialMessage": true,
         });
-        let frame = frame::write(
+        let frame = encode_frame(
             "acknowledge",
             0,
             3,
-            self.ids,
+            self.last_id,
             0,
             acknowledgement.to_string().as_bytes(),
         );
-        if input.sequence == self.expected {
-            self.expected += 1;
+        if input.sequence == self.expected_sequence {
+            self.expected_sequence += 1;
             self.answers.push_back((input.content, input.payload));
         }
-        self.send(frame).await
+        self.send_frame(frame).await
     }
 
-    /// Goes on until the client answers with a message of this type.
-    async fn answer(&mut self, content: u32) -> Result<Vec<u8>, Gone> {
-        let limit = Instant::now() + HANDSHAKE;
-        let mut look = interval(LOOK);
+    /// Waits until the client sends a message with this type of content.
+    async fn wait_for_answer(&mut self, content: u32) -> Result<Vec<u8>, SessionEnded> {
+        const MESSAGE: &str = "Handshake timed out. Please ensure that you have the latest \
+                               version of the session manager plugin.";
+        let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
+        let mut resend = interval(RESEND_INTERVAL);
         loop {
-            if let Some((of, payload)) = self.answers.pop_front() {
-                if of == content {
+            if let Some((received, payload)) = self.answers.pop_front() {
+                if received == content {
                     return Ok(payload);
                 }
-                self.wrong(&format!("an answer of type {of} in a handshake"))
-                    .await?;
+                self.end_on_violation(&format!(
+                    "the client answered the handshake with type {received}, expected {content}"
+                ))
+                .await?;
             }
             tokio::select! {
-                message = self.socket.next() => self.receive(message).await?,
-                _ = look.tick() => self.resend().await?,
-                () = sleep_until(limit) => {
-                    self.close("Handshake timed out. Please ensure that you have the latest version of the session \
-                                manager plugin.").await?;
-                    return Err(Gone);
+                message = self.socket.next() => self.handle_message(message).await?,
+                _ = resend.tick() => self.resend_oldest().await?,
+                () = sleep_until(deadline) => {
+                    self.close_channel(MESSAGE).await?;
+                    return Err(SessionEnded);
                 }
             }
         }
     }
 
-    async fn handshake(&mut self) -> Result<(), Gone> {
+    async fn shake_hands(&mut self) -> Result<(), SessionEnded> {
         let challenge = base64::encode(b"sixteen bytes ok");
         let request = json!({ "AgentVersion": "3.3.987.0", "RequestedClientActions": [
             { "ActionType": "SessionType",
               "ActionParameters": { "SessionType": "InteractiveCommands", "Properties": null } },
-            { "ActionType": "KMSEncryption", "ActionParameters": { "KMSKeyId": KEY, "Challenge": challenge } },
+            { "ActionType": "KMSEncryption",
+              "ActionParameters": { "KMSKeyId": KEY, "Challenge": challenge } },
         ] });
-        self.data(5, request.to_string().as_bytes()).await?;
-        let answer: Value = serde_json::from_slice(&self.answer(6).await?).unwrap_or_default();
+        self.send_data(5, request.to_string().as_bytes()).await?;
+        let answer: Value =
+            serde_json::from_slice(&self.wait_for_answer(6).await?).unwrap_or_default();
         let actions = &answer["ProcessedClientActions"];
         if actions[0]["ActionStatus"] != 1 || actions[1]["ActionStatus"] != 1 {
-            self.close(&format!(
+            self.close_channel(&format!(
                 "KMSEncryption failed on client with error: {}",
                 actions[1]["Error"]
             ))
             .await?;
-            return Err(Gone);
+            return Err(SessionEnded);
         }
         let result = &actions[1]["ActionResult"];
         let cipher = result["KMSCipherTextKey"].as_str().unwrap_or_default();
-        let wanted = json!({
-            "aws:ssm:SessionId": self.id, "aws:ssm:RandomChallenge": challenge,
+        let expected_context = json!({
+            "aws:ssm:SessionId": self.id,
+            "aws:ssm:RandomChallenge": challenge,
             "aws:ssm:TargetId": format!("ecs:{CLUSTER}_{TASK}_{RUNTIME_ID}"),
         });
-        let found = lock(&self.state).data_keys.get(cipher).cloned();
-        let key = found.filter(|(_, context)| {
-            *context == wanted && result["ChallengeAcknowledgement"] == true
+        let data_key = lock(&self.state).data_keys.get(cipher).cloned();
+        let data_key = data_key.filter(|(_, context)| {
+            *context == expected_context && result["ChallengeAcknowledgement"] == true
         });
-        let Some(mut keys) = key.and_then(|(key, _)| Keys::new(&key)) else {
-            self.wrong(
-                "the data key is not bound to the session, or the challenge not acknowledged",
+        let Some(mut keys) = data_key.and_then(|(key, _)| SessionKeys::new(&key)) else {
+            self.end_on_violation(
+                "the data key has the wrong encryption context, or the challenge was not \
+                 acknowledged",
             )
             .await?;
-            return Err(Gone);
+            return Err(SessionEnded);
         };
+
         let proof = [7; 64];
-        let asked = json!({ "Challenge": base64::encode(keys.seal(&proof)) });
-        self.data(8, asked.to_string().as_bytes()).await?;
-        let answer: Value = serde_json::from_slice(&self.answer(9).await?).unwrap_or_default();
+        let request = json!({ "Challenge": base64::encode(keys.seal(&proof)) });
+        self.send_data(8, request.to_string().as_bytes()).await?;
+        let answer: Value =
+            serde_json::from_slice(&self.wait_for_answer(9).await?).unwrap_or_default();
         let sealed =
             base64::decode(answer["Challenge"].as_str().unwrap_or_default()).unwrap_or_default();
         if keys.open(&sealed).as_deref() != Some(&proof) {
-            self.wrong("the challenge was not met").await?;
+            self.end_on_violation("the client answered the encryption challenge wrongly")
+                .await?;
         }
+
         let complete = json!({
             "HandshakeTimeToComplete": 31_311_736,
             "CustomerMessage": "This session is encrypted using AWS KMS.",
         });
-        self.data(7, complete.to_string().as_bytes()).await?;
+        self.send_data(7, complete.to_string().as_bytes()).await?;
         self.keys = Some(keys);
         Ok(())
     }
 
-    /// The command's output, until it is over or something happens.
-    async fn command(
+    /// Sends the output of the command until it ends, the session is terminated, or the fault
+    /// occurs.
+    async fn send_output(
         &mut self,
         output: &mut mpsc::Receiver<Vec<u8>>,
         terminated: &mut watch::Receiver<bool>,
-    ) -> Result<(), Gone> {
-        let mishap = match self.mishap {
+    ) -> Result<(), SessionEnded> {
+        let fault_after = match self.fault {
             Mishap::ContainerStops(after)
             | Mishap::ContainerVanishes(after)
             | Mishap::Cut(after)
             | Mishap::Closed(after, _) => Some(after),
             _ => None,
         };
-        let mishap = mishap.map(|after| Instant::now() + after);
-        let far = Instant::now() + Duration::from_hours(1);
-        let mut look = interval(LOOK);
-        let (mut is_over, mut farewell) = (false, far);
+        let never = Instant::now() + Duration::from_hours(1);
+        let fault_time = fault_after.map_or(never, |after| Instant::now() + after);
+        let mut resend = interval(RESEND_INTERVAL);
+        let (mut has_ended, mut close_deadline) = (false, never);
         loop {
-            if is_over && self.unacknowledged.is_empty() || Instant::now() > farewell {
-                return self.close("").await;
+            if has_ended && self.unacknowledged.is_empty() || Instant::now() > close_deadline {
+                return self.close_channel("").await;
             }
             tokio::select! {
-                chunk = output.recv(), if !is_over => if let Some(chunk) = chunk {
-                    self.data(1, &chunk).await?;
+                chunk = output.recv(), if !has_ended => if let Some(chunk) = chunk {
+                    self.send_data(1, &chunk).await?;
                 } else {
-                    (is_over, farewell) = (true, Instant::now() + FAREWELL);
+                    has_ended = true;
+                    close_deadline = Instant::now() + CLOSE_TIMEOUT;
                 },
-                message = self.socket.next() => self.receive(message).await?,
-                _ = look.tick() => self.resend().await?,
-                _ = terminated.changed() => return self.close("").await,
-                () = sleep_until(mishap.unwrap_or(far)) => return self.befall(terminated).await,
+                message = self.socket.next() => self.handle_message(message).await?,
+                _ = resend.tick() => self.resend_oldest().await?,
+                _ = terminated.changed() => return self.close_channel("").await,
+                () = sleep_until(fault_time) => return self.simulate_fault(terminated).await,
             }
         }
     }
 
-    async fn befall(&mut self, terminated: &mut watch::Receiver<bool>) -> Result<(), Gone> {
-        match self.mishap {
-            Mishap::Closed(_, words) => self.close(words).await,
+    async fn simulate_fault(
+        &mut self,
+        terminated: &mut watch::Receiver<bool>,
+    ) -> Result<(), SessionEnded> {
+        match self.fault {
+            Mishap::Closed(_, message) => self.close_channel(message).await,
             Mishap::ContainerStops(_) => {
                 lock(&self.state).task_status = "STOPPED";
-                let frame = frame::write("pause_publication", 0, 0, 0, 0, b"");
+                let frame = encode_frame("pause_publication", 0, 0, 0, 0, b"");
                 self.socket
                     .send(Message::binary(frame))
                     .await
-                    .map_err(|_| Gone)?;
-                self.silence(terminated).await
+                    .map_err(|_| SessionEnded)?;
+                self.stay_silent(terminated).await
             }
             Mishap::ContainerVanishes(_) => {
                 lock(&self.state).task_status = "STOPPED";
-                self.silence(terminated).await
+                self.stay_silent(terminated).await
             }
-            _ => Err(Gone),
+            _ => Err(SessionEnded),
         }
     }
 
-    /// Reads and says nothing.
-    async fn silence(&mut self, terminated: &mut watch::Receiver<bool>) -> Result<(), Gone> {
+    /// Reads messages without answering them.
+    async fn stay_silent(
+        &mut self,
+        terminated: &mut watch::Receiver<bool>,
+    ) -> Result<(), SessionEnded> {
         loop {
             tokio::select! {
-                message = self.socket.next() => if !matches!(message, Some(Ok(_))) { return Err(Gone) },
+                message = self.socket.next() => {
+                    if !matches!(message, Some(Ok(_))) {
+                        return Err(SessionEnded);
+                    }
+                }
                 _ = terminated.changed() => return Ok(()),
             }
         }
     }
 
-    /// What the service sends when the agent says that the session is over.
-    async fn close(&mut self, words: &str) -> Result<(), Gone> {
+    /// Sends the message with which the service closes the channel after the session has ended.
+    async fn close_channel(&mut self, message: &str) -> Result<(), SessionEnded> {
         let closed = json!({
-            "MessageId": "e1e2e3e4-e5e6-47e8-89ea-ebecedeeeff0", "CreatedDate": "1700000000013",
-            "DestinationId": "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee", "SessionId": self.id,
-            "MessageType": "channel_closed", "SchemaVersion": 1, "Output": words,
+            "MessageId": "e1e2e3e4-e5e6-47e8-89ea-ebecedeeeff0",
+            "CreatedDate": "1700000000013",
+            "DestinationId": "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee",
+            "SessionId": self.id,
+            "MessageType": "channel_closed",
+            "SchemaVersion": 1,
+            "Output": message,
         });
-        self.ids += 1;
-        let frame = frame::write(
+        self.last_id += 1;
+        let frame = encode_frame(
             "channel_closed",
             0,
             0,
-            self.ids,
+            self.last_id,
             0,
             closed.to_string().as_bytes(),
         );
         self.socket
             .send(Message::binary(frame))
             .await
-            .map_err(|_| Gone)?;
-        // Until the client has read it and goes.
-        let _ = timeout(FAREWELL, async {
+            .map_err(|_| SessionEnded)?;
+        // The client reads the message and closes the connection.
+        let _ = timeout(CLOSE_TIMEOUT, async {
             while let Some(Ok(_)) = self.socket.next().await {}
         })
         .await;
@@ -518,8 +564,10 @@ impl Worker {
 
 type Started = (mpsc::Receiver<Vec<u8>>, Box<dyn ChildKiller + Send + Sync>);
 
-/// Starts the command in a terminal of no size, and reads that until its end.
-fn start(arguments: &[String]) -> Result<Started, Box<dyn std::error::Error + Send + Sync>> {
+/// Starts the command in a terminal without a size, and reads its output until the end.
+fn start_command(
+    arguments: &[String],
+) -> Result<Started, Box<dyn std::error::Error + Send + Sync>> {
     let size = PtySize {
         rows: 0,
         cols: 0,
@@ -538,7 +586,7 @@ fn start(arguments: &[String]) -> Result<Started, Box<dyn std::error::Error + Se
     let mut reader = terminal.master.try_clone_reader()?;
     let (chunks, output) = mpsc::channel(64);
     std::thread::spawn(move || {
-        // The terminal lives as long as it is read.
+        // The terminal must stay open while it is read.
         let _master = terminal.master;
         let mut chunk = [0; CHUNK];
         while let Ok(count @ 1..) = reader.read(&mut chunk) {

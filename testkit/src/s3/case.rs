@@ -1,72 +1,70 @@
-//! A case: what is there, and the one operation that is done to it.
+//! A test case: the initial files and objects, and one operation.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Everything that follows from a seed. `{root}`, `{a}`, `{b}` and `{none}` in texts stand for the
-/// local root, two buckets and one that does not exist.
+/// A test case, which is generated from a seed. The placeholders `{root}`, `{a}`, `{b}` and
+/// `{none}` in its texts mean the local root, two buckets, and a bucket that does not exist.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// What it was drawn from.
+    /// The seed.
     pub seed: u64,
-    /// Below the local root, parents before children; beside it is `outside/`, with one file.
+    /// The files below the local root, parents before children. Next to the local root is the
+    /// directory `outside/` with one file.
     pub files: BTreeMap<String, Node>,
-    /// The objects of bucket `a` and bucket `b`, by key.
+    /// The objects of the buckets `a` and `b`, by key.
     pub buckets: [BTreeMap<String, Object>; 2],
-    /// What is done.
+    /// The operation.
     pub operation: Operation,
 }
 
-/// Something in a file system.
+/// An entry of a file system.
 #[derive(Clone, Debug)]
 pub enum Node {
     /// A directory.
     Directory,
-    /// A file, last modified at this time: whole seconds since 1970, and whether half a second
-    /// more.
+    /// A file, and the time of its last modification: seconds since 1970, and whether half a second
+    /// is added.
     File(Content, i64, bool),
-    /// A symbolic link to this.
+    /// A symbolic link to this target.
     Link(String),
     /// A named pipe.
     Fifo,
 }
 
-/// What is in a file or an object.
+/// The content of a file or an object.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Content {
-    /// Bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// Contents of one size differ by this.
+    /// A number that distinguishes contents of the same size.
     pub fill: u32,
 }
 
 /// An object of a bucket.
 #[derive(Clone, Debug)]
 pub struct Object {
-    /// Its content.
+    /// The content.
     pub content: Content,
-    /// Seconds since 1970.
+    /// The time of the last modification, in seconds since 1970.
     pub modified: i64,
-    /// `Content-Type`.
+    /// The content type.
     pub content_type: String,
-    /// As in `STANDARD`.
+    /// The storage class, for example `STANDARD`.
     pub storage_class: String,
-    /// `x-amz-meta-*`.
+    /// The user-defined metadata.
     pub metadata: BTreeMap<String, String>,
 }
 
 /// `aws s3 cp`, `mv`, `sync` or `rm`.
 #[derive(Clone, Debug)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "the command's flags, each of which is there or not"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "the flags of the command")]
 pub struct Operation {
-    /// Which of them.
+    /// The command.
     pub verb: Verb,
-    /// From where, or what is deleted.
+    /// The source. For `rm`, the location to delete.
     pub source: String,
-    /// To where; empty for `rm`.
+    /// The destination. It is empty for `rm`.
     pub destination: String,
     /// `--recursive`.
     pub recursive: bool,
@@ -76,7 +74,7 @@ pub struct Operation {
     pub delete: bool,
     /// `--dryrun`.
     pub dry_run: bool,
-    /// `--size-only`, which only a wrong decision asks for.
+    /// `--size-only`, which only a deliberate mistake uses.
     pub size_only: bool,
     /// `--storage-class`.
     pub storage_class: Option<&'static str>,
@@ -84,21 +82,22 @@ pub struct Operation {
     pub sse: Option<&'static str>,
 }
 
-/// What the AWS CLI calls it.
+/// The name of the command in the AWS CLI.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Verb {
     /// Copy.
     Cp,
     /// Move.
     Mv,
-    /// Copy what is new or changed.
+    /// Copy new and changed files or objects.
     Sync,
     /// Delete.
     Rm,
 }
 
 impl Content {
-    /// The bytes. Every 64 of them are others, so that parts in the wrong order show.
+    /// Returns the bytes. Each block of 64 bytes is different, so that the comparison finds parts
+    /// in a wrong order.
     #[must_use]
     pub fn bytes(self) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -111,7 +110,7 @@ impl Content {
 }
 
 impl Case {
-    /// Whether a path below the root, or what it leads through, is a symbolic link.
+    /// Returns whether any of the files is a symbolic link.
     #[must_use]
     pub fn has_links(&self) -> bool {
         self.files
@@ -121,16 +120,16 @@ impl Case {
 }
 
 impl Operation {
-    /// Whether it works on everything below a place.
+    /// Returns whether the operation handles everything below a location.
     #[must_use]
-    pub fn is_of_directories(&self) -> bool {
+    pub fn is_recursive(&self) -> bool {
         self.recursive || self.verb == Verb::Sync
     }
 
-    /// Verb and direction, as in `sync up`.
+    /// Returns the command and its direction, for example `sync up`.
     #[must_use]
     pub fn kind(&self) -> String {
-        let is_s3 = |place: &str| place.starts_with("s3://");
+        let is_s3 = |location: &str| location.starts_with("s3://");
         let direction = match (is_s3(&self.source), is_s3(&self.destination)) {
             _ if self.verb == Verb::Rm => "",
             (false, true) => " up",
@@ -141,16 +140,16 @@ impl Operation {
         format!("{}{direction}", self.verb.name())
     }
 
-    /// The command's arguments, with the places as `put` writes them.
+    /// Returns the arguments of the command. `with_names` replaces the placeholders.
     #[must_use]
-    pub fn arguments(&self, put: impl Fn(&str) -> String) -> Vec<String> {
-        let mut all = vec![
+    pub fn arguments(&self, with_names: impl Fn(&str) -> String) -> Vec<String> {
+        let mut arguments = vec![
             "s3".to_owned(),
             self.verb.name().to_owned(),
-            put(&self.source),
+            with_names(&self.source),
         ];
         if self.verb != Verb::Rm {
-            all.push(put(&self.destination));
+            arguments.push(with_names(&self.destination));
         }
         for (flag, is_set) in [
             ("--recursive", self.recursive),
@@ -158,28 +157,28 @@ impl Operation {
             ("--dryrun", self.dry_run),
             ("--size-only", self.size_only),
         ] {
-            all.extend(is_set.then(|| flag.to_owned()));
+            arguments.extend(is_set.then(|| flag.to_owned()));
         }
         for (is_include, pattern) in &self.filters {
-            all.push(format!(
+            arguments.push(format!(
                 "--{}={}",
                 if *is_include { "include" } else { "exclude" },
-                put(pattern)
+                with_names(pattern)
             ));
         }
         for (option, value) in [("--storage-class", self.storage_class), ("--sse", self.sse)] {
-            all.extend(
+            arguments.extend(
                 value
                     .into_iter()
                     .flat_map(|value| [option.to_owned(), value.to_owned()]),
             );
         }
-        all
+        arguments
     }
 }
 
 impl Verb {
-    /// As a command.
+    /// Returns the name of the command.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -190,9 +189,9 @@ impl Verb {
         }
     }
 
-    /// The step that does the same.
+    /// Returns the name of the corresponding step.
     #[must_use]
-    pub fn step(self) -> &'static str {
+    pub fn step_name(self) -> &'static str {
         match self {
             Self::Cp => "s3-copy",
             Self::Mv => "s3-move",

@@ -1,5 +1,8 @@
-"""Runs `aws` commands in one process, because the AWS CLI takes half a second to start: usage `python cli.py`, requests
-as JSON lines on standard input, answers as JSON lines on standard output. It ends when standard input does."""
+"""Runs `aws` commands in one process, because the AWS CLI takes half a second to start.
+
+Usage: `python cli.py`. Requests are JSON lines on standard input, answers are JSON lines on
+standard output. The program ends when standard input ends.
+"""
 
 import io
 import json
@@ -10,28 +13,28 @@ import sys
 answers = os.fdopen(os.dup(1), "w", buffering=1)
 os.dup2(2, 1)
 
-# Python's own table of content types: the machine's would make runs differ.
+# Use only Python's own table of content types, so that the result is the same on every machine.
 mimetypes.knownfiles.clear()
 
 from awscli.clidriver import create_clidriver  # noqa: E402
 
 
 def run(arguments):
-    said = [
+    captured = [
         io.TextIOWrapper(io.BytesIO(), "utf-8", "surrogateescape", newline="") for _ in range(2)
     ]
-    before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = said
+    original = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = captured
     try:
         status = create_clidriver().main(arguments)
-    except SystemExit as end:
-        status = end.code
+    except SystemExit as exit:
+        status = exit.code
     finally:
-        sys.stdout, sys.stderr = before
-    for stream in said:
+        sys.stdout, sys.stderr = original
+    for stream in captured:
         stream.flush()
-    out, err = (stream.buffer.getvalue().decode("utf-8", "replace") for stream in said)
-    return {"status": status, "stdout": out, "stderr": err}
+    stdout, stderr = (stream.buffer.getvalue().decode("utf-8", "replace") for stream in captured)
+    return {"status": status, "stdout": stdout, "stderr": stderr}
 
 
 for line in sys.stdin:

@@ -1,134 +1,142 @@
-//! What differs after both sides have done the same operation.
+//! Finds the differences after both sides have run the same operation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::case::{Case, Object};
 use super::files;
-use super::server::{self, SeenObject};
-use super::sides::{Outcome, Place};
+use super::server::{S3Contents, StoredObject};
+use super::sides::{Outcome, Sandbox};
 
-/// What is there on one side when its operation is over.
-pub(super) struct After<'a> {
-    pub(super) place: &'a Place,
+/// The state of one side after its operation.
+pub(super) struct FinalState<'a> {
+    pub(super) sandbox: &'a Sandbox,
     pub(super) outcome: &'a Outcome,
-    pub(super) files: BTreeMap<String, files::Seen>,
+    pub(super) files: BTreeMap<String, files::Entry>,
 }
 
-/// One thing that differs.
+/// A difference between the two sides.
 #[derive(Clone, Debug)]
 pub struct Difference {
-    /// What it is.
-    pub of: Of,
-    /// What the AWS CLI made of it.
+    /// The file, object or outcome that differs.
+    pub subject: Subject,
+    /// Its state on the side of the AWS CLI.
     pub cli: String,
-    /// What the step made of it.
+    /// Its state on the side of the step.
     pub step: String,
 }
 
-/// What can differ.
+/// The subject of a difference.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Of {
-    /// Whether the operation succeeded.
+pub enum Subject {
+    /// The success of the operation.
     Outcome,
     /// An object: bucket (`a` or `b`) and key.
     Object(String, String),
-    /// What is at a path: below `root/` or `outside/`.
+    /// The entry at a path below `root/` or `outside/`.
     File(String),
     /// A line of a dry run.
     Plan(String),
-    /// Something that should have been cleaned up.
-    Left(String),
+    /// An unfinished upload that should have been removed.
+    Leftover(String),
 }
 
-/// Everything that differs.
-pub(super) fn compare(
+/// Returns all differences.
+pub(super) fn find_differences(
     case: &Case,
-    [cli, step]: &[After<'_>; 2],
-    s3: &server::Seen,
+    [cli, step]: &[FinalState<'_>; 2],
+    s3: &S3Contents,
 ) -> Vec<Difference> {
-    let mut found = Vec::new();
-    if cli.outcome.succeeded != step.outcome.succeeded {
-        let [cli, step] = [cli, step].map(|side| side.outcome.said.trim().to_owned());
-        found.push(Difference {
-            of: Of::Outcome,
+    let mut differences = Vec::new();
+    if cli.outcome.has_succeeded != step.outcome.has_succeeded {
+        let [cli, step] = [cli, step].map(|side| side.outcome.messages.trim().to_owned());
+        differences.push(Difference {
+            subject: Subject::Outcome,
             cli,
             step,
         });
     }
-    for (which, before) in ["a", "b"].into_iter().zip(&case.buckets) {
-        let [of_cli, of_step] = [cli, step].map(|side| {
-            let objects = s3.buckets.get(&side.place.bucket(which));
-            let described = |(key, object): (&String, &SeenObject)| {
+
+    for (bucket, objects_before) in ["a", "b"].into_iter().zip(&case.buckets) {
+        let [cli_objects, step_objects] = [cli, step].map(|side| {
+            let objects = s3.buckets.get(&side.sandbox.bucket(bucket));
+            let described = |(key, object): (&String, &StoredObject)| {
                 (
                     key.clone(),
-                    describe(object, !is_as_before(before, key, object)),
+                    describe_object(object, is_unchanged(objects_before, key, object)),
                 )
             };
             objects.into_iter().flatten().map(described).collect()
         });
-        found.extend(differing(&of_cli, &of_step, |key| {
-            Of::Object(which.into(), key.into())
+        differences.extend(compare_maps(&cli_objects, &step_objects, |key| {
+            Subject::Object(bucket.into(), key.into())
         }));
     }
-    let [of_cli, of_step] = [cli, step].map(|side| {
+
+    let [cli_files, step_files] = [cli, step].map(|side| {
         side.files
             .iter()
-            .map(|(path, seen)| (path.clone(), format!("{seen:?}")))
+            .map(|(path, entry)| (path.clone(), format!("{entry:?}")))
             .collect()
     });
-    found.extend(differing(&of_cli, &of_step, |path| Of::File(path.into())));
-    // A step that fails answers no log.
-    if case.operation.dry_run && cli.outcome.succeeded && step.outcome.succeeded {
-        let [of_cli, of_step] = [cli, step].map(|side| {
+    differences.extend(compare_maps(&cli_files, &step_files, |path| {
+        Subject::File(path.into())
+    }));
+
+    // The answer of a failed step contains no log, so its plan is unknown.
+    if case.operation.dry_run && cli.outcome.has_succeeded && step.outcome.has_succeeded {
+        let [cli_plan, step_plan] = [cli, step].map(|side| {
             side.outcome
                 .planned
                 .iter()
                 .map(|line| (line.clone(), "planned".to_owned()))
                 .collect::<BTreeMap<_, _>>()
         });
-        found.extend(differing(&of_cli, &of_step, |line| Of::Plan(line.into())));
+        differences.extend(compare_maps(&cli_plan, &step_plan, |line| {
+            Subject::Plan(line.into())
+        }));
     }
+
     let uploads = s3.uploads.iter().filter(|(bucket, _)| {
         ["a", "b"]
             .iter()
-            .any(|which| step.place.bucket(which) == *bucket)
+            .any(|name| step.sandbox.bucket(name) == *bucket)
     });
     for (bucket, key) in uploads {
-        let left = format!("an unfinished multipart upload of {bucket}/{key}");
-        found.push(Difference {
-            of: Of::Left(left),
-            cli: "gone".into(),
-            step: "still there".into(),
+        let upload = format!("an unfinished multipart upload of {bucket}/{key}");
+        differences.push(Difference {
+            subject: Subject::Leftover(upload),
+            cli: "does not exist".into(),
+            step: "exists".into(),
         });
     }
-    found
+    differences
 }
 
-fn differing(
+fn compare_maps(
     cli: &BTreeMap<String, String>,
     step: &BTreeMap<String, String>,
-    of: impl Fn(&str) -> Of,
+    to_subject: impl Fn(&str) -> Subject,
 ) -> Vec<Difference> {
     let names: BTreeSet<_> = cli.keys().chain(step.keys()).collect();
-    let said = |side: &BTreeMap<String, String>, name: &String| {
+    let state = |side: &BTreeMap<String, String>, name: &String| {
         side.get(name)
             .map_or_else(|| "nothing".into(), Clone::clone)
     };
-    let differs = names
+    let differing_names = names
         .into_iter()
         .filter(|name| cli.get(*name) != step.get(*name));
-    differs
+    differing_names
         .map(|name| Difference {
-            of: of(name),
-            cli: said(cli, name),
-            step: said(step, name),
+            subject: to_subject(name),
+            cli: state(cli, name),
+            step: state(step, name),
         })
         .collect()
 }
 
-fn describe(object: &SeenObject, is_new: bool) -> String {
-    let SeenObject {
+fn describe_object(object: &StoredObject, is_unchanged: bool) -> String {
+    let StoredObject {
         size,
         sha256,
         content_type,
@@ -136,25 +144,25 @@ fn describe(object: &SeenObject, is_new: bool) -> String {
         metadata,
         ..
     } = object;
-    let written = if is_new { "written anew" } else { "untouched" };
+    let change = if is_unchanged { "unchanged" } else { "written" };
     format!(
-        "{size} bytes, {}, {content_type}, {storage_class}, {metadata:?}, {written}",
+        "{size} bytes, {}, {content_type}, {storage_class}, {metadata:?}, {change}",
         &sha256[..8]
     )
 }
 
-/// Whether an object is one that was there before, untouched.
-pub(super) fn is_as_before(
-    before: &BTreeMap<String, Object>,
+/// Returns whether an object existed before the operation and was not written again.
+pub(super) fn is_unchanged(
+    objects_before: &BTreeMap<String, Object>,
     key: &str,
-    object: &SeenObject,
+    object: &StoredObject,
 ) -> bool {
-    before
+    objects_before
         .get(key)
-        .is_some_and(|before| is_time(&object.modified, before.modified))
+        .is_some_and(|before| is_at_time(&object.modified, before.modified))
 }
 
-fn is_time(text: &str, seconds: i64) -> bool {
+fn is_at_time(text: &str, seconds: i64) -> bool {
     use time::OffsetDateTime;
     use time::format_description::well_known::Rfc3339;
     OffsetDateTime::parse(text, &Rfc3339)
@@ -163,22 +171,22 @@ fn is_time(text: &str, seconds: i64) -> bool {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match &self.of {
-            Of::Outcome => "the outcome".into(),
-            Of::Object(bucket, key) => format!("object {bucket}/{key:?}"),
-            Of::File(path) => format!("file {path:?}"),
-            Of::Plan(line) => format!("dry run, {line:?}"),
-            Of::Left(what) => what.clone(),
+        let subject = match &self.subject {
+            Subject::Outcome => "the outcome".into(),
+            Subject::Object(bucket, key) => format!("object {bucket}/{key:?}"),
+            Subject::File(path) => format!("file {path:?}"),
+            Subject::Plan(line) => format!("line of the dry run: {line:?}"),
+            Subject::Leftover(upload) => upload.clone(),
         };
         write!(
             f,
-            "{what}\n    CLI:  {}\n    step: {}",
-            indented(&self.cli),
-            indented(&self.step)
+            "{subject}\n    CLI:  {}\n    step: {}",
+            indent_lines(&self.cli),
+            indent_lines(&self.step)
         )
     }
 }
 
-fn indented(text: &str) -> String {
+fn indent_lines(text: &str) -> String {
     text.replace('\n', "\n          ")
 }

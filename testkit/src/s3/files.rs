@@ -1,4 +1,4 @@
-//! Directories on disk: made for a case, and looked at after it.
+//! Creates the directories of a case on disk, and reads them after the operation.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, FileTimes};
@@ -11,51 +11,57 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::case::Node;
 
-/// What is at a path. Two are the same when an operation has done the same there.
+/// An entry of the file system. Two entries are equal if the operations on both sides had the same
+/// result.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum Seen {
+pub(super) enum Entry {
     /// A directory.
     Directory,
-    /// A file: size, hash of the content, whole seconds since 1970 of its last modification.
+    /// A file: size, hash of the content, and the time of the last modification in whole seconds
+    /// since 1970.
     File(u64, u64, i64),
-    /// A symbolic link to this.
+    /// A symbolic link to this target.
     Link(String),
-    /// Anything else.
+    /// Another type of entry.
     Other,
 }
 
-/// Empties a directory, or makes it.
-pub(super) fn empty(directory: &Path) -> io::Result<()> {
+/// Removes everything from a directory. Creates the directory if it does not exist.
+pub(super) fn clear_directory(directory: &Path) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
-            fs::remove_dir_all(entry.path())?
+            fs::remove_dir_all(entry.path())?;
         } else {
-            fs::remove_file(entry.path())?
+            fs::remove_file(entry.path())?;
         }
     }
     Ok(())
 }
 
-/// Makes nodes below an empty directory; `put` writes the targets of links.
-pub(super) fn make(
+/// Creates nodes below an empty directory. `with_names` replaces the placeholders in the targets of
+/// links.
+pub(super) fn create_nodes(
     root: &Path,
     nodes: &BTreeMap<String, Node>,
-    put: impl Fn(&str) -> String,
+    with_names: impl Fn(&str) -> String,
 ) -> io::Result<()> {
     for (path, node) in nodes {
         let path = root.join(path);
         match node {
             Node::Directory => fs::create_dir(&path)?,
-            Node::File(content, modified, and_a_half) => {
+            Node::File(content, modified, adds_half_second) => {
                 fs::write(&path, content.bytes())?;
-                set_modified(&path, *modified, *and_a_half)?;
+                set_modified(&path, *modified, *adds_half_second)?;
             }
-            Node::Link(target) => symlink(put(target), &path)?,
+            Node::Link(target) => symlink(with_names(target), &path)?,
             Node::Fifo => {
                 if !Command::new("mkfifo").arg(&path).status()?.success() {
-                    return Err(io::Error::other("mkfifo failed"));
+                    return Err(io::Error::other(format!(
+                        "mkfifo {} failed",
+                        path.display()
+                    )));
                 }
             }
         }
@@ -63,50 +69,52 @@ pub(super) fn make(
     Ok(())
 }
 
-fn set_modified(path: &Path, seconds: i64, and_a_half: bool) -> io::Result<()> {
-    let half = Duration::from_millis(if and_a_half { 500 } else { 0 });
-    let time = UNIX_EPOCH + Duration::from_secs(seconds.unsigned_abs()) + half;
+fn set_modified(path: &Path, seconds: i64, adds_half_second: bool) -> io::Result<()> {
+    let fraction = Duration::from_millis(if adds_half_second { 500 } else { 0 });
+    let time = UNIX_EPOCH + Duration::from_secs(seconds.unsigned_abs()) + fraction;
     File::options()
         .write(true)
         .open(path)?
         .set_times(FileTimes::new().set_modified(time))
 }
 
-/// Everything below a directory, by path; `take` takes what is only this side's out of a text.
-pub(super) fn look(
+/// Returns everything below a directory, by path. `with_placeholders` replaces the names of the
+/// side in the targets of links.
+pub(super) fn read_tree(
     root: &Path,
-    take: &impl Fn(&str) -> String,
-) -> io::Result<BTreeMap<String, Seen>> {
-    let mut found = BTreeMap::new();
+    with_placeholders: &impl Fn(&str) -> String,
+) -> io::Result<BTreeMap<String, Entry>> {
+    let mut entries = BTreeMap::new();
     let mut directories = vec![(root.to_owned(), String::new())];
     while let Some((directory, prefix)) = directories.pop() {
-        for entry in fs::read_dir(&directory)? {
-            let entry = entry?;
-            let path = format!("{prefix}{}", entry.file_name().display());
-            let meta = entry.metadata()?;
-            let kind = meta.file_type();
-            let seen = if kind.is_dir() {
-                directories.push((entry.path(), format!("{path}/")));
-                Seen::Directory
+        for file in fs::read_dir(&directory)? {
+            let file = file?;
+            let path = format!("{prefix}{}", file.file_name().display());
+            let metadata = file.metadata()?;
+            let kind = metadata.file_type();
+            let entry = if kind.is_dir() {
+                directories.push((file.path(), format!("{path}/")));
+                Entry::Directory
             } else if kind.is_symlink() {
-                Seen::Link(take(&fs::read_link(entry.path())?.to_string_lossy()))
+                let target = fs::read_link(file.path())?;
+                Entry::Link(with_placeholders(&target.to_string_lossy()))
             } else if kind.is_file() {
-                Seen::File(
-                    meta.len(),
-                    hash(&entry.path())?,
-                    whole_seconds(meta.modified()?),
+                Entry::File(
+                    metadata.len(),
+                    hash_file(&file.path())?,
+                    whole_seconds(metadata.modified()?),
                 )
             } else {
                 debug_assert!(kind.is_fifo() || kind.is_socket());
-                Seen::Other
+                Entry::Other
             };
-            found.insert(path, seen);
+            entries.insert(path, entry);
         }
     }
-    Ok(found)
+    Ok(entries)
 }
 
-fn hash(path: &Path) -> io::Result<u64> {
+fn hash_file(path: &Path) -> io::Result<u64> {
     let mut hasher = DefaultHasher::new();
     fs::read(path)?.hash(&mut hasher);
     Ok(hasher.finish())

@@ -1,6 +1,6 @@
-//! A step's process is killed while it works, and called again as Step Functions does: with the
-//! last `resume`, until it is over. What is there then must be what is there after a run that
-//! nothing has disturbed.
+//! Kills the process of a step while it works, and calls the step again with the last `resume`, as
+//! Step Functions does. The final files and objects must be the same as after a run without
+//! interruptions.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -12,24 +12,24 @@ use serde_json::{Value, json};
 use stepward_cli::workspace::Workspace;
 
 use super::case::{Case, Content, Node, Object, Operation, Verb};
-use super::compare::{After, compare};
-use super::dice::Dice;
+use super::compare::{FinalState, find_differences};
 use super::files;
-use super::server::{SeenObject, Server};
-use super::sides::{Outcome, Place, aws, parameters};
-use super::{look, prepare};
-use crate::run_dir::new_run_dir;
+use super::random::SeededRandom;
+use super::server::{Server, StoredObject};
+use super::sides::{Outcome, Sandbox, start_aws, step_parameters};
+use super::{create_files, read_files};
+use crate::run_dir::create_run_dir;
 use crate::runtime_api::{Answer, Function};
 
 const MIB: u64 = 1024 * 1024;
-/// What one operation may take, with all its deaths.
-const ALL: Duration = Duration::from_mins(3);
-/// What Step Functions waits at least before it tries again; what was sent before the death is
-/// through by then.
-const PAUSE: Duration = Duration::from_millis(300);
+/// The maximum time of one operation, including all kills.
+const OPERATION_LIMIT: Duration = Duration::from_mins(3);
+/// The pause before a new call. Step Functions waits at least this long. By then the server has
+/// handled all requests of the killed process.
+const RETRY_DELAY: Duration = Duration::from_millis(300);
 
-/// Source, destination, and whether it is all below them.
-const WAYS: [(&str, &str, bool); 5] = [
+/// Source, destination, and whether the operation is recursive.
+const TRANSFERS: [(&str, &str, bool); 5] = [
     ("{root}/src", "s3://{b}/dst", true),
     ("s3://{a}/src/", "{root}/dst", true),
     ("s3://{a}/src", "s3://{b}/dst", true),
@@ -37,105 +37,125 @@ const WAYS: [(&str, &str, bool); 5] = [
     ("s3://{a}/src/large-1", "{root}/dst/", false),
 ];
 
-/// When a process dies.
+/// When a process is killed.
 #[derive(Clone, Copy, Debug)]
-enum Death {
+enum KillTime {
     /// After this time.
     After(Duration),
-    /// At this request to S3, before or after S3 has done what it asks for.
+    /// At this request to S3. True means that S3 handles the request before the kill.
     AtRequest(u64, bool),
 }
 
-/// What the deaths came to.
+/// The result of a test with kills.
 #[derive(Debug, Default)]
-pub struct Killed {
-    /// Operations by kind: how many were run, and how many deaths they had.
+pub struct KillSummary {
+    /// The number of runs and kills, by kind of operation.
     pub operations: BTreeMap<String, [usize; 2]>,
-    /// How often a call answered that it is not over.
-    pub pending: usize,
-    /// What was not as it should be.
-    pub found: Vec<String>,
+    /// The number of calls with a pending answer.
+    pub pending_calls: usize,
+    /// A report for each run with another result than the run without interruptions.
+    pub reports: Vec<String>,
 }
 
-/// One operation with the way that it goes.
+/// A case, and the result of its run without interruptions.
 struct Scenario {
     case: Case,
-    undisturbed: Undisturbed,
+    reference: ReferenceRun,
 }
 
-/// How an operation ends when nothing happens to it.
-struct Undisturbed {
+/// A run without interruptions.
+struct ReferenceRun {
     outcome: Outcome,
-    took: Duration,
+    duration: Duration,
     requests: u64,
-    objects: BTreeMap<String, BTreeMap<String, SeenObject>>,
-    files: BTreeMap<String, files::Seen>,
+    objects: BTreeMap<String, BTreeMap<String, StoredObject>>,
+    files: BTreeMap<String, files::Entry>,
 }
 
-struct Arena {
-    places: [Place; 2],
+/// The running processes of a test with kills. The first sandbox is for runs without interruptions.
+struct KillTest {
+    sandboxes: [Sandbox; 2],
     server: Server,
     binaries: BTreeMap<String, PathBuf>,
     executions: u64,
-    pending: usize,
+    pending_calls: usize,
 }
 
-/// Kills so many processes of each of copy, move and sync, up, down and between buckets in turn.
-pub fn kill(times: u64, seed: u64, tell: impl Fn(&str)) -> Result<Killed, String> {
+/// Kills each of copy, move and sync `times` times, in turn with uploads, downloads and copies
+/// between buckets.
+///
+/// # Errors
+/// If a process cannot be started, or if an operation does not end.
+pub fn kill_repeatedly(
+    times: u64,
+    seed: u64,
+    on_progress: impl Fn(&str),
+) -> Result<KillSummary, String> {
+    const MAX_ROUNDS: usize = 1000;
     let workspace = Workspace::find().map_err(|error| error.to_string())?;
-    let binaries = super::steps(&workspace)?;
-    let dir = new_run_dir(&workspace.local_cloud(), "s3-kill")?;
-    let places = ["one", "two"].map(|name| Place::new(&dir, name));
-    for place in &places {
-        std::fs::create_dir_all(place.root())
-            .map_err(|error| format!("{}: {error}", place.root().display()))?;
+    let binaries = super::build_steps(&workspace)?;
+    let dir = create_run_dir(&workspace.local_cloud(), "s3-kill")?;
+    let sandboxes = ["one", "two"].map(|name| Sandbox::new(&dir, name));
+    for sandbox in &sandboxes {
+        std::fs::create_dir_all(sandbox.root())
+            .map_err(|error| format!("{}: {error}", sandbox.root().display()))?;
     }
     let server = Server::start(&workspace, &dir)?;
-    let mut arena = Arena {
-        places,
+    let mut test = KillTest {
+        sandboxes,
         server,
         binaries,
         executions: 0,
-        pending: 0,
+        pending_calls: 0,
     };
-    let mut killed = Killed::default();
-    let dice = &mut Dice::new(seed);
+
+    let mut summary = KillSummary::default();
+    let random = &mut SeededRandom::new(seed);
     for (first, verb) in [Verb::Cp, Verb::Mv, Verb::Sync].into_iter().enumerate() {
         let mut scenarios: BTreeMap<usize, Scenario> = BTreeMap::new();
-        let mut deaths = 0;
+        let mut total_kills = 0;
         for round in 0.. {
-            if deaths >= times {
+            if total_kills >= times {
                 break;
             }
-            let way = (first + round) % WAYS.len();
-            let scenario = match scenarios.entry(way) {
-                Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(new) => new.insert(arena.scenario(scenario(verb, WAYS[way]))?),
+            let index = (first + round) % TRANSFERS.len();
+            let scenario = match scenarios.entry(index) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => {
+                    entry.insert(test.run_reference(create_case(verb, TRANSFERS[index]))?)
+                }
             };
             let kind = scenario.case.operation.kind();
-            let (died, found) = arena.disturbed(scenario, dice)?;
-            deaths += died;
-            let counts = killed.operations.entry(kind.clone()).or_default();
+            let (kills, report) = test.run_with_kills(scenario, random)?;
+            total_kills += kills;
+
+            let counts = summary.operations.entry(kind.clone()).or_default();
             counts[0] += 1;
-            counts[1] += usize::try_from(died).unwrap_or_default();
-            tell(&format!("{kind}: {died} deaths"));
-            killed.found.extend(found);
-            // An operation that is over before its time to die comes would go on for ever.
-            if round > 1000 {
-                return Err(format!("{kind} is over before it can be killed"));
+            counts[1] += usize::try_from(kills).unwrap_or_default();
+            on_progress(&format!("{kind}: killed {kills} times"));
+            summary.reports.extend(report);
+
+            // Without this limit the loop would not end if the operation were always faster than
+            // the kill.
+            if round > MAX_ROUNDS {
+                return Err(format!(
+                    "{kind}: the operation always ended before it could be killed"
+                ));
             }
         }
     }
-    killed.pending = arena.pending;
-    drop(arena);
-    if killed.found.is_empty() {
+    summary.pending_calls = test.pending_calls;
+    drop(test);
+
+    // After a failure the logs stay for the investigation.
+    if summary.reports.is_empty() {
         std::fs::remove_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
     }
-    Ok(killed)
+    Ok(summary)
 }
 
-fn scenario(verb: Verb, (source, destination, recursive): (&str, &str, bool)) -> Case {
-    let then = 1_769_839_200;
+fn create_case(verb: Verb, (source, destination, recursive): (&str, &str, bool)) -> Case {
+    let base_time = 1_769_839_200;
     let mut files = BTreeMap::new();
     let mut buckets = [BTreeMap::new(), BTreeMap::new()];
     for directory in ["src", "dst"] {
@@ -143,8 +163,8 @@ fn scenario(verb: Verb, (source, destination, recursive): (&str, &str, bool)) ->
     }
     let mut add = |name: &str, size: u64, fill: u32| {
         let content = Content { size, fill };
-        files.insert(format!("src/{name}"), Node::File(content, then, false));
-        buckets[0].insert(format!("src/{name}"), object(content, then - 60));
+        files.insert(format!("src/{name}"), Node::File(content, base_time, false));
+        buckets[0].insert(format!("src/{name}"), object(content, base_time - 60));
     };
     for number in 0..40 {
         add(
@@ -157,8 +177,11 @@ fn scenario(verb: Verb, (source, destination, recursive): (&str, &str, bool)) ->
     add("large-2", 9 * MIB, 2);
     for (name, size) in [("small-07", 7000), ("small-08", 1), ("extra", 10)] {
         let content = Content { size, fill: 7 };
-        files.insert(format!("dst/{name}"), Node::File(content, then - 60, false));
-        buckets[1].insert(format!("dst/{name}"), object(content, then));
+        files.insert(
+            format!("dst/{name}"),
+            Node::File(content, base_time - 60, false),
+        );
+        buckets[1].insert(format!("dst/{name}"), object(content, base_time));
     }
     let operation = Operation {
         verb,
@@ -177,7 +200,7 @@ fn scenario(verb: Verb, (source, destination, recursive): (&str, &str, bool)) ->
         storage_class: None,
         sse: None,
     };
-    // A sync is always of all.
+    // A sync is always recursive.
     let source = if recursive || verb == Verb::Sync {
         operation.source.clone()
     } else {
@@ -204,173 +227,184 @@ fn object(content: Content, modified: i64) -> Object {
     }
 }
 
-impl Arena {
-    /// Runs an operation to its end in the first place, undisturbed.
-    fn scenario(&mut self, case: Case) -> Result<Scenario, String> {
-        // Once before: the server's first checksum of a content takes seconds.
-        self.fill(&case)?;
-        self.run(0, &case.operation, || None)?;
-        self.fill(&case)?;
-        let since = Instant::now();
-        let (outcome, _) = self.run(0, &case.operation, || None)?;
-        if !outcome.succeeded {
+impl KillTest {
+    /// Runs an operation in the first sandbox without interruptions.
+    fn run_reference(&mut self, case: Case) -> Result<Scenario, String> {
+        // The first run does not count, because the server's first checksum of a content takes
+        // seconds.
+        self.reset_sandboxes(&case)?;
+        self.run_operation(0, &case.operation, || None)?;
+
+        self.reset_sandboxes(&case)?;
+        let started = Instant::now();
+        let (outcome, _) = self.run_operation(0, &case.operation, || None)?;
+        if !outcome.has_succeeded {
             return Err(format!(
-                "{} fails undisturbed: {}",
-                case.operation, outcome.said
+                "{} failed without any interruption: {}",
+                case.operation, outcome.messages
             ));
         }
-        let (took, requests) = (since.elapsed(), self.server.watched()?);
-        let mut objects = self.server.look()?.buckets;
+        let duration = started.elapsed();
+        let requests = self.server.count_requests()?;
+        let mut objects = self.server.read_contents()?.buckets;
         objects.retain(|bucket, _| {
             ["a", "b"]
                 .iter()
-                .any(|which| self.places[0].bucket(which) == *bucket)
+                .any(|name| self.sandboxes[0].bucket(name) == *bucket)
         });
-        let files = look(&self.places[0])?;
-        let undisturbed = Undisturbed {
+        let files = read_files(&self.sandboxes[0])?;
+        let reference = ReferenceRun {
             outcome,
-            took,
+            duration,
             requests,
             objects,
             files,
         };
-        Ok(Scenario { case, undisturbed })
+        Ok(Scenario { case, reference })
     }
 
-    /// Runs it once more from the beginning, in the second place, with deaths; how many they were,
-    /// and what is otherwise.
-    fn disturbed(
+    /// Runs the operation in the second sandbox and kills it one to three times. Returns the number
+    /// of kills, and a report if the result differs from that of the reference run.
+    fn run_with_kills(
         &mut self,
         scenario: &Scenario,
-        dice: &mut Dice,
+        random: &mut SeededRandom,
     ) -> Result<(u64, Option<String>), String> {
-        let Scenario { case, undisturbed } = scenario;
-        self.fill(case)?;
-        let mut left = dice.between(1, 3);
-        let mut deaths = Vec::new();
-        let (outcome, died) = {
-            let next = || {
-                if left == 0 {
+        let Scenario { case, reference } = scenario;
+        self.reset_sandboxes(case)?;
+        let mut kills_left = random.between(1, 3);
+        let mut kill_times = Vec::new();
+        let (outcome, kills) = {
+            let next_kill = || {
+                if kills_left == 0 {
                     return None;
                 }
-                left -= 1;
-                let millis = u64::try_from(undisturbed.took.as_millis())
+                kills_left -= 1;
+                let millis = u64::try_from(reference.duration.as_millis())
                     .unwrap_or(u64::MAX)
                     .max(1);
-                let death = if dice.percent(50) {
-                    Death::After(Duration::from_millis(dice.below(millis)))
+                let kill_time = if random.percent(50) {
+                    KillTime::After(Duration::from_millis(random.below(millis)))
                 } else {
-                    Death::AtRequest(
-                        dice.between(1, undisturbed.requests.max(1)),
-                        dice.percent(50),
+                    KillTime::AtRequest(
+                        random.between(1, reference.requests.max(1)),
+                        random.percent(50),
                     )
                 };
-                deaths.push(death);
-                Some(death)
+                kill_times.push(kill_time);
+                Some(kill_time)
             };
-            self.run(1, &case.operation, next)?
+            self.run_operation(1, &case.operation, next_kill)?
         };
-        let mut s3 = self.server.look()?;
-        s3.buckets.extend(undisturbed.objects.clone());
-        let after = [
-            After {
-                place: &self.places[0],
-                outcome: &undisturbed.outcome,
-                files: undisturbed.files.clone(),
+
+        let mut s3 = self.server.read_contents()?;
+        s3.buckets.extend(reference.objects.clone());
+        let states = [
+            FinalState {
+                sandbox: &self.sandboxes[0],
+                outcome: &reference.outcome,
+                files: reference.files.clone(),
             },
-            After {
-                place: &self.places[1],
+            FinalState {
+                sandbox: &self.sandboxes[1],
                 outcome: &outcome,
-                files: look(&self.places[1])?,
+                files: read_files(&self.sandboxes[1])?,
             },
         ];
-        let found = compare(case, &after, &s3);
-        let report = (!found.is_empty()).then(|| {
-            let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+        let differences = find_differences(case, &states, &s3);
+        let report = (!differences.is_empty()).then(|| {
+            let lines: Vec<_> = differences.iter().map(ToString::to_string).collect();
             format!(
-                "{} with {deaths:?}:\n  {}\n  said: {}",
+                "{}, killed {kill_times:?}: the result differs from that of a run without \
+                 interruptions (shown as CLI)\n  {}\n  output: {}",
                 case.operation,
-                found.join("\n  "),
-                outcome.said
+                lines.join("\n  "),
+                outcome.messages
             )
         });
-        Ok((died, report))
+        Ok((kills, report))
     }
 
-    fn fill(&mut self, case: &Case) -> Result<(), String> {
-        super::fill(&mut self.server, &self.places, case)?;
-        self.places.iter().try_for_each(|place| {
-            prepare(place, case).map_err(|error| format!("making the files: {error}"))
+    fn reset_sandboxes(&mut self, case: &Case) -> Result<(), String> {
+        super::fill_buckets(&mut self.server, &self.sandboxes, case)?;
+        self.sandboxes.iter().try_for_each(|sandbox| {
+            create_files(sandbox, case)
+                .map_err(|error| format!("creating the files failed: {error}"))
         })
     }
 
-    /// Calls the step until it is over. A process that dies is started anew and called with the
-    /// last `resume`.
-    fn run(
+    /// Calls the step until it is done. After a kill, starts a new process and calls it with the
+    /// last `resume`. Returns the outcome and the number of kills.
+    fn run_operation(
         &mut self,
-        which: usize,
+        sandbox_index: usize,
         operation: &Operation,
-        mut next: impl FnMut() -> Option<Death>,
+        mut next_kill: impl FnMut() -> Option<KillTime>,
     ) -> Result<(Outcome, u64), String> {
-        self.server.watch(None)?;
-        let place = self.places[which].clone();
-        let (_aws, environment) = aws(&place, &self.server.endpoint);
+        self.server.set_victim(None)?;
+        let sandbox = self.sandboxes[sandbox_index].clone();
+        let (_aws, environment) = start_aws(&sandbox, &self.server.endpoint);
         let binary = self
             .binaries
-            .get(operation.verb.step())
+            .get(operation.verb.step_name())
             .ok_or("the step was not built")?
             .clone();
-        let start = || Function::start(Command::new(&binary), &environment);
+        let start_function = || Function::start(Command::new(&binary), &environment);
+
         self.executions += 1;
-        let mut envelope = crate::envelope("acme", "prod", &parameters(&place, operation));
+        let mut envelope = crate::envelope("acme", "prod", &step_parameters(&sandbox, operation));
         envelope["execution"]["id"] = format!("e{}", self.executions).into();
-        let (since, mut died, mut said) = (Instant::now(), 0, Vec::new());
-        let mut function = start();
-        let mut death = next();
+        let (started, mut kills, mut messages) = (Instant::now(), 0, Vec::new());
+        let mut function = start_function();
+        let mut kill_time = next_kill();
         loop {
-            if since.elapsed() > ALL {
-                return Err(format!("{operation} is not over after {ALL:?}: {said:?}"));
+            if started.elapsed() > OPERATION_LIMIT {
+                return Err(format!(
+                    "{operation} has not ended after {OPERATION_LIMIT:?}: {messages:?}"
+                ));
             }
-            // Some calls are given so little time that they answer before they are through.
-            let limit = if death.is_some() {
+            // A call that will be killed has so little time that it may return a pending answer
+            // before.
+            let timeout = if kill_time.is_some() {
                 Duration::from_secs(8)
             } else {
                 Duration::from_mins(1)
             };
-            if let Some(Death::AtRequest(request, is_answered)) = death {
+            if let Some(KillTime::AtRequest(request, is_answered)) = kill_time {
                 self.server
-                    .watch(Some((function.id(), request, is_answered)))?;
+                    .set_victim(Some((function.id(), request, is_answered)))?;
             }
-            function.send(limit, envelope.to_string().as_bytes());
-            if let Some(Death::After(delay)) = death {
+            function.send_event(timeout, envelope.to_string().as_bytes());
+            if let Some(KillTime::After(delay)) = kill_time {
                 std::thread::sleep(delay);
                 function.kill();
             }
-            match function.answer(limit) {
+
+            match function.wait_for_answer(timeout) {
                 Answer::Failure { name, message } if name == "Runtime.ExitError" => {
-                    said.push(format!("{name}: {message}"));
-                    died += u64::from(death.is_some());
-                    if death.is_none() {
+                    messages.push(format!("{name}: {message}"));
+                    if kill_time.is_none() {
                         return Err(format!(
-                            "{operation}: a process died by itself: {}",
+                            "{operation}: the process ended without being killed: {}",
                             function.output()
                         ));
                     }
-                    std::thread::sleep(PAUSE);
-                    function = start();
-                    death = next();
+                    kills += 1;
+                    std::thread::sleep(RETRY_DELAY);
+                    function = start_function();
+                    kill_time = next_kill();
                 }
                 Answer::Failure { name, message } => {
-                    said.push(format!("{name}: {message}"));
-                    return Ok((outcome(&place, false, &said), died));
+                    messages.push(format!("{name}: {message}"));
+                    return Ok((create_outcome(&sandbox, false, &messages), kills));
                 }
                 answer @ Answer::Success(_) => {
                     let answer = answer.json();
-                    said.push(format!("{} {}", answer["status"], answer["progress"]));
+                    messages.push(format!("{} {}", answer["status"], answer["progress"]));
                     if answer["status"] == "done" {
-                        return Ok((outcome(&place, true, &said), died));
+                        return Ok((create_outcome(&sandbox, true, &messages), kills));
                     }
-                    self.pending += 1;
+                    self.pending_calls += 1;
                     envelope["resume"] = answer["resume"].clone();
                 }
             }
@@ -378,29 +412,31 @@ impl Arena {
     }
 }
 
-fn outcome(place: &Place, succeeded: bool, said: &[String]) -> Outcome {
+fn create_outcome(sandbox: &Sandbox, has_succeeded: bool, messages: &[String]) -> Outcome {
     Outcome {
-        succeeded,
+        has_succeeded,
         planned: Vec::new(),
-        said: place.take(&said.join("\n")),
+        messages: sandbox.with_placeholders(&messages.join("\n")),
     }
 }
 
 impl Server {
-    /// Counts requests anew, and kills a process at one of them: its ID, the request, and whether
-    /// that is still answered.
-    fn watch(&mut self, victim: Option<(u32, u64, bool)>) -> Result<(), String> {
-        let (process, request, is_answered) =
-            victim.map_or((None, 0, false), |(id, at, after)| (Some(id), at, after));
+    /// Resets the count of requests, and sets the process to kill: its ID, the number of the
+    /// request, and whether the server handles the request before the kill.
+    fn set_victim(&mut self, victim: Option<(u32, u64, bool)>) -> Result<(), String> {
+        let (process, request, is_answered) = victim
+            .map_or((None, 0, false), |(id, request, is_answered)| {
+                (Some(id), request, is_answered)
+            });
         let victim = json!({ "process": process, "request": request, "is_answered": is_answered });
-        self.ask(&json!({ "kill": victim })).map(drop)
+        self.send_request(&json!({ "kill": victim })).map(drop)
     }
 
-    /// How many requests there were since.
-    fn watched(&mut self) -> Result<u64, String> {
-        let seen: Value = self.ask(&json!({ "look": true }))?;
-        seen["requests"]
+    /// Returns the number of requests since the last reset.
+    fn count_requests(&mut self) -> Result<u64, String> {
+        let contents: Value = self.send_request(&json!({ "look": true }))?;
+        contents["requests"]
             .as_u64()
-            .ok_or_else(|| "the S3 server counts nothing".into())
+            .ok_or_else(|| "the S3 server returned no count of requests".into())
     }
 }

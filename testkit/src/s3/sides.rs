@@ -1,4 +1,4 @@
-//! The two that do the same operation, each in a place of its own.
+//! The two sides of a comparison, the AWS CLI and the steps. Each side has its own sandbox.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,51 +11,52 @@ use stepward_cli::local::venv;
 use stepward_cli::workspace::Workspace;
 
 use super::case::{Operation, Verb};
-use super::talk::Program;
+use super::json_program::JsonProgram;
+use crate::fake_aws::FakeAws;
 use crate::runtime_api::{Answer, Function};
-use crate::stand_in::StandIn;
 
-/// The AWS CLI, pinned.
-pub(super) const TOOLS: &str = "local-cloud/requirements-s3.txt";
+/// The pinned version of the AWS CLI.
+pub(super) const REQUIREMENTS: &str = "local-cloud/requirements-s3.txt";
 const SCRIPT: &str = include_str!("cli.py");
-/// The customer's account; on the server an access key of twelve digits is that account's own.
+/// The customer's account ID. It is also the access key, because the server uses an access key of
+/// twelve digits as the account ID.
 pub(super) const ACCOUNT: &str = "222222222222";
-/// What one call may take, and all calls of an operation, on a machine that does much else. A
-/// deployed step has longer.
-const OPERATION: Duration = Duration::from_mins(3);
+/// The maximum time of one call, and of all calls of an operation, on a busy machine. A deployed
+/// step has more time.
+const OPERATION_LIMIT: Duration = Duration::from_mins(3);
 
-/// Where one side works. The names of both sides are of one length, so that limits on lengths are
-/// the same for both.
+/// The folders and buckets of one side. The names of both sides have the same length, so that
+/// limits on lengths apply to both equally.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(super) struct Sandbox {
     name: &'static str,
     dir: PathBuf,
 }
 
-/// What an operation came to.
+/// The outcome of an operation.
 #[derive(Debug)]
 pub(super) struct Outcome {
-    /// Whether all of it was done, without a warning.
-    pub succeeded: bool,
-    /// What a dry run would do: `copy: s3://… to s3://…`, in order.
+    /// Whether the operation succeeded without a warning.
+    pub has_succeeded: bool,
+    /// The plan of a dry run, in order: `copy: s3://… to s3://…`.
     pub planned: Vec<String>,
-    /// What was said, for a person.
-    pub said: String,
+    /// The messages of the operation, for a report.
+    pub messages: String,
 }
 
-/// The AWS CLI, in one process for many operations.
+/// The AWS CLI, which runs many operations in one process.
 pub(super) struct Cli {
-    program: Program,
+    program: JsonProgram,
 }
 
-/// The steps' processes, kept warm as Lambda keeps them.
+/// The processes of the steps, which stay warm as on Lambda.
 pub(super) struct Steps {
-    _aws: StandIn,
+    _aws: FakeAws,
     functions: BTreeMap<&'static str, Function>,
     executions: u64,
 }
 
-impl Place {
+impl Sandbox {
     pub(super) fn new(dir: &Path, name: &'static str) -> Self {
         Self {
             name,
@@ -63,67 +64,70 @@ impl Place {
         }
     }
 
-    /// The local root.
+    /// Returns the local root.
     pub(super) fn root(&self) -> PathBuf {
         self.dir.join("root")
     }
 
-    /// What is beside the local root.
+    /// Returns the folder next to the local root.
     pub(super) fn outside(&self) -> PathBuf {
         self.dir.join("outside")
     }
 
-    pub(super) fn bucket(&self, which: &str) -> String {
-        format!("stepward-{}-{which}", self.name)
+    /// Returns the name of a bucket of the case.
+    pub(super) fn bucket(&self, placeholder: &str) -> String {
+        format!("stepward-{}-{placeholder}", self.name)
     }
 
-    /// A text of a case with this side's own names.
-    pub(super) fn put(&self, text: &str) -> String {
+    /// Replaces the placeholders in a text by the names of this side.
+    pub(super) fn with_names(&self, text: &str) -> String {
         let text = text.replace("{root}", &self.root().to_string_lossy());
         let text = text.replace("{outside}", &self.outside().to_string_lossy());
-        ["a", "b", "none"].iter().fold(text, |text, which| {
-            text.replace(&format!("{{{which}}}"), &self.bucket(which))
+        ["a", "b", "none"].iter().fold(text, |text, placeholder| {
+            text.replace(&format!("{{{placeholder}}}"), &self.bucket(placeholder))
         })
     }
 
-    /// The opposite.
-    pub(super) fn take(&self, text: &str) -> String {
+    /// Replaces the names of this side in a text by placeholders, so that the texts of both sides
+    /// can be compared.
+    pub(super) fn with_placeholders(&self, text: &str) -> String {
         let text = text.replace(&*self.root().to_string_lossy(), "{root}");
         let text = text.replace(&*self.outside().to_string_lossy(), "{outside}");
-        ["a", "b", "none"].iter().fold(text, |text, which| {
-            text.replace(&self.bucket(which), &format!("{{{which}}}"))
+        ["a", "b", "none"].iter().fold(text, |text, placeholder| {
+            text.replace(&self.bucket(placeholder), &format!("{{{placeholder}}}"))
         })
     }
 
-    /// Lines of a dry run, with paths as both sides can have them: below the root, and on one line.
-    fn plan<'a>(&self, lines: impl Iterator<Item = &'a str>) -> Vec<String> {
-        let line = |line: &str| {
+    /// Returns the lines of a dry run in a common format: paths are relative to the root, and each
+    /// entry is one line.
+    fn normalize_plan<'a>(&self, lines: impl Iterator<Item = &'a str>) -> Vec<String> {
+        let normalize = |line: &str| {
             let line = self
-                .take(line)
+                .with_placeholders(line)
                 .replace("{root}/", "")
                 .replace(": ./", ": ")
                 .replace(" to ./", " to ");
             line.replace('\n', "\\n").replace('\t', "\\t")
         };
-        lines.map(line).collect()
+        lines.map(normalize).collect()
     }
 }
 
 impl Cli {
     pub(super) fn start(workspace: &Workspace, dir: &Path, endpoint: &str) -> Result<Self, String> {
-        let said = |error: &dyn std::fmt::Display| error.to_string();
-        let venv = venv::ensure(workspace, TOOLS).map_err(|error| said(&error))?;
-        std::fs::create_dir_all(dir.join("home/.aws")).map_err(|error| said(&error))?;
-        // One at a time, so that what comes of two keys with one file does not depend on which is
-        // the faster.
+        let to_text = |error: &dyn std::fmt::Display| error.to_string();
+        let venv = venv::ensure(workspace, REQUIREMENTS).map_err(|error| to_text(&error))?;
+        std::fs::create_dir_all(dir.join("home/.aws")).map_err(|error| to_text(&error))?;
+        // One request at a time. If two keys mean the same file, the result would otherwise depend
+        // on the order of their downloads.
         std::fs::write(
             dir.join("home/.aws/config"),
             "[default]\ns3 =\n  max_concurrent_requests = 1\n",
         )
-        .map_err(|error| said(&error))?;
+        .map_err(|error| to_text(&error))?;
         let script = dir.join("cli.py");
-        std::fs::write(&script, SCRIPT).map_err(|error| said(&error))?;
-        let log = File::create(dir.join("cli.log")).map_err(|error| said(&error))?;
+        std::fs::write(&script, SCRIPT).map_err(|error| to_text(&error))?;
+        let log = File::create(dir.join("cli.log")).map_err(|error| to_text(&error))?;
         let mut command = Command::new(venv::interpreter(&venv));
         command
             .arg(&script)
@@ -144,45 +148,50 @@ impl Cli {
             .env("AWS_DEFAULT_REGION", "eu-west-1")
             .env("AWS_EC2_METADATA_DISABLED", "true");
         Ok(Self {
-            program: Program::start("the AWS CLI", command)?,
+            program: JsonProgram::start("the AWS CLI", command)?,
         })
     }
 
-    pub(super) fn run(&mut self, place: &Place, operation: &Operation) -> Result<Outcome, String> {
-        let mut arguments = operation.arguments(|text| place.put(text));
+    pub(super) fn run(
+        &mut self,
+        sandbox: &Sandbox,
+        operation: &Operation,
+    ) -> Result<Outcome, String> {
+        let mut arguments = operation.arguments(|text| sandbox.with_names(text));
         arguments.extend((operation.verb != Verb::Rm).then(|| "--no-progress".to_owned()));
         let answer = self
             .program
-            .ask(&json!({ "arguments": arguments, "directory": place.root() }))?;
+            .send_request(&json!({ "arguments": arguments, "directory": sandbox.root() }))?;
         let [stdout, stderr] =
             ["stdout", "stderr"].map(|stream| answer[stream].as_str().unwrap_or_default());
-        // A name may hold a line break, so that lines begin where the next one does.
+        // A name can contain a line break, so the prefix separates the entries, not the line break.
         let lines = stdout
             .split("(dryrun) ")
             .skip(1)
             .map(|line| line.strip_suffix('\n').unwrap_or(line));
         Ok(Outcome {
-            succeeded: answer["status"] == 0,
-            planned: place.plan(lines),
-            said: place.take(&format!("status {}\n{stdout}{stderr}", answer["status"])),
+            has_succeeded: answer["status"] == 0,
+            planned: sandbox.normalize_plan(lines),
+            messages: sandbox
+                .with_placeholders(&format!("status {}\n{stdout}{stderr}", answer["status"])),
         })
     }
 }
 
 impl Steps {
-    /// Starts the four steps' processes, which work below this place's root.
+    /// Starts the processes of the four steps with the local root of a sandbox.
     pub(super) fn start(
         binaries: &BTreeMap<String, PathBuf>,
-        place: &Place,
+        sandbox: &Sandbox,
         endpoint: &str,
     ) -> Result<Self, String> {
-        let (aws, environment) = aws(place, endpoint);
+        let (aws, environment) = start_aws(sandbox, endpoint);
         let start = |verb: Verb| {
             let binary = binaries
-                .get(verb.step())
-                .ok_or_else(|| format!("{} was not built", verb.step()))?;
+                .get(verb.step_name())
+                .ok_or_else(|| format!("{} was not built", verb.step_name()))?;
             Ok((
-                verb.step(),
+                verb.step_name(),
                 Function::start(Command::new(binary), &environment),
             ))
         };
@@ -197,32 +206,37 @@ impl Steps {
         })
     }
 
-    pub(super) fn run(&mut self, place: &Place, operation: &Operation) -> Result<Outcome, String> {
+    pub(super) fn run(
+        &mut self,
+        sandbox: &Sandbox,
+        operation: &Operation,
+    ) -> Result<Outcome, String> {
         self.executions += 1;
         let function = self
             .functions
-            .get_mut(operation.verb.step())
-            .ok_or("no such step")?;
-        let mut envelope = crate::envelope("acme", "prod", &parameters(place, operation));
+            .get_mut(operation.verb.step_name())
+            .ok_or("the step was not started")?;
+        let mut envelope = crate::envelope("acme", "prod", &step_parameters(sandbox, operation));
         envelope["execution"]["id"] = format!("e{}", self.executions).into();
-        let since = Instant::now();
-        let (mut log, mut said) = (Vec::new(), Vec::new());
-        let succeeded = loop {
-            let written = function.output().len();
-            let answer = function.invoke_within(OPERATION, envelope.to_string().as_bytes());
+        let started = Instant::now();
+        let (mut log, mut messages) = (Vec::new(), Vec::new());
+        let has_succeeded = loop {
+            let output_before = function.output().len();
+            let answer = function.invoke_within(OPERATION_LIMIT, envelope.to_string().as_bytes());
             if let Answer::Failure { name, message } = &answer {
-                said.push(format!("{name}: {message}"));
+                messages.push(format!("{name}: {message}"));
                 if name.starts_with("Runtime.") || name.starts_with("Sandbox.") {
                     return Err(format!(
                         "{}: {}\n{}",
-                        operation.verb.step(),
-                        said.join("\n"),
+                        operation.verb.step_name(),
+                        messages.join("\n"),
                         function.output()
                     ));
                 }
-                // The log is only what it has written, which arrives a moment later.
+                // A failure contains no log, so read the process's output, which arrives a moment
+                // later.
                 std::thread::sleep(Duration::from_millis(30));
-                said.push(function.output().split_off(written));
+                messages.push(function.output().split_off(output_before));
                 break false;
             }
             let answer = answer.json();
@@ -234,7 +248,7 @@ impl Steps {
                     .filter_map(Value::as_str)
                     .map(str::to_owned),
             );
-            said.push(format!(
+            messages.push(format!(
                 "{}: {}",
                 answer["status"].as_str().unwrap_or_default(),
                 answer["output"]
@@ -242,31 +256,31 @@ impl Steps {
             if answer["status"] == "done" {
                 break true;
             }
-            if since.elapsed() > OPERATION {
+            if started.elapsed() > OPERATION_LIMIT {
                 return Err(format!(
-                    "{} is still pending after {OPERATION:?}: {}",
-                    operation.verb.step(),
+                    "{} is still pending after {OPERATION_LIMIT:?}: {}",
+                    operation.verb.step_name(),
                     answer["progress"]
                 ));
             }
             envelope["resume"] = answer["resume"].clone();
         };
-        let planned = place.plan(
+        let planned = sandbox.normalize_plan(
             log.iter()
                 .filter_map(|line: &String| line.strip_prefix("(dryrun) ")),
         );
         Ok(Outcome {
-            succeeded,
+            has_succeeded,
             planned,
-            said: place.take(&[said, log].concat().join("\n")),
+            messages: sandbox.with_placeholders(&[messages, log].concat().join("\n")),
         })
     }
 }
 
-/// An AWS for everything but S3 and STS, and what a step's process must know: these, and the local
-/// root.
-pub(super) fn aws(place: &Place, endpoint: &str) -> (StandIn, Vec<(String, String)>) {
-    let aws = StandIn::default();
+/// Starts a fake of AWS for all services except S3 and STS. Also returns the environment variables
+/// of a step's process.
+pub(super) fn start_aws(sandbox: &Sandbox, endpoint: &str) -> (FakeAws, Vec<(String, String)>) {
+    let aws = FakeAws::default();
     aws.add_customer("acme");
     aws.add_account("acme", "prod", ACCOUNT);
     let mut environment = aws.environment();
@@ -275,21 +289,25 @@ pub(super) fn aws(place: &Place, endpoint: &str) -> (StandIn, Vec<(String, Strin
         ("AWS_ENDPOINT_URL_STS".into(), endpoint.into()),
         (
             "STEPWARD_LOCAL_ROOT".into(),
-            place.root().to_string_lossy().into_owned(),
+            sandbox.root().to_string_lossy().into_owned(),
         ),
     ]);
     (aws, environment)
 }
 
-pub(super) fn parameters(place: &Place, operation: &Operation) -> Value {
-    let filter = |(is_include, pattern): &(bool, String)| json!({ (if *is_include { "include" } else { "exclude" }): place.put(pattern) });
-    let filters: Vec<_> = operation.filters.iter().map(filter).collect();
+/// Returns the step's parameters for an operation.
+pub(super) fn step_parameters(sandbox: &Sandbox, operation: &Operation) -> Value {
+    let to_filter = |(is_include, pattern): &(bool, String)| {
+        let kind = if *is_include { "include" } else { "exclude" };
+        json!({ kind: sandbox.with_names(pattern) })
+    };
+    let filters: Vec<_> = operation.filters.iter().map(to_filter).collect();
     let mut parameters = json!({ "filters": filters, "dry_run": operation.dry_run });
     if operation.verb == Verb::Rm {
-        parameters["uri"] = place.put(&operation.source).into();
+        parameters["uri"] = sandbox.with_names(&operation.source).into();
     } else {
-        parameters["source"] = place.put(&operation.source).into();
-        parameters["destination"] = place.put(&operation.destination).into();
+        parameters["source"] = sandbox.with_names(&operation.source).into();
+        parameters["destination"] = sandbox.with_names(&operation.destination).into();
     }
     if operation.verb == Verb::Sync {
         parameters["delete"] = operation.delete.into();

@@ -1,4 +1,4 @@
-//! EC2's `DescribeInstances` with the SDK's defaults, and nothing else.
+//! EC2's `DescribeInstances` with the SDK's defaults, and no other code.
 
 use aws_config::BehaviorVersion;
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
@@ -6,13 +6,16 @@ use serde_json::{Value, json};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    #[expect(clippy::disallowed_methods, reason = "what others do, to compare with")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a function without Stepward, to compare with"
+    )]
     let config = aws_config::load_defaults(BehaviorVersion::latest()).await;
     let client = aws_sdk_ec2::Client::new(&config);
     run(service_fn(async |event: LambdaEvent<Value>| {
         let id = event.payload["instance_id"].as_str().unwrap_or_default();
-        let answer = client.describe_instances().instance_ids(id).send().await?;
-        Ok::<_, Error>(json!({ "reservations": answer.reservations().len() }))
+        let output = client.describe_instances().instance_ids(id).send().await?;
+        Ok::<_, Error>(json!({ "reservations": output.reservations().len() }))
     }))
     .await
 }

@@ -1,4 +1,4 @@
-//! A Lambda function that does nothing: what `lambda_runtime` alone costs.
+//! A Lambda function that does nothing. It shows what `lambda_runtime` costs by itself.
 
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! STS's `GetCallerIdentity` with the SDK's defaults, and nothing else.
+//! STS's `GetCallerIdentity` with the SDK's defaults, and no other code.
 
 use aws_config::BehaviorVersion;
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
@@ -6,13 +6,16 @@ use serde_json::{Value, json};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    #[expect(clippy::disallowed_methods, reason = "what others do, to compare with")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a function without Stepward, to compare with"
+    )]
     let config = aws_config::load_defaults(BehaviorVersion::latest()).await;
     let client = aws_sdk_sts::Client::new(&config);
     run(service_fn(async |event: LambdaEvent<Value>| {
         let _ = event;
-        let answer = client.get_caller_identity().send().await?;
-        Ok::<_, Error>(json!({ "account": answer.account }))
+        let output = client.get_caller_identity().send().await?;
+        Ok::<_, Error>(json!({ "account": output.account }))
     }))
     .await
 }

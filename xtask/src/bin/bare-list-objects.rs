@@ -1,4 +1,4 @@
-//! S3's `ListObjectsV2` with the SDK's defaults, and nothing else.
+//! S3's `ListObjectsV2` with the SDK's defaults, and no other code.
 
 use aws_config::BehaviorVersion;
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
@@ -6,18 +6,21 @@ use serde_json::{Value, json};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    #[expect(clippy::disallowed_methods, reason = "what others do, to compare with")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a function without Stepward, to compare with"
+    )]
     let config = aws_config::load_defaults(BehaviorVersion::latest()).await;
     let client = aws_sdk_s3::Client::new(&config);
     run(service_fn(async |event: LambdaEvent<Value>| {
         let text = |field: &str| event.payload[field].as_str().unwrap_or_default();
-        let answer = client
+        let output = client
             .list_objects_v2()
             .bucket(text("bucket"))
             .prefix(text("prefix"))
             .send()
             .await?;
-        Ok::<_, Error>(json!({ "objects": answer.contents().len() }))
+        Ok::<_, Error>(json!({ "objects": output.contents().len() }))
     }))
     .await
 }

@@ -1,8 +1,8 @@
-//! What can be measured, and how it is chosen on the command line.
+//! The tools and transfers of the benchmark, as the command line names them.
 
 use clap::ValueEnum;
 
-/// What moves data.
+/// A tool that transfers data.
 #[derive(Clone, Copy, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Tool {
     /// `s3-copy` or `s3-sync`, as Lambda runs it.
@@ -20,16 +20,16 @@ pub(crate) enum Case {
     SmallUp,
     /// 5,000 objects of 16 KiB from the bucket.
     SmallDown,
-    /// A file of 1 GiB to the bucket.
+    /// One file of 1 GiB to the bucket.
     BigUp,
-    /// An object of 1 GiB from the bucket.
+    /// One object of 1 GiB from the bucket.
     BigDown,
-    /// A sync of 5,000 files to a bucket that has them all.
+    /// A sync of 5,000 files to a bucket that already contains all of them.
     NoChange,
 }
 
-/// What was chosen; where nothing was, all there is.
-pub(super) fn or_all<T: ValueEnum + Clone>(chosen: Vec<T>) -> Vec<T> {
+/// Returns the chosen values, or all values if none was chosen.
+pub(super) fn chosen_or_all<T: ValueEnum + Clone>(chosen: Vec<T>) -> Vec<T> {
     if chosen.is_empty() {
         T::value_variants().to_vec()
     } else {
@@ -37,8 +37,8 @@ pub(super) fn or_all<T: ValueEnum + Clone>(chosen: Vec<T>) -> Vec<T> {
     }
 }
 
-/// As it is typed.
-pub(super) fn name(value: &impl ValueEnum) -> String {
+/// Returns the name of a value on the command line.
+pub(super) fn value_name(value: &impl ValueEnum) -> String {
     value
         .to_possible_value()
         .map(|value| value.get_name().to_owned())

@@ -1,7 +1,8 @@
-"""Runs a program: `measure.py SECONDS PROGRAM ARGUMENT…`, with the seconds after which it is ended.
+"""Runs a program and measures it: `measure.py SECONDS PROGRAM ARGUMENT…`.
 
-Prints its exit status, what it took (wall and processor seconds, its children's included) and the peak of its memory
-in bytes, as Linux counts them for a process that has ended: these are exact, and samples of a running process are not.
+SECONDS is the time after which the program is killed. Prints the exit status, wall and CPU seconds
+(including those of child processes), and the peak memory in bytes. The numbers come from the kernel
+after the process has ended, because they are exact then. Samples of a running process are not.
 """
 
 import json
@@ -19,7 +20,7 @@ end.start()
 _, status, usage = os.wait4(child.pid, 0)
 wall = time.monotonic() - started
 end.cancel()
-# The peak is at least this interpreter's own 10 MB, which the child had before it became the program.
+# The peak is at least 10 MB, because the child was this interpreter before it executed the program.
 peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 cpu = usage.ru_utime + usage.ru_stime
 print(

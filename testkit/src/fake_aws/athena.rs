@@ -5,13 +5,14 @@ use serde_json::json;
 use super::request::Request;
 use super::state::{Answer, Failure};
 
-/// A query that never ends: what a cold start is measured with.
-pub(super) fn answer(request: &Request) -> Answer {
+/// Describes a query that never ends. The cold start benchmark uses it.
+pub(super) fn answer_request(request: &Request) -> Answer {
     if request.operation != "GetQueryExecution" {
-        let message = format!("{} is not known here", request.operation);
+        let message = format!("the fake does not implement {}", request.operation);
         return Err(Failure::new(400, "InvalidRequestException", message));
     }
     let id = request.text("QueryExecutionId");
     let status = json!({ "State": "RUNNING", "SubmissionDateTime": 1_767_225_600.0 });
-    Ok(json!({ "QueryExecution": { "QueryExecutionId": id, "WorkGroup": "primary", "Status": status } }).to_string())
+    let query = json!({ "QueryExecutionId": id, "WorkGroup": "primary", "Status": status });
+    Ok(json!({ "QueryExecution": query }).to_string())
 }

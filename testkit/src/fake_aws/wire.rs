@@ -1,4 +1,4 @@
-//! From an HTTP request to a service and back.
+//! Routes an HTTP request to its service, and writes the answer.
 
 use std::sync::Mutex;
 
@@ -9,8 +9,8 @@ use super::state::{Failure, Fault, State, lock};
 use super::{athena, dynamodb, ec2, query, s3, sts};
 use crate::http::Call;
 
-pub(super) fn handle(state: &Mutex<State>, call: Call) {
-    let Some((key_id, service)) = call.header("Authorization").and_then(scope) else {
+pub(super) fn handle_call(state: &Mutex<State>, call: Call) {
+    let Some((key_id, service)) = call.header("Authorization").and_then(parse_authorization) else {
         return call.answer(403, &[], b"unsigned");
     };
     let (operation, parameters) = match service.as_str() {
@@ -24,8 +24,8 @@ pub(super) fn handle(state: &Mutex<State>, call: Call) {
                 serde_json::from_slice(&call.body).unwrap_or_default(),
             )
         }
-        "s3" => s3::understand(&call),
-        _ => query::understand(&call.body),
+        "s3" => s3::parse_request(&call),
+        _ => query::parse_request(&call.body),
     };
     let mut request = Request {
         service,
@@ -33,32 +33,32 @@ pub(super) fn handle(state: &Mutex<State>, call: Call) {
         parameters,
         account: String::new(),
     };
-    let fault = lock(state).fault(&request.name());
-    if let Some(Fault::Slow(delay)) = fault {
+    let fault = lock(state).next_fault(&request.name());
+    if let Some(Fault::Delay(delay)) = fault {
         std::thread::sleep(delay);
     }
     let mut state = lock(state);
-    let caller = state.caller(&key_id, call.header("X-Amz-Security-Token"));
+    let caller = state.find_caller(&key_id, call.header("X-Amz-Security-Token"));
     if let Ok(caller) = &caller {
         state.account(caller).clone_into(&mut request.account);
     }
     state.requests.push(request.clone());
     let id = format!("00000000-0000-4000-8000-{:012}", state.requests.len());
     let answer = match fault {
-        Some(Fault::Hang) => return state.held.push(call),
-        Some(Fault::Refuse { failure, .. }) => Err(failure),
+        Some(Fault::NeverAnswer) => return state.unanswered.push(call),
+        Some(Fault::Fail { failure, .. }) => Err(failure),
         _ => caller.and_then(|caller| {
             state.authorize(&caller, &request)?;
             match request.service.as_str() {
-                "dynamodb" => dynamodb::answer(&state, &request),
-                "sts" => sts::answer(&mut state, &caller, &request),
-                "ec2" => ec2::answer(&mut state, &caller, &request),
-                "athena" => athena::answer(&request),
-                "s3" => s3::answer(&mut state, &request, &call.body),
-                other => Err(Failure::new(
+                "dynamodb" => dynamodb::answer_request(&state, &request),
+                "sts" => sts::answer_request(&mut state, &caller, &request),
+                "ec2" => ec2::answer_request(&mut state, &caller, &request),
+                "athena" => athena::answer_request(&request),
+                "s3" => s3::answer_request(&mut state, &request, &call.body),
+                service => Err(Failure::new(
                     400,
                     "InvalidAction",
-                    format!("there is no {other} here"),
+                    format!("the fake does not implement the service {service:?}"),
                 )),
             }
         }),
@@ -71,14 +71,14 @@ pub(super) fn handle(state: &Mutex<State>, call: Call) {
                 "dynamodb" | "athena" => {
                     json!({ "__type": failure.code, "message": failure.message }).to_string()
                 }
-                "ec2" => ec2::failure(&failure, &id),
-                "s3" => s3::failure(&failure, &id),
-                _ => sts::failure(&failure, &id),
+                "ec2" => ec2::error_body(&failure, &id),
+                "s3" => s3::error_body(&failure, &id),
+                _ => sts::error_body(&failure, &id),
             };
             (failure.status, body)
         }
     };
-    let kind = match request.service.as_str() {
+    let content_type = match request.service.as_str() {
         "dynamodb" => "application/x-amz-json-1.0",
         "athena" => "application/x-amz-json-1.1",
         _ => "text/xml",
@@ -90,14 +90,14 @@ pub(super) fn handle(state: &Mutex<State>, call: Call) {
     };
     call.answer(
         status,
-        &[("Content-Type", kind), (id_header, &id)],
+        &[("Content-Type", content_type), (id_header, &id)],
         body.as_bytes(),
     );
 }
 
-/// Access key ID and service of a signature.
+/// Returns the access key ID and the service of a signature:
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-authentication-methods.html>
-fn scope(authorization: &str) -> Option<(String, String)> {
+fn parse_authorization(authorization: &str) -> Option<(String, String)> {
     let scope = authorization
         .split_once("Credential=")?
         .1

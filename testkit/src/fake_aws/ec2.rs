@@ -3,33 +3,33 @@
 use std::fmt::Write;
 
 use super::instance::{Instance, state_xml};
-use super::query::{escaped, list};
+use super::query::{escape_xml, list_parameter};
 use super::request::Request;
 use super::state::{Answer, Caller, Failure, State};
 
 const XMLNS: &str = "http://ec2.amazonaws.com/doc/2016-11-15/";
 
-pub(super) fn answer(state: &mut State, caller: &Caller, request: &Request) -> Answer {
+pub(super) fn answer_request(state: &mut State, caller: &Caller, request: &Request) -> Answer {
     let operation = request.operation.as_str();
     let account = state.account(caller).to_owned();
-    let ids = list(&request.parameters, "InstanceId");
-    let mut own: Vec<_> = state
+    let ids = list_parameter(&request.parameters, "InstanceId");
+    let mut instances: Vec<_> = state
         .instances
         .iter_mut()
         .filter(|instance| instance.account == account)
         .collect();
     if let Some(unknown) = ids
         .iter()
-        .find(|id| own.iter().all(|instance| instance.id != **id))
+        .find(|id| instances.iter().all(|instance| instance.id != **id))
     {
         let message = format!("The instance ID '{unknown}' does not exist");
         return Err(Failure::new(400, "InvalidInstanceID.NotFound", message));
     }
-    own.retain(|instance| ids.is_empty() || ids.contains(&instance.id));
+    instances.retain(|instance| ids.is_empty() || ids.contains(&instance.id));
     let result = match operation {
-        "DescribeInstances" => Ok(describe(own, request)),
-        "StartInstances" => change(own, ["stopped", "running"], "pending"),
-        "StopInstances" => change(own, ["running", "stopped"], "stopping"),
+        "DescribeInstances" => Ok(describe_instances(instances, request)),
+        "StartInstances" => change_states(instances, "stopped", "pending", "running"),
+        "StopInstances" => change_states(instances, "running", "stopping", "stopped"),
         other => Err(Failure::new(
             400,
             "InvalidAction",
@@ -37,36 +37,37 @@ pub(super) fn answer(state: &mut State, caller: &Caller, request: &Request) -> A
         )),
     }?;
     Ok(format!(
-        "<{operation}Response xmlns=\"{XMLNS}\"><requestId>8f7724cf-496f-496e-8fe3-EXAMPLE</requestId>{result}</{operation}Response>"
+        "<{operation}Response xmlns=\"{XMLNS}\">\
+         <requestId>8f7724cf-496f-496e-8fe3-EXAMPLE</requestId>{result}</{operation}Response>"
     ))
 }
 
-pub(super) fn failure(Failure { code, message, .. }: &Failure, id: &str) -> String {
-    let message = escaped(message);
+pub(super) fn error_body(Failure { code, message, .. }: &Failure, id: &str) -> String {
+    let message = escape_xml(message);
     format!(
         "<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors>\
          <RequestID>{id}</RequestID></Response>"
     )
 }
 
-fn describe(instances: Vec<&mut Instance>, request: &Request) -> String {
+fn describe_instances(instances: Vec<&mut Instance>, request: &Request) -> String {
     let name = |n: usize| request.parameters[format!("Filter.{n}.Name")].as_str();
     let filters: Vec<_> = (1..)
         .map_while(|n| {
             name(n).map(|name| {
                 (
                     name,
-                    list(&request.parameters, &format!("Filter.{n}.Value")),
+                    list_parameter(&request.parameters, &format!("Filter.{n}.Value")),
                 )
             })
         })
         .collect();
     let mut items = String::new();
     for instance in instances {
-        instance.look();
+        instance.advance_state();
         if filters
             .iter()
-            .all(|(name, values)| instance.fits(name, values))
+            .all(|(name, values)| instance.matches_filter(name, values))
         {
             let tags: String =
                 instance
@@ -76,14 +77,15 @@ fn describe(instances: Vec<&mut Instance>, request: &Request) -> String {
                         let _ = write!(
                             tags,
                             "<item><key>{}</key><value>{}</value></item>",
-                            escaped(key),
-                            escaped(value)
+                            escape_xml(key),
+                            escape_xml(value)
                         );
                         tags
                     });
             let _ = write!(
                 items,
-                "<item><instanceId>{}</instanceId><instanceState>{}</instanceState><tagSet>{tags}</tagSet></item>",
+                "<item><instanceId>{}</instanceId><instanceState>{}</instanceState>\
+                 <tagSet>{tags}</tagSet></item>",
                 instance.id,
                 state_xml(instance.state)
             );
@@ -95,26 +97,34 @@ fn describe(instances: Vec<&mut Instance>, request: &Request) -> String {
     )
 }
 
-/// Brings instances from a state on the way to another; those that are there already stay.
-fn change(instances: Vec<&mut Instance>, [from, there]: [&str; 2], way: &'static str) -> Answer {
+/// Sets the transitional state of instances in the initial state. Instances in the other two states
+/// do not change.
+fn change_states(
+    instances: Vec<&mut Instance>,
+    initial: &str,
+    transitional: &'static str,
+    target: &str,
+) -> Answer {
     let mut items = String::new();
     for instance in instances {
-        let before = instance.state;
-        if before != from && before != there && before != way {
+        let previous = instance.state;
+        if ![initial, transitional, target].contains(&previous) {
             let message = format!(
-                "The instance '{}' is not in a state from which it can be {way}.",
+                "The instance '{}' is not in a state from which it can be {transitional}.",
                 instance.id
             );
             return Err(Failure::new(400, "IncorrectInstanceState", message));
         }
-        if before == from {
-            instance.go(way);
+        if previous == initial {
+            instance.start_transition(transitional);
         }
-        let (now, before) = (state_xml(instance.state), state_xml(before));
         let _ = write!(
             items,
-            "<item><instanceId>{}</instanceId><currentState>{now}</currentState><previousState>{before}</previousState></item>",
-            instance.id
+            "<item><instanceId>{}</instanceId><currentState>{}</currentState>\
+             <previousState>{}</previousState></item>",
+            instance.id,
+            state_xml(instance.state),
+            state_xml(previous)
         );
     }
     Ok(format!("<instancesSet>{items}</instancesSet>"))

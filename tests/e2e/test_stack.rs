@@ -1,4 +1,4 @@
-//! The local cloud that the tests share, and how a test gets customers in it.
+//! The deployed stack on a local cloud that all tests share, and helpers that create customers.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -25,41 +25,41 @@ use stepward_cli::workspace::{Function, Workspace};
 
 pub(crate) const REGION: &str = "eu-west-1";
 pub(crate) const STACK: &str = "stepward";
-/// The longest that anything here takes, with both cores busy.
-const LIMIT: Duration = Duration::from_mins(4);
+/// The maximum time of one test, on a busy machine.
+const TEST_LIMIT: Duration = Duration::from_mins(4);
 
-/// A deployed Stepward.
-pub(crate) struct World {
+/// Stepward, deployed on a local cloud.
+pub(crate) struct TestStack {
     pub(crate) operator: Cloud,
     pub(crate) deployment: Deployment,
     pub(crate) store: Store,
     pub(crate) local: LocalCloud,
     workspace: Workspace,
-    /// The program `stepward`, built when it is first run.
+    /// The path of the program `stepward`, which the first use builds.
     program: OnceLock<PathBuf>,
     runtime: tokio::runtime::Runtime,
 }
 
-static WORLD: LazyLock<World> = LazyLock::new(World::start);
+static STACK_FIXTURE: LazyLock<TestStack> = LazyLock::new(TestStack::start);
 
-/// Runs a test in the shared world, within a limit.
-pub(crate) fn in_the_world<F: Future<Output = ()>>(test: impl FnOnce(&'static World) -> F) {
-    let world = &*WORLD;
-    world.runtime.block_on(async {
-        tokio::time::timeout(LIMIT, test(world))
+/// Runs a test on the shared stack, with a time limit.
+pub(crate) fn with_stack<F: Future<Output = ()>>(test: impl FnOnce(&'static TestStack) -> F) {
+    let test_stack = &*STACK_FIXTURE;
+    test_stack.runtime.block_on(async {
+        tokio::time::timeout(TEST_LIMIT, test(test_stack))
             .await
-            .expect("over within the limit")
+            .expect("the test ends within its limit")
     });
 }
 
 /// An account of a customer, with the credentials of its owner.
-pub(crate) struct Owned {
+pub(crate) struct CustomerAccount {
     pub(crate) customer: String,
     pub(crate) account: String,
     pub(crate) owner: Cloud,
 }
 
-impl World {
+impl TestStack {
     fn start() -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -71,7 +71,7 @@ impl World {
             .local_cloud()
             .join(format!("e2e-{}", std::process::id()));
         let local = LocalCloud::start_private(&dir)
-            .unwrap_or_else(|error| panic!("no local cloud: {error}"));
+            .unwrap_or_else(|error| panic!("the local cloud did not start: {error}"));
         let operator = Cloud::local(local.port, OPERATOR, Some(REGION));
         let progress = Progress::hidden();
         let release = release(&workspace, Build::Local, &progress).unwrap();
@@ -80,7 +80,7 @@ impl World {
         let deployed = deploy(&operator, STACK, &release, &parameters, &progress);
         let deployment = runtime
             .block_on(deployed)
-            .unwrap_or_else(|error| panic!("not deployed: {error}"));
+            .unwrap_or_else(|error| panic!("the deployment failed: {error}"));
         let store = onboarding::store(&operator, &deployment).unwrap();
         Self {
             operator,
@@ -93,16 +93,16 @@ impl World {
         }
     }
 
-    /// An account ID and a customer's name that no other test has.
-    #[expect(clippy::unused_self, reason = "they are names in this world")]
+    /// Returns a unique customer name and a unique account ID.
+    #[expect(clippy::unused_self, reason = "the names belong to this stack")]
     pub(crate) fn new_names(&self) -> (String, String) {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         (format!("customer-{number}"), format!("9000{number:08}"))
     }
 
-    /// A customer with one account that has data, instances and the role that customers launch.
-    pub(crate) async fn customer(&self) -> Owned {
+    /// Creates a customer with one account, which has data, instances and the role of customers.
+    pub(crate) async fn customer(&self) -> CustomerAccount {
         let owned = self.customer_without_role().await;
         owned.data().await;
         self.onboard(&owned, &customer_role(self, &owned).await)
@@ -111,8 +111,8 @@ impl World {
         owned
     }
 
-    /// A new customer with one account, `prod`, where no role has been made.
-    pub(crate) async fn customer_without_role(&self) -> Owned {
+    /// Creates a customer with one account, `prod`, without a role.
+    pub(crate) async fn customer_without_role(&self) -> CustomerAccount {
         let (customer, account_id) = self.new_names();
         self.store
             .add_customer("test", &customer, None, None)
@@ -121,8 +121,13 @@ impl World {
         self.account(&customer, "prod", &account_id).await
     }
 
-    /// An account of a customer, without a role.
-    pub(crate) async fn account(&self, customer: &str, account: &str, account_id: &str) -> Owned {
+    /// Adds an account without a role to a customer.
+    pub(crate) async fn account(
+        &self,
+        customer: &str,
+        account: &str,
+        account_id: &str,
+    ) -> CustomerAccount {
         let new = NewAccount {
             customer: customer.into(),
             name: account.into(),
@@ -133,16 +138,19 @@ impl World {
             access_key: None,
         };
         self.store.add_account("test", new).await.unwrap();
-        Owned {
+        CustomerAccount {
             customer: customer.into(),
             account: account.into(),
             owner: self.operator.other_account(account_id),
         }
     }
 
-    /// What a customer does to let Stepward in: launch a template, send the role's ARN; then
-    /// `account set-role`.
-    pub(crate) async fn onboard(&self, owned: &Owned, role: &Role) -> Result<Checked, String> {
+    /// Onboards an account: launches the role's template in the account and registers the role.
+    pub(crate) async fn onboard(
+        &self,
+        owned: &CustomerAccount,
+        role: &Role,
+    ) -> Result<Checked, String> {
         let template = Template::Body(role.template.clone());
         stack::apply(
             &owned.owner,
@@ -169,7 +177,7 @@ impl World {
         .map_err(|error| error.to_string())
     }
 
-    pub(crate) async fn record(&self, owned: &Owned) -> Account {
+    pub(crate) async fn record(&self, owned: &CustomerAccount) -> Account {
         self.store
             .account(&owned.customer, &owned.account)
             .await
@@ -184,7 +192,7 @@ impl World {
         self.deployment.output("BrokerRoleArn").unwrap()
     }
 
-    /// Everything that functions and state machines have logged.
+    /// Returns all log lines of functions and state machines.
     pub(crate) async fn logs(&self) -> Vec<String> {
         let mut logs = Vec::new();
         let client = aws_sdk_cloudwatchlogs::Client::new(&self.operator.config);
@@ -205,7 +213,7 @@ impl World {
         logs
     }
 
-    /// Starts a job and waits for its end.
+    /// Runs a job until it ends.
     pub(crate) async fn run(&self, job: &str, input: &Value) -> Finished {
         jobs::run(&self.operator, &self.deployment, job, input)
             .await
@@ -220,7 +228,8 @@ impl World {
         .await
     }
 
-    /// Calls a function as a state machine would: the answer, or the error's name and message.
+    /// Calls a function as a state machine does. Returns the answer, or the error's name and
+    /// message.
     pub(crate) async fn call(
         &self,
         function: &str,
@@ -245,17 +254,22 @@ impl World {
     }
 }
 
-/// A template that makes a role, with its parameters.
+/// A template of a role, with its parameters.
 pub(crate) struct Role {
     pub(crate) template: String,
     pub(crate) parameters: BTreeMap<String, String>,
 }
 
-/// The role that customers launch, allowing everything that it can.
-pub(crate) async fn customer_role(world: &World, owned: &Owned) -> Role {
-    let external_id = world.record(owned).await.external_id.expose().to_owned();
+/// Returns the role that customers launch, with all optional permissions.
+pub(crate) async fn customer_role(test_stack: &TestStack, owned: &CustomerAccount) -> Role {
+    let external_id = test_stack
+        .record(owned)
+        .await
+        .external_id
+        .expose()
+        .to_owned();
     let parameters = [
-        ("BrokerRoleArn", world.broker()),
+        ("BrokerRoleArn", test_stack.broker()),
         ("ExternalId", &external_id),
         ("AllowEc2StartStop", "yes"),
         ("AllowNodes", "yes"),
@@ -265,20 +279,29 @@ pub(crate) async fn customer_role(world: &World, owned: &Owned) -> Role {
     ];
     let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned()));
     Role {
-        template: world.file("infra/customer-role.yaml"),
+        template: test_stack.file("infra/customer-role.yaml"),
         parameters: parameters.into(),
     }
 }
 
-/// The role that `stepward customer role-template` makes for these steps or jobs.
-pub(crate) async fn cut_role(world: &World, owned: &Owned, what: &[&str]) -> Role {
-    let printed = world.stepward(&[&["customer", "role-template"], what].concat(), false);
+/// Returns the role that `stepward customer role-template` prints for these steps or jobs.
+pub(crate) async fn role_from_template(
+    test_stack: &TestStack,
+    owned: &CustomerAccount,
+    arguments: &[&str],
+) -> Role {
+    let printed = test_stack.stepward(&[&["customer", "role-template"], arguments].concat(), false);
     assert!(printed.status.success(), "{printed:?}");
     let parameters = [
-        ("BrokerRoleArn".to_owned(), world.broker().to_owned()),
+        ("BrokerRoleArn".to_owned(), test_stack.broker().to_owned()),
         (
             "ExternalId".to_owned(),
-            world.record(owned).await.external_id.expose().to_owned(),
+            test_stack
+                .record(owned)
+                .await
+                .external_id
+                .expose()
+                .to_owned(),
         ),
     ];
     Role {
@@ -287,12 +310,16 @@ pub(crate) async fn cut_role(world: &World, owned: &Owned, what: &[&str]) -> Rol
     }
 }
 
-/// A role of a test's own making: these statements, and a trust policy with this external ID, or
-/// without a condition.
-pub(crate) fn made_role(world: &World, external_id: Option<&str>, statements: &Value) -> Role {
+/// Returns a role with the given statements. Its trust policy requires the external ID, or has no
+/// condition.
+pub(crate) fn custom_role(
+    test_stack: &TestStack,
+    external_id: Option<&str>,
+    statements: &Value,
+) -> Role {
     let mut trust = json!({
         "Effect": "Allow",
-        "Principal": { "AWS": world.broker() },
+        "Principal": { "AWS": test_stack.broker() },
         "Action": ["sts:AssumeRole", "sts:SetSourceIdentity"],
     });
     if let Some(id) = external_id {
@@ -316,8 +343,8 @@ pub(crate) fn made_role(world: &World, external_id: Option<&str>, statements: &V
     }
 }
 
-impl Owned {
-    /// What the account has before Stepward comes: buckets, a table over CSV files, two stopped
+impl CustomerAccount {
+    /// Creates the customer's own resources: buckets, an Athena table of CSV files, and two stopped
     /// instances.
     pub(crate) async fn data(&self) {
         let template = include_str!("../../infra/demo/customer-data.yaml");
@@ -356,7 +383,7 @@ impl Owned {
             .unwrap();
     }
 
-    /// Instances that the morning check starts.
+    /// Launches instances with the tag of the morning check.
     pub(crate) async fn run_instances(&self, count: i32) -> Vec<String> {
         let tag = Tag::builder()
             .key("stepward:morning-check")
@@ -385,7 +412,7 @@ impl Owned {
             .collect()
     }
 
-    /// A role that functions of the account can have; its ARN.
+    /// Creates a role for functions of the account, and returns its ARN.
     pub(crate) async fn function_role(&self) -> String {
         let trust = json!({ "Version": "2012-10-17", "Statement": [{
             "Effect": "Allow",
@@ -407,7 +434,7 @@ impl Owned {
         format!("arn:aws:iam::{}:role/functions", self.owner.account)
     }
 
-    /// The states of all instances, as the owner sees them.
+    /// Returns the states of all instances of the account.
     pub(crate) async fn instance_states(&self) -> Vec<String> {
         let seen = self.owner.ec2().describe_instances().send().await.unwrap();
         let instances = seen
@@ -419,7 +446,7 @@ impl Owned {
             .collect()
     }
 
-    /// An envelope for this account.
+    /// Returns an envelope for this account.
     pub(crate) fn envelope(&self, params: &Value) -> Value {
         json!({
             "target": { "customer": self.customer, "account": self.account },
@@ -429,8 +456,8 @@ impl Owned {
     }
 }
 
-/// A zip of one file that can be run.
-pub(crate) fn zipped(name: &str, content: &[u8]) -> Vec<u8> {
+/// Returns a ZIP file with one executable file.
+pub(crate) fn create_zip(name: &str, content: &[u8]) -> Vec<u8> {
     let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
     let options = zip::write::SimpleFileOptions::default().unix_permissions(0o755);
     zip.start_file(
@@ -442,17 +469,17 @@ pub(crate) fn zipped(name: &str, content: &[u8]) -> Vec<u8> {
     zip.finish().unwrap().into_inner()
 }
 
-pub(crate) fn is_open(checked: &Checked) -> bool {
+pub(crate) fn is_trust_open(checked: &Checked) -> bool {
     checked.account.trust == Trust::Open
 }
 
-impl World {
-    /// Runs the command line against this world.
+impl TestStack {
+    /// Runs the command line against this stack.
     pub(crate) fn stepward(&self, arguments: &[&str], json: bool) -> std::process::Output {
         self.stepward_reading("", arguments, json)
     }
 
-    /// Runs the command line against this world, with this on its standard input.
+    /// Runs the command line against this stack with the given standard input.
     pub(crate) fn stepward_reading(
         &self,
         input: &str,

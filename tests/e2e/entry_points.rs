@@ -1,4 +1,5 @@
-//! The three ways in: an execution (what every other test does), the schedule, the HTTP API.
+//! The schedule, the HTTP API and the launch link of the customer's role. All other tests start
+//! executions directly.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -13,18 +14,18 @@ use stepward_cli::deploy::stack::{self, Template};
 use stepward_cli::local::{OPERATOR, SECRET};
 use stepward_cli::output::Progress;
 
-use crate::world::{REGION, STACK, World, in_the_world};
+use crate::test_stack::{REGION, STACK, TestStack, with_stack};
 
 #[test]
-fn the_schedule_is_off_until_it_is_switched_on_and_then_runs_the_job() {
-    in_the_world(async |world| {
-        let acme = world.customer().await;
+fn the_schedule_runs_the_job_only_when_enabled() {
+    with_stack(async |test_stack| {
+        let acme = test_stack.customer().await;
         let executions = async || {
             let machine = format!(
                 "{}fleet-morning-check",
-                world.deployment.output("StateMachinePrefix").unwrap()
+                test_stack.deployment.output("StateMachinePrefix").unwrap()
             );
-            let listed = world
+            let listed = test_stack
                 .operator
                 .sfn()
                 .list_executions()
@@ -35,7 +36,7 @@ fn the_schedule_is_off_until_it_is_switched_on_and_then_runs_the_job() {
             let mut found = Vec::new();
             for execution in listed.executions() {
                 let arn = execution.execution_arn();
-                let known = world
+                let described = test_stack
                     .operator
                     .sfn()
                     .describe_execution()
@@ -43,19 +44,19 @@ fn the_schedule_is_off_until_it_is_switched_on_and_then_runs_the_job() {
                     .send()
                     .await
                     .unwrap();
-                let input: Value = serde_json::from_str(known.input().unwrap()).unwrap();
+                let input: Value = serde_json::from_str(described.input().unwrap()).unwrap();
                 if input["started_by"] == "schedule/morning-check"
-                    && known.status().as_str() != "RUNNING"
+                    && described.status().as_str() != "RUNNING"
                 {
                     found.push((
                         input["customer"].as_str().unwrap().to_owned(),
-                        known.status().to_string(),
+                        described.status().to_string(),
                     ));
                 }
             }
             found
         };
-        assert_eq!(executions().await, [], "nothing has run by schedule");
+        assert_eq!(executions().await, [], "the schedule has started no job");
 
         let switch = async |state: &str| {
             let parameters = [
@@ -65,9 +66,9 @@ fn the_schedule_is_off_until_it_is_switched_on_and_then_runs_the_job() {
             ];
             let parameters: BTreeMap<_, _> =
                 parameters.map(|(n, v)| (n.to_owned(), v.to_owned())).into();
-            let template = Template::Body(world.file("infra/template.yaml"));
+            let template = Template::Body(test_stack.file("infra/template.yaml"));
             stack::apply(
-                &world.operator,
+                &test_stack.operator,
                 STACK,
                 &template,
                 &parameters,
@@ -93,13 +94,13 @@ fn the_schedule_is_off_until_it_is_switched_on_and_then_runs_the_job() {
 }
 
 #[test]
-fn the_api_starts_a_job_once_for_a_key_and_tells_how_it_went() {
-    in_the_world(async |world| {
-        let acme = world.customer().await;
+fn the_api_starts_one_job_per_idempotency_key() {
+    with_stack(async |test_stack| {
+        let acme = test_stack.customer().await;
         let body = json!({ "customer": acme.customer }).to_string();
         let post = |key: &str, body: &str| {
             http(
-                world,
+                test_stack,
                 "POST",
                 "/jobs/fleet-morning-check/executions",
                 &[("idempotency-key", key)],
@@ -113,7 +114,15 @@ fn the_api_starts_a_job_once_for_a_key_and_tells_how_it_went() {
 
         let mut shown = Value::Null;
         for _ in 0..100 {
-            shown = http(world, "GET", &format!("/executions/{id}"), &[], "", true).1;
+            shown = http(
+                test_stack,
+                "GET",
+                &format!("/executions/{id}"),
+                &[],
+                "",
+                true,
+            )
+            .1;
             if shown["status"] != "RUNNING" {
                 break;
             }
@@ -127,7 +136,7 @@ fn the_api_starts_a_job_once_for_a_key_and_tells_how_it_went() {
         assert!(
             !shown
                 .to_string()
-                .contains(world.record(&acme).await.external_id.expose())
+                .contains(test_stack.record(&acme).await.external_id.expose())
         );
 
         assert_eq!(
@@ -138,7 +147,7 @@ fn the_api_starts_a_job_once_for_a_key_and_tells_how_it_went() {
         let (status, conflict) = post("key-1", &json!({ "customer": "other" }).to_string());
         assert_eq!((status, &conflict["error"]), (409, &json!("Conflict")));
         let (status, unknown) = http(
-            world,
+            test_stack,
             "GET",
             "/executions/fleet-morning-check:none",
             &[],
@@ -152,50 +161,63 @@ fn the_api_starts_a_job_once_for_a_key_and_tells_how_it_went() {
 }
 
 #[test]
-fn the_api_answers_nobody_who_does_not_sign() {
-    in_the_world(async |world| {
+fn the_api_refuses_unsigned_requests() {
+    with_stack(async |test_stack| {
         let path = "/jobs/fleet-morning-check/executions";
-        // The local cloud looks for an unsigned request's API in another account, and answers that
-        // there is none.
-        let (status, _) = http(world, "POST", path, &[], r#"{"customer":"acme"}"#, false);
+        // The local cloud searches for the API of an unsigned request in another account and
+        // returns 404.
+        let (status, _) = http(
+            test_stack,
+            "POST",
+            path,
+            &[],
+            r#"{"customer":"acme"}"#,
+            false,
+        );
         assert!([403, 404].contains(&status), "{status}");
     });
 }
 
 #[test]
-fn the_template_behind_a_launch_link_opens_without_credentials_and_only_by_the_link() {
-    in_the_world(async |world| {
-        let link = world
+fn the_role_template_is_readable_only_by_its_link() {
+    with_stack(async |test_stack| {
+        let link = test_stack
             .deployment
-            .customer_role_url(&world.operator)
+            .customer_role_url(&test_stack.operator)
             .await
             .unwrap();
-        let host = [("host".to_owned(), format!("127.0.0.1:{}", world.local.port))];
+        let host = [(
+            "host".to_owned(),
+            format!("127.0.0.1:{}", test_stack.local.port),
+        )];
         let (status, body) = send("GET", &link, &host, "");
         assert_eq!(status, 200, "{body}");
-        assert!(body.contains("What a customer launches"), "{body}");
+        assert!(
+            body.contains("A customer launches this template once"),
+            "{body}"
+        );
         let (unsigned, _) = link.split_once('?').unwrap();
         assert_eq!(send("GET", unsigned, &host, "").0, 403);
     });
 }
 
-/// One request to the deployed API, signed with the operator's key or not at all.
+/// Sends a request to the deployed API, signed with the operator's key or unsigned.
 fn http(
-    world: &World,
+    test_stack: &TestStack,
     method: &str,
     path: &str,
     headers: &[(&str, &str)],
     body: &str,
     signed: bool,
 ) -> (u16, Value) {
-    let api = world.deployment.output("ApiUrl").unwrap();
+    let api = test_stack.deployment.output("ApiUrl").unwrap();
     let id = api
         .split("//")
         .nth(1)
         .and_then(|host| host.split('.').next())
         .unwrap();
-    let port = world.local.port;
-    // Where the local cloud serves what is `https://<id>.execute-api.…` on AWS.
+    let port = test_stack.local.port;
+    // The local cloud's URL for `https://<id>.execute-api.…` of AWS.
     let uri = format!("http://127.0.0.1:{port}/_aws/execute-api/{id}/$default{path}");
     let host = format!("127.0.0.1:{port}");
     let mut sent: Vec<(String, String)> = headers
@@ -236,7 +258,7 @@ fn http(
     (status, json.unwrap_or_default())
 }
 
-/// One HTTP request to the local cloud: status and body.
+/// Sends an HTTP request to the local cloud, and returns the status and the body.
 fn send(method: &str, uri: &str, headers: &[(String, String)], body: &str) -> (u16, String) {
     let (host, path) = uri
         .strip_prefix("http://")
@@ -251,8 +273,12 @@ fn send(method: &str, uri: &str, headers: &[(String, String)], body: &str) -> (u
         .map(|(name, value)| format!("{name}: {value}\r\n"))
         .collect();
     let (lines, length) = (lines.concat(), body.len());
-    write!(stream, "{method} /{path} HTTP/1.1\r\n{lines}content-length: {length}\r\nconnection: close\r\n\r\n{body}")
-        .unwrap();
+    write!(
+        stream,
+        "{method} /{path} HTTP/1.1\r\n{lines}content-length: {length}\r\n\
+         connection: close\r\n\r\n{body}"
+    )
+    .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let status = answer.split(' ').nth(1).unwrap().parse().unwrap();

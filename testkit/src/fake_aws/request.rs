@@ -1,4 +1,4 @@
-//! Who asks for what: access keys, and requests as they were understood.
+//! Access keys, and parsed requests.
 
 use serde_json::Value;
 use stepward::model::customer::ExternalId;
@@ -6,58 +6,58 @@ use stepward::model::customer::ExternalId;
 /// The broker's account.
 pub const BROKER_ACCOUNT: &str = "111111111111";
 pub(super) const TABLE: &str = "stepward";
-/// The broker's bucket for what is too large for an answer.
-pub const ARTIFACTS: &str = "stepward-artifacts-111111111111";
+/// The broker's bucket for outputs that are too large for an answer.
+pub const ARTIFACTS_BUCKET: &str = "stepward-artifacts-111111111111";
 
-/// One request, as it was understood.
+/// A parsed request.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The service that it was signed for, as in `ec2`.
+    /// The service that it was signed for, for example `ec2`.
     pub service: String,
-    /// The operation, as in `StartInstances`.
+    /// The operation, for example `StartInstances`.
     pub operation: String,
-    /// What it was given: the body of the JSON protocols, the form of the query protocols; for S3
-    /// bucket, key and query.
+    /// The parameters: the body of a JSON protocol, the form of a query protocol, or the bucket,
+    /// key and query of S3.
     pub parameters: Value,
     /// The account of the caller.
     pub account: String,
 }
 
-/// Access keys, as a function's environment has them.
+/// The credentials in a function's environment.
 #[derive(Clone, Debug)]
-pub struct Keys {
+pub struct AccessKeys {
     pub(super) id: String,
     pub(super) secret: String,
     pub(super) token: String,
 }
 
 impl Request {
-    /// Service and operation, as in `ec2:StartInstances`.
+    /// Returns the service and the operation, for example `ec2:StartInstances`.
     #[must_use]
     pub fn name(&self) -> String {
         format!("{}:{}", self.service, self.operation)
     }
 
-    /// A parameter's text; empty when there is none.
+    /// Returns the text of a parameter, or an empty string if the parameter is missing.
     #[must_use]
     pub fn text(&self, name: &str) -> &str {
         self.parameters[name].as_str().unwrap_or_default()
     }
 }
 
-impl Keys {
+impl AccessKeys {
     pub(super) fn new(id: &str) -> Self {
         Self {
             id: id.into(),
-            secret: random(),
-            token: format!("{}{}", random(), random()),
+            secret: random_secret(),
+            token: format!("{}{}", random_secret(), random_secret()),
         }
     }
 }
 
-/// 40 hex digits that nobody knows.
-#[expect(clippy::expect_used, reason = "without randomness there is no test")]
-pub(super) fn random() -> String {
+/// Returns 40 random hexadecimal digits.
+#[expect(clippy::expect_used, reason = "tests need random numbers")]
+pub(super) fn random_secret() -> String {
     ExternalId::generate()
         .expect("randomness from the operating system")
         .expose()

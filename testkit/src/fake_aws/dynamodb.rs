@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::request::{Request, TABLE};
 use super::state::{Answer, Failure, State};
 
-pub(super) fn answer(state: &State, request: &Request) -> Answer {
+pub(super) fn answer_request(state: &State, request: &Request) -> Answer {
     if request.operation != "BatchGetItem" {
         return Err(Failure::new(
             400,
@@ -38,8 +38,8 @@ pub(super) fn answer(state: &State, request: &Request) -> Answer {
         return Err(Failure::new(400, "ValidationException", message));
     }
     let text = |key: &Value, name: &str| key[name]["S"].as_str().unwrap_or_default().to_owned();
-    // In another order than asked for: the API promises none.
-    let found: Vec<_> = keys
+    // The order is not that of the request, because the API does not guarantee one.
+    let items: Vec<_> = keys
         .iter()
         .rev()
         .filter_map(|key| {
@@ -47,26 +47,32 @@ pub(super) fn answer(state: &State, request: &Request) -> Answer {
             let mut item: Map<_, _> = record
                 .as_object()?
                 .iter()
-                .map(|(name, value)| (name.clone(), stored(value)))
+                .map(|(name, value)| (name.clone(), to_attribute_value(value)))
                 .collect();
             item.extend(["pk", "sk"].map(|name| (name.to_owned(), key[name].clone())));
             Some(item)
         })
         .collect();
-    Ok(json!({ "Responses": { TABLE: found }, "UnprocessedKeys": {} }).to_string())
+    Ok(json!({ "Responses": { TABLE: items }, "UnprocessedKeys": {} }).to_string())
 }
 
-/// A value as an attribute:
+/// Converts a value to an attribute value:
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_AttributeValue.html>
-fn stored(value: &Value) -> Value {
+fn to_attribute_value(value: &Value) -> Value {
     match value {
         Value::Null => json!({ "NULL": true }),
         Value::Bool(value) => json!({ "BOOL": value }),
         Value::Number(value) => json!({ "N": value.to_string() }),
         Value::String(value) => json!({ "S": value }),
-        Value::Array(values) => json!({ "L": values.iter().map(stored).collect::<Vec<_>>() }),
+        Value::Array(values) => {
+            json!({ "L": values.iter().map(to_attribute_value).collect::<Vec<_>>() })
+        }
         Value::Object(fields) => {
-            json!({ "M": fields.iter().map(|(name, value)| (name.clone(), stored(value))).collect::<Map<_, _>>() })
+            let fields: Map<_, _> = fields
+                .iter()
+                .map(|(name, value)| (name.clone(), to_attribute_value(value)))
+                .collect();
+            json!({ "M": fields })
         }
     }
 }

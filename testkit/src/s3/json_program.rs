@@ -1,4 +1,4 @@
-//! Programs that answer a JSON line with a JSON line.
+//! Runs a program that reads requests as JSON lines and writes answers as JSON lines.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -7,32 +7,32 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// Longer than anything takes that a case asks for, on a machine that does much else.
-const ANSWER: Duration = Duration::from_mins(3);
+/// Longer than any request takes, also on a busy machine.
+const ANSWER_LIMIT: Duration = Duration::from_mins(3);
 
-/// A program that ends when its standard input does: when this value is dropped, and when this
+/// A program that ends when its standard input ends: when this value is dropped, or when this
 /// process ends.
-pub(super) struct Program {
+pub(super) struct JsonProgram {
     name: &'static str,
     child: Child,
     requests: Option<ChildStdin>,
     answers: Receiver<String>,
 }
 
-impl Program {
+impl JsonProgram {
     pub(super) fn start(name: &'static str, mut command: Command) -> Result<Self, String> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command
             .spawn()
-            .map_err(|error| format!("{name} cannot be started: {error}"))?;
-        let (send, answers) = channel();
-        let output = child.stdout.take().ok_or("no standard output")?;
+            .map_err(|error| format!("{name} did not start: {error}"))?;
+        let (sender, answers) = channel();
+        let output = child.stdout.take().ok_or("standard output is not piped")?;
         std::thread::spawn(move || {
-            // Nobody listens any more: the program is no longer needed.
+            // Sending fails after the receiver was dropped, when the program is no longer needed.
             BufReader::new(output)
                 .lines()
                 .map_while(Result::ok)
-                .take_while(|line| send.send(line.clone()).is_ok())
+                .take_while(|line| sender.send(line.clone()).is_ok())
                 .count();
         });
         let requests = child.stdin.take();
@@ -44,20 +44,19 @@ impl Program {
         })
     }
 
-    pub(super) fn ask(&mut self, request: &Value) -> Result<Value, String> {
+    /// Sends a request and waits for the answer.
+    pub(super) fn send_request(&mut self, request: &Value) -> Result<Value, String> {
         let name = self.name;
         let requests = self
             .requests
             .as_mut()
             .ok_or_else(|| format!("{name} has ended"))?;
         writeln!(requests, "{request}")
-            .map_err(|error| format!("{name} takes no request: {error}"))?;
-        match self.answers.recv_timeout(ANSWER) {
+            .map_err(|error| format!("{name} accepts no request: {error}; see its log"))?;
+        match self.answers.recv_timeout(ANSWER_LIMIT) {
             Ok(line) => serde_json::from_str(&line)
-                .map_err(|error| format!("{name} answered {line}: {error}")),
-            Err(error) => Err(format!(
-                "{name} did not answer ({error}); its log tells why"
-            )),
+                .map_err(|error| format!("{name} returned an invalid answer {line:?}: {error}")),
+            Err(error) => Err(format!("{name} did not answer: {error}; see its log")),
         }
     }
 
@@ -66,10 +65,10 @@ impl Program {
     }
 }
 
-impl Drop for Program {
+impl Drop for JsonProgram {
     fn drop(&mut self) {
         drop(self.requests.take());
-        // It may have ended by itself already.
+        // Fails if the program has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! What the small AWS knows, and who may do what in it.
+//! The state of the fake, and the authorization of requests.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,35 +7,35 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::instance::Instance;
-use super::numbers::Numbers;
-use super::request::{BROKER_ACCOUNT, Keys, Request};
+use super::numbered_bucket::NumberedBucket;
+use super::request::{AccessKeys, BROKER_ACCOUNT, Request};
 use crate::http::Call;
 
 pub(super) struct State {
-    pub(super) broker: Keys,
+    pub(super) broker: AccessKeys,
     /// Sessions by access key ID.
     pub(super) sessions: HashMap<String, Session>,
-    /// Whether sessions get the broker's access key.
-    pub(super) fixed: bool,
-    /// What the trust policy of each role asks for.
+    /// Whether all sessions use the broker's access key.
+    pub(super) has_fixed_key: bool,
+    /// The external ID that the trust policy of each role requires.
     pub(super) roles: HashMap<String, Option<String>>,
     /// Records of the table by `pk` and `sk`, as plain JSON.
     pub(super) records: HashMap<(String, String), Value>,
     pub(super) instances: Vec<Instance>,
     pub(super) objects: HashMap<String, Vec<u8>>,
     /// Buckets of numbered objects, by name.
-    pub(super) numbers: HashMap<String, Numbers>,
+    pub(super) numbered_buckets: HashMap<String, NumberedBucket>,
     pub(super) faults: Vec<(String, Fault)>,
     /// Requests that are never answered.
-    pub(super) held: Vec<Call>,
+    pub(super) unanswered: Vec<Call>,
     pub(super) requests: Vec<Request>,
 }
 
 pub(super) struct Session {
-    pub(super) keys: Keys,
+    pub(super) keys: AccessKeys,
     pub(super) account: String,
     pub(super) arn: String,
-    /// `None`: everything.
+    /// The session policy. `None` allows everything.
     pub(super) policy: Option<Value>,
 }
 
@@ -49,12 +49,12 @@ pub(super) enum Caller {
 
 #[derive(Clone)]
 pub(super) enum Fault {
-    Refuse { times: usize, failure: Failure },
-    Hang,
-    Slow(Duration),
+    Fail { times: usize, failure: Failure },
+    NeverAnswer,
+    Delay(Duration),
 }
 
-/// An error as AWS answers it.
+/// An error answer of AWS.
 #[derive(Clone, Debug)]
 pub(super) struct Failure {
     pub(super) status: u16,
@@ -75,9 +75,14 @@ impl Failure {
 }
 
 impl State {
-    pub(super) fn open(&mut self, account: &str, arn: &str, policy: Option<Value>) -> Keys {
-        let mut keys = Keys::new(&format!("ASIA{:016}", self.sessions.len()));
-        if self.fixed {
+    pub(super) fn open_session(
+        &mut self,
+        account: &str,
+        arn: &str,
+        policy: Option<Value>,
+    ) -> AccessKeys {
+        let mut keys = AccessKeys::new(&format!("ASIA{:016}", self.sessions.len()));
+        if self.has_fixed_key {
             (keys.id, keys.secret) = (self.broker.id.clone(), self.broker.secret.clone());
         }
         let session = Session {
@@ -90,8 +95,8 @@ impl State {
         keys
     }
 
-    /// Who signed a request with this access key ID and sent this token.
-    pub(super) fn caller(&self, key_id: &str, token: Option<&str>) -> Result<Caller, Failure> {
+    /// Returns the caller with this access key ID and session token.
+    pub(super) fn find_caller(&self, key_id: &str, token: Option<&str>) -> Result<Caller, Failure> {
         if self
             .sessions
             .get(key_id)
@@ -128,25 +133,27 @@ impl State {
         }
     }
 
-    /// Takes the next fault of an operation.
-    pub(super) fn fault(&mut self, operation: &str) -> Option<Fault> {
-        let place = self.faults.iter().position(|(of, _)| of == operation)?;
-        let fault = self.faults[place].1.clone();
-        if let (_, Fault::Refuse { times, .. }) = &mut self.faults[place] {
+    /// Returns the next fault of an operation, and removes it if it was the last time.
+    pub(super) fn next_fault(&mut self, operation: &str) -> Option<Fault> {
+        let index = self
+            .faults
+            .iter()
+            .position(|(faulty, _)| faulty == operation)?;
+        let fault = self.faults[index].1.clone();
+        if let (_, Fault::Fail { times, .. }) = &mut self.faults[index] {
             *times -= 1;
             if *times == 0 {
-                self.faults.remove(place);
+                self.faults.remove(index);
             }
         }
         Some(fault)
     }
 
-    /// Whether the caller may do this: the broker what its role has, a session what its session
-    /// policy allows.
-    /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html> (the form
-    /// of the message)
+    /// Checks that the broker's role or the session policy allows the request. The format of the
+    /// message is that of
+    /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html>.
     pub(super) fn authorize(&self, caller: &Caller, request: &Request) -> Result<(), Failure> {
-        // The permission is not always called as the operation is.
+        // Some operations of S3 need a permission with another name.
         let action = match request.name().as_str() {
             "s3:ListObjectsV2" => "s3:ListBucket".to_owned(),
             "s3:ListBuckets" => "s3:ListAllMyBuckets".to_owned(),
@@ -154,11 +161,11 @@ impl State {
             "s3:DeleteObjects" => "s3:DeleteObject".to_owned(),
             name => name.to_owned(),
         };
-        let (allowed, kind) = match caller {
+        let (is_allowed, kind) = match caller {
             _ if action == "sts:GetCallerIdentity" => return Ok(()),
             Caller::Broker => {
-                let own = ["dynamodb:BatchGetItem", "s3:PutObject", "sts:AssumeRole"];
-                (own.contains(&action.as_str()), "identity-based")
+                let broker_actions = ["dynamodb:BatchGetItem", "s3:PutObject", "sts:AssumeRole"];
+                (broker_actions.contains(&action.as_str()), "identity-based")
             }
             Caller::Session(id) => {
                 let policy = self
@@ -166,16 +173,17 @@ impl State {
                     .get(id)
                     .and_then(|session| session.policy.as_ref());
                 (
-                    policy.is_none_or(|policy| allows(policy, &action)),
+                    policy.is_none_or(|policy| policy_allows(policy, &action)),
                     "session",
                 )
             }
         };
-        if allowed {
+        if is_allowed {
             return Ok(());
         }
         let message = format!(
-            "User: {} is not authorized to perform: {action} because no {kind} policy allows the {action} action",
+            "User: {} is not authorized to perform: {action} because no {kind} policy allows \
+             the {action} action",
             self.arn(caller)
         );
         let (code, message) = match request.service.as_str() {
@@ -190,7 +198,7 @@ impl State {
     }
 }
 
-fn allows(policy: &Value, action: &str) -> bool {
+fn policy_allows(policy: &Value, action: &str) -> bool {
     let statements = policy["Statement"]
         .as_array()
         .map(Vec::as_slice)

@@ -1,10 +1,10 @@
-//! What the AWS query protocols share: forms in, XML out.
+//! Helpers for AWS's query protocols: requests are forms, answers are XML.
 
 use serde_json::{Map, Value};
 
-/// Operation and parameters of a form.
-pub(super) fn understand(body: &[u8]) -> (String, Value) {
-    let mut parameters = pairs(&String::from_utf8_lossy(body));
+/// Returns the operation and the parameters of a form.
+pub(super) fn parse_request(body: &[u8]) -> (String, Value) {
+    let mut parameters = parse_pairs(&String::from_utf8_lossy(body));
     let action = parameters.remove("Action");
     (
         action
@@ -16,17 +16,17 @@ pub(super) fn understand(body: &[u8]) -> (String, Value) {
     )
 }
 
-/// Names and values of a form or query string.
-pub(super) fn pairs(text: &str) -> Map<String, Value> {
+/// Returns the names and values of a form or query string.
+pub(super) fn parse_pairs(text: &str) -> Map<String, Value> {
     let pairs = text.split('&').filter(|pair| !pair.is_empty());
     pairs
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-        .map(|(k, v)| (decoded(k), decoded(v).into()))
+        .map(|(name, value)| (percent_decode(name), percent_decode(value).into()))
         .collect()
 }
 
-/// The members of a list: `prefix.1`, `prefix.2` …
-pub(super) fn list(parameters: &Value, prefix: &str) -> Vec<String> {
+/// Returns the values of a list: `prefix.1`, `prefix.2` and so on.
+pub(super) fn list_parameter(parameters: &Value, prefix: &str) -> Vec<String> {
     (1..)
         .map_while(|n| {
             parameters[format!("{prefix}.{n}")]
@@ -36,15 +36,15 @@ pub(super) fn list(parameters: &Value, prefix: &str) -> Vec<String> {
         .collect()
 }
 
-/// Text as it stands in XML.
-pub(super) fn escaped(text: &str) -> String {
+/// Escapes text for XML.
+pub(super) fn escape_xml(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")
 }
 
-/// Percent-decoding, as of `application/x-www-form-urlencoded`.
-pub(super) fn decoded(text: &str) -> String {
+/// Decodes text of the type `application/x-www-form-urlencoded`.
+pub(super) fn percent_decode(text: &str) -> String {
     let mut bytes = text.bytes();
     let mut decoded = Vec::with_capacity(text.len());
     while let Some(byte) = bytes.next() {

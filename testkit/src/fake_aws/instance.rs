@@ -1,16 +1,18 @@
-//! An instance, and how its state changes.
+//! An EC2 instance and its state changes.
 
-/// An instance.
+/// An EC2 instance.
 pub(super) struct Instance {
     pub(super) account: String,
     pub(super) id: String,
     pub(super) state: &'static str,
     pub(super) tags: Vec<(String, String)>,
-    looks_on_the_way: u32,
-    looks_left: u32,
+    /// How many polls return a transitional state after a change.
+    transition_polls: u32,
+    /// How many polls of the current change are left.
+    polls_left: u32,
 }
 
-/// States with their codes:
+/// The states and their codes:
 /// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_InstanceState.html>
 const STATES: [(&str, u32); 6] = [
     ("pending", 0),
@@ -27,30 +29,31 @@ impl Instance {
             ("Name".into(), format!("name of {id}")),
             ("team".into(), "ops".into()),
         ];
-        let state = named(state);
+        let state = state_name(state);
         Self {
             account: account.into(),
             id: id.into(),
             state,
             tags,
-            looks_on_the_way: 0,
-            looks_left: 0,
+            transition_polls: 0,
+            polls_left: 0,
         }
     }
 
-    pub(super) fn set(&mut self, state: &str, looks_on_the_way: u32) {
-        (self.state, self.looks_on_the_way, self.looks_left) = (named(state), looks_on_the_way, 0);
+    pub(super) fn set_state(&mut self, state: &str, transition_polls: u32) {
+        (self.state, self.transition_polls, self.polls_left) =
+            (state_name(state), transition_polls, 0);
     }
 
-    pub(super) fn go(&mut self, state: &'static str) {
+    pub(super) fn start_transition(&mut self, state: &'static str) {
         self.state = state;
-        self.looks_left = self.looks_on_the_way;
+        self.polls_left = self.transition_polls;
     }
 
-    /// What a look shows; time goes by only with looks.
-    pub(super) fn look(&mut self) {
-        if self.looks_left > 0 {
-            self.looks_left -= 1;
+    /// Advances a transition by one poll. The state changes only with polls, not with time.
+    pub(super) fn advance_state(&mut self) {
+        if self.polls_left > 0 {
+            self.polls_left -= 1;
         } else if self.state == "pending" {
             self.state = "running";
         } else if self.state == "stopping" {
@@ -58,7 +61,7 @@ impl Instance {
         }
     }
 
-    pub(super) fn fits(&self, filter: &str, values: &[String]) -> bool {
+    pub(super) fn matches_filter(&self, filter: &str, values: &[String]) -> bool {
         match filter.strip_prefix("tag:") {
             Some(key) => self
                 .tags
@@ -71,15 +74,15 @@ impl Instance {
     }
 }
 
-/// A state by its name; there is no other than EC2's.
-fn named(state: &str) -> &'static str {
+/// Returns the static name of a state. Unknown names become `terminated`.
+fn state_name(state: &str) -> &'static str {
     STATES
         .iter()
         .find(|(name, _)| *name == state)
         .map_or("terminated", |(name, _)| name)
 }
 
-/// A state as the API has it: its code and its name.
+/// Returns a state in the API's format: its code and its name.
 pub(super) fn state_xml(state: &str) -> String {
     let code = STATES
         .iter()

@@ -1,0 +1,65 @@
+//! The faults that a test can set: in the agent and in the network.
+
+use std::time::Duration;
+
+/// A fault of the agent, the container or the service.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Mishap {
+    /// No fault.
+    #[default]
+    None,
+    /// The service refuses the upgrade to a WebSocket with this status.
+    Refused(u16),
+    /// The channel opens, but the agent sends nothing.
+    Silent,
+    /// The agent cannot start the command, as with an image without a shell.
+    Unstartable,
+    /// The container stops after this time. The channel stays open, and the service sends a message
+    /// that the agent is gone.
+    ContainerStops(Duration),
+    /// The container stops after this time. The channel stays open, and the service sends no
+    /// message.
+    ContainerVanishes(Duration),
+    /// The connection breaks after this time.
+    Cut(Duration),
+    /// The service closes the channel after this time, with this message.
+    Closed(Duration, &'static str),
+    /// The command runs for a second without output. Then the service closes the channel with this
+    /// message.
+    Mute(&'static str),
+    /// The service refuses to terminate the session.
+    Unendable,
+    /// Between valid messages, the agent sends invalid data and messages with a wrong digest.
+    Rubbish,
+}
+
+/// The percentages of frames that the network loses, duplicates and delays.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Weather {
+    /// The seed of the random numbers that choose the frames.
+    pub seed: u64,
+    /// The percentage of frames that are lost, in either direction.
+    pub lost: u64,
+    /// The percentage of frames that the client receives twice.
+    pub doubled: u64,
+    /// The percentage of frames that the client receives after later ones.
+    pub late: u64,
+}
+
+/// Random numbers (xorshift) that are the same for the same seed.
+#[derive(Clone, Debug)]
+pub(super) struct SeededRandom(u64);
+
+impl SeededRandom {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// Returns true with the given probability in percent.
+    pub(super) fn happens(&mut self, percent: u64) -> bool {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % 100 < percent
+    }
+}
