@@ -101,7 +101,7 @@ impl Step for RogueStep {
             }
             Violation::AsBroker => {
                 let broker_config =
-                    stepward::access::session::aws_config(Some(ctx.place.region.clone())).await;
+                    stepward::access::session::aws_config(Some(ctx.scope.region.clone())).await;
                 let describe = aws_sdk_ec2::Client::new(&broker_config).describe_instances();
                 describe
                     .send()

@@ -40,7 +40,7 @@ pub struct Deployment {
 impl Deployment {
     /// Finds a deployed stack.
     pub async fn find(cloud: &Cloud, stack: &str) -> Result<Self> {
-        let described = stack::describe(cloud, stack)
+        let described = stack::describe_stack(cloud, stack)
             .await?
             .filter(stack::is_usable);
         let described = described.ok_or_else(|| {
@@ -134,7 +134,7 @@ pub async fn deploy(
         &bucket,
         &format!("{}/{TEMPLATE}", release.prefix()),
     ));
-    let outcome = stack::apply(cloud, stack, &template, &parameters, progress).await?;
+    let outcome = stack::apply_template(cloud, stack, &template, &parameters, progress).await?;
     Ok(Deployment {
         changed: outcome == Outcome::Changed,
         ..Deployment::find(cloud, stack).await?

@@ -68,7 +68,7 @@ impl LocalCloud {
     /// is dropped or when this process ends.
     pub fn start_private(dir: &Path) -> Result<Self> {
         let workspace = Workspace::find()?;
-        let venv = venv::ensure(&workspace, venv::LOCAL_CLOUD)?;
+        let venv = venv::ensure_venv(&workspace, venv::LOCAL_CLOUD)?;
         let mut attempts = 3;
         loop {
             attempts -= 1;
@@ -105,7 +105,7 @@ impl LocalCloud {
                 port.saturating_add(1)
             )));
         }
-        let venv = venv::ensure(workspace, venv::LOCAL_CLOUD)?;
+        let venv = venv::ensure_venv(workspace, venv::LOCAL_CLOUD)?;
         let child = Self::start(workspace, &venv, &dir, port, Lifetime::UntilDown)?;
         let state = serde_json::to_vec(&State {
             pid: child.id(),

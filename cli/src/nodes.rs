@@ -3,5 +3,5 @@
 mod state;
 mod watch;
 
-pub use state::dispatched;
+pub use state::read_dispatch_state;
 pub(crate) use watch::watch_dispatch;

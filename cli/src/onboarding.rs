@@ -40,7 +40,7 @@ pub struct Invitation {
 }
 
 /// The store of a deployment.
-pub fn store(cloud: &Cloud, deployment: &Deployment) -> Result<Store> {
+pub fn open_store(cloud: &Cloud, deployment: &Deployment) -> Result<Store> {
     Ok(Store::new(
         cloud.dynamodb(),
         deployment.output("TableName")?,
@@ -116,7 +116,7 @@ fn launch_link(
     broker: &str,
     external_ids: &[String],
 ) -> String {
-    let console = Partition::named_or_standard(partition).console;
+    let console = Partition::find_or_standard(partition).console;
     let pairs = [
         ("templateURL", template),
         ("stackName", ROLE_STACK),
@@ -172,7 +172,7 @@ pub async fn check_account(
     customer: &str,
     account: &str,
 ) -> Result<Checked> {
-    let store = store(cloud, deployment)?;
+    let store = open_store(cloud, deployment)?;
     let record = store
         .account(customer, account)
         .await
@@ -204,7 +204,7 @@ pub async fn set_role(
     account: &str,
     role_arn: &str,
 ) -> Result<Checked> {
-    let store = store(cloud, deployment)?;
+    let store = open_store(cloud, deployment)?;
     let record = store
         .account(customer, account)
         .await

@@ -176,7 +176,7 @@ impl Progress {
     }
 
     /// Prints a line that stays on the screen.
-    pub fn say(&self, line: impl AsRef<str>) {
+    pub fn print_line(&self, line: impl AsRef<str>) {
         match self.destination {
             Destination::Terminal => self.bar.suspend(|| print_error(line.as_ref())),
             Destination::Lines => print_error(line.as_ref()),
@@ -197,7 +197,7 @@ impl Progress {
     }
 
     /// Removes the spinner.
-    pub fn end(&self) {
+    pub fn clear(&self) {
         self.bar.finish_and_clear();
     }
 }
@@ -230,7 +230,7 @@ impl Stage {
 
     /// Ends the stage and prints its result.
     pub fn finish(self, result: impl AsRef<str>) {
-        self.progress.say(format!(
+        self.progress.print_line(format!(
             "✔ {:<34} {:>12}  {}",
             self.name,
             duration_text(self.started.elapsed()),

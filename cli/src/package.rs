@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::error::{Context, Error, Result};
 use crate::output::Progress;
 use crate::workspace::{Function, Workspace};
-pub use build::{Build, binaries};
+pub use build::{Build, build_binaries};
 use stepward::model::digest::hex;
 pub use zips::Content;
 use zips::{file_sha256, zip_function};
@@ -42,8 +42,8 @@ impl Release {
 }
 
 /// Builds every function and collects the files of the release.
-pub fn release(workspace: &Workspace, build: Build, progress: &Progress) -> Result<Release> {
-    let binaries = binaries(workspace, &workspace.functions, build, progress)?;
+pub fn build_release(workspace: &Workspace, build: Build, progress: &Progress) -> Result<Release> {
+    let binaries = build_binaries(workspace, &workspace.functions, build, progress)?;
     let mut files = BTreeMap::new();
     progress.set_status("zipping the functions");
     let zips = std::thread::scope(|scope| {
@@ -115,9 +115,10 @@ pub fn jobs(workspace: &Workspace) -> Result<Vec<Job>> {
 
 /// The same checkout with only the functions that its jobs need: the steps that they call, and the
 /// runner's own functions.
-pub fn for_jobs(workspace: &Workspace) -> Result<Workspace> {
+pub fn workspace_for_jobs(workspace: &Workspace) -> Result<Workspace> {
     let called = functions_called_by(workspace, &jobs(workspace)?)?;
-    let is_needed = |function: &&Function| function.is_the_runners() || called.contains(function);
+    let is_needed =
+        |function: &&Function| function.is_runner_function() || called.contains(function);
     let functions = workspace
         .functions
         .iter()
@@ -200,7 +201,7 @@ mod tests {
     fn jobs_need_the_runners_functions_and_some_steps() {
         let workspace =
             Workspace::at(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()).unwrap();
-        let needed: Vec<_> = for_jobs(&workspace)
+        let needed: Vec<_> = workspace_for_jobs(&workspace)
             .unwrap()
             .functions
             .into_iter()

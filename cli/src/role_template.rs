@@ -20,7 +20,7 @@ const MAX_POLICIES: usize = 10;
 const MAX_LISTED_BYTES: usize = 700;
 
 /// The manifests of these steps, and of the steps that these jobs call.
-pub fn manifests(names: &[String], jobs: &[String]) -> Result<Vec<Manifest>> {
+pub fn find_manifests(names: &[String], jobs: &[String]) -> Result<Vec<Manifest>> {
     let mut wanted = names.to_vec();
     if !jobs.is_empty() {
         wanted.extend(steps_of_jobs(&Workspace::find()?, jobs)?);
@@ -55,14 +55,14 @@ fn steps_of_jobs(workspace: &Workspace, names: &[String]) -> Result<Vec<String>>
     let called = package::functions_called_by(workspace, &jobs)?.into_iter();
     // The runner's own functions need no permissions in customers' accounts.
     Ok(called
-        .filter(|function| !function.is_the_runners())
+        .filter(|function| !function.is_runner_function())
         .map(|function| function.name.clone())
         .collect())
 }
 
 /// A CloudFormation template of a role with exactly the permissions that these steps declare, for
 /// any parameters.
-pub fn template(steps: &[Manifest]) -> Result<Value> {
+pub fn role_template(steps: &[Manifest]) -> Result<Value> {
     let names: Vec<_> = steps.iter().map(|step| step.name.as_str()).collect();
     let mut statements: Vec<Statement> = Vec::new();
     for statement in steps
@@ -231,7 +231,7 @@ mod tests {
             .iter()
             .map(|name| steps::find_step(name).unwrap())
             .collect();
-        template(&steps).unwrap()
+        role_template(&steps).unwrap()
     }
 
     #[test]
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn the_permissions_of_all_steps_fit_one_role() {
-        let template = template(&steps::catalog().unwrap()).unwrap();
+        let template = role_template(&steps::catalog().unwrap()).unwrap();
         let policies = template["Resources"]
             .as_object()
             .unwrap()

@@ -54,7 +54,7 @@ const CONTROL_PACKAGE: &str = "stepward-control";
 impl Function {
     /// Whether it is one of the runner's own functions. All others are steps.
     #[must_use]
-    pub fn is_the_runners(&self) -> bool {
+    pub fn is_runner_function(&self) -> bool {
         self.package == CONTROL_PACKAGE
     }
 

@@ -27,7 +27,7 @@ fn bucket_template(names: &[&str]) -> Template {
 }
 
 async fn apply(cloud: &Cloud, template: &Template) -> Result<Outcome, String> {
-    let applied = stack::apply(
+    let applied = stack::apply_template(
         cloud,
         "test",
         template,

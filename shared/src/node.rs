@@ -10,7 +10,6 @@
 //! wrote for Rundeck.
 
 pub mod dispatch;
-pub mod fault;
 pub mod filter;
 pub mod mapping;
 pub mod order;
@@ -19,6 +18,7 @@ pub mod reference;
 pub mod shell;
 #[cfg(test)]
 mod speed;
+pub mod syntax_error;
 mod types;
 
 pub use types::{CommandResults, Node, NodeResult, Outcome, Status, StepResult};

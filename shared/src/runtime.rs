@@ -5,9 +5,9 @@ pub mod context;
 pub mod logging;
 pub mod manifest;
 pub mod node_source;
-pub mod resend;
-pub mod scratch;
+pub mod retry_policy;
 pub mod serve;
 pub mod step;
+pub mod temporary_object;
 
 pub use serve::{Event, run};

@@ -16,7 +16,7 @@ use crate::model::error::{ErrorName, StepError};
 ///
 /// # Errors
 /// `Internal` if the variable is not set.
-pub fn table() -> Result<String, StepError> {
+pub fn table_name() -> Result<String, StepError> {
     required_variable("STEPWARD_TABLE")
 }
 
@@ -33,7 +33,7 @@ pub fn artifacts_bucket() -> Result<String, StepError> {
 ///
 /// # Errors
 /// `Internal` if the variable is not set.
-pub fn stack() -> Result<String, StepError> {
+pub fn stack_name() -> Result<String, StepError> {
     required_variable("STEPWARD_STACK")
 }
 
@@ -41,7 +41,7 @@ pub fn stack() -> Result<String, StepError> {
 ///
 /// # Errors
 /// `Internal` if the variable is not set.
-pub fn state_machines() -> Result<String, StepError> {
+pub fn state_machine_arn_prefix() -> Result<String, StepError> {
     required_variable("STEPWARD_STATE_MACHINES")
 }
 

@@ -49,21 +49,24 @@ pub fn context<C: Clone + Send + Sync + 'static>(client: C) -> Context {
 /// A context in the role session with this ARN, which creates clients from this configuration. Use
 /// it for steps that call several services, and for a test's own endpoints.
 #[must_use]
-pub fn context_of(config: SdkConfig, session_arn: &str) -> Context {
+pub fn context_with_config(config: SdkConfig, session_arn: &str) -> Context {
     let mut session = Session::new(config, Secrets::default());
     session.arn = Some(session_arn.into());
     with_session(session)
 }
 
 /// A context as from [`context`], in the role session with this ARN.
-pub fn context_as<C: Clone + Send + Sync + 'static>(client: C, session_arn: &str) -> Context {
-    let ctx = context_of(SdkConfig::builder().build(), session_arn);
+pub fn context_with_session<C: Clone + Send + Sync + 'static>(
+    client: C,
+    session_arn: &str,
+) -> Context {
+    let ctx = context_with_config(SdkConfig::builder().build(), session_arn);
     ctx.client(|_| client);
     ctx
 }
 
 /// A configuration for clients whose requests this HTTP client answers, without a network.
-pub fn config_over(http_client: impl HttpClient + 'static) -> SdkConfig {
+pub fn config_with_http_client(http_client: impl HttpClient + 'static) -> SdkConfig {
     let keys = Credentials::new("key", "not-a-secret", None, None, "test");
     SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
@@ -96,7 +99,7 @@ pub fn with_artifacts(ctx: Context, s3: aws_sdk_s3::Client, bucket: &str) -> Con
 ///
 /// # Errors
 /// The error of the step.
-pub async fn call<S: Step>(broker: &Broker, envelope: &Value) -> Result<Value, StepError> {
+pub async fn call_function<S: Step>(broker: &Broker, envelope: &Value) -> Result<Value, StepError> {
     let deadline = SystemTime::now() + Duration::from_mins(1);
     let answer =
         serve::answer_envelope::<S>(broker, &envelope.to_string(), deadline, "test").await?;
@@ -109,7 +112,7 @@ pub async fn call<S: Step>(broker: &Broker, envelope: &Value) -> Result<Value, S
 /// # Panics
 /// If the parameters are not valid for the step.
 #[must_use]
-pub fn step<S: Step>(params: Value) -> S {
+pub fn parse_step<S: Step>(params: Value) -> S {
     match serde_json::from_value(params) {
         Ok(step) => step,
         Err(error) => panic!("invalid parameters of {}: {error}", S::NAME),
@@ -118,7 +121,7 @@ pub fn step<S: Step>(params: Value) -> S {
 
 /// A resume state as a state machine returns it, in the first seconds of an execution.
 #[must_use]
-pub fn resume(state: &Value) -> Resume {
+pub fn resume_from(state: &Value) -> Resume {
     Resume::new(unix_now(), state.clone())
 }
 
@@ -128,7 +131,9 @@ pub fn resume(state: &Value) -> Resume {
 /// # Panics
 /// If the result is not pending, or if a state machine would round a number of the state.
 #[must_use]
-pub fn pending<T: Debug>(answer: Result<Progress<T>, StepError>) -> (Resume, Duration, String) {
+pub fn expect_pending<T: Debug>(
+    answer: Result<Progress<T>, StepError>,
+) -> (Resume, Duration, String) {
     let Ok(Progress::Pending {
         state,
         retry_after,
@@ -141,7 +146,7 @@ pub fn pending<T: Debug>(answer: Result<Progress<T>, StepError>) -> (Resume, Dur
         has_exact_numbers(&state),
         "JSONata would round a number of the state: {state}"
     );
-    (resume(&state), retry_after, progress)
+    (resume_from(&state), retry_after, progress)
 }
 
 /// Whether a state machine preserves every number. JSONata keeps 53 bits of an integer.
@@ -164,7 +169,7 @@ fn has_exact_numbers(state: &Value) -> bool {
     clippy::must_use_candidate,
     reason = "some tests check only that the step succeeded"
 )]
-pub fn done<T: Debug>(answer: Result<Progress<T>, StepError>) -> T {
+pub fn expect_done<T: Debug>(answer: Result<Progress<T>, StepError>) -> T {
     let Ok(Progress::Done(output)) = answer else {
         panic!("not done: {answer:?}")
     };
@@ -176,8 +181,8 @@ pub fn done<T: Debug>(answer: Result<Progress<T>, StepError>) -> T {
 ///
 /// # Panics
 /// If an error does not name the parameter.
-pub fn names_invalid_parameters<S: Step>() {
-    let manifest = Manifest::of::<S>().unwrap();
+pub fn assert_invalid_parameters_are_named<S: Step>() {
+    let manifest = Manifest::for_step::<S>().unwrap();
     let properties = manifest.parameters["properties"].as_object().unwrap();
     for name in properties
         .keys()
@@ -222,7 +227,7 @@ pub fn service_error<E>(
 
 /// The log lines that the step wrote so far. Clears the log.
 #[must_use]
-pub fn log(ctx: &Context) -> Vec<String> {
+pub fn log_lines(ctx: &Context) -> Vec<String> {
     ctx.take_log_lines()
 }
 

@@ -29,7 +29,7 @@ pub fn list_steps() -> Result<Vec<Function>, String> {
     Ok(workspace
         .functions
         .into_iter()
-        .filter(|function| !function.is_the_runners())
+        .filter(|function| !function.is_runner_function())
         .collect())
 }
 

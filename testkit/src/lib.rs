@@ -2,8 +2,8 @@
 //! on loopback, and the proof of a step's permissions.
 
 pub mod build;
-pub mod ecs_agent;
 pub mod fake_aws;
+pub mod fake_ecs_agent;
 mod http;
 pub mod nodes;
 pub mod proof;

@@ -41,7 +41,7 @@ pub async fn onboard_account(
     regions: &[&str],
 ) -> Result<(), String> {
     let to_text = |error: stepward_cli::error::Error| error.to_string();
-    let store = onboarding::store(operator, deployment).map_err(to_text)?;
+    let store = onboarding::open_store(operator, deployment).map_err(to_text)?;
     // The customer exists already if this is not its first account.
     if store.customer(customer).await.is_err() {
         store
@@ -62,8 +62,8 @@ pub async fn onboard_account(
         .add_account("test", new)
         .await
         .map_err(|error| error.to_string())?;
-    let template = role_template::template(
-        &role_template::manifests(&[], &[DISPATCH_JOB.to_owned()]).map_err(to_text)?,
+    let template = role_template::role_template(
+        &role_template::find_manifests(&[], &[DISPATCH_JOB.to_owned()]).map_err(to_text)?,
     );
     let template = Template::Body(template.map_err(to_text)?.to_string());
     let parameters = BTreeMap::from([
@@ -80,7 +80,7 @@ pub async fn onboard_account(
         ),
     ]);
     let owner = operator.other_account(account_id);
-    stack::apply(
+    stack::apply_template(
         &owner,
         "Stepward",
         &template,
@@ -89,7 +89,7 @@ pub async fn onboard_account(
     )
     .await
     .map_err(to_text)?;
-    let stack = stack::describe(&owner, "Stepward")
+    let stack = stack::describe_stack(&owner, "Stepward")
         .await
         .map_err(to_text)?
         .ok_or("the stack of the customer's role does not exist")?;

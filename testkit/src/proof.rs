@@ -103,7 +103,7 @@ impl Scene {
 ///
 /// # Panics
 /// If the step behaves differently.
-pub fn prove<S: Step>(idle: &[(&str, &str)], scene: impl AsyncFn(&Scene) -> Value) {
+pub fn prove_permissions<S: Step>(idle: &[(&str, &str)], scene: impl AsyncFn(&Scene) -> Value) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -184,7 +184,7 @@ impl Proof {
             peer,
             names: AtomicU32::new(1),
         };
-        let manifest = Manifest::of::<S>().unwrap_or_else(|error| panic!("{error}"));
+        let manifest = Manifest::for_step::<S>().unwrap_or_else(|error| panic!("{error}"));
         Self {
             scene,
             broker,
@@ -327,7 +327,7 @@ impl Proof {
                     vec![serde_json::from_value(statement).expect("a valid statement")];
             }
             let template =
-                role_template::template(&[manifest]).unwrap_or_else(|error| panic!("{error}"));
+                role_template::role_template(&[manifest]).unwrap_or_else(|error| panic!("{error}"));
             let parameters = [
                 ("BrokerRoleArn", self.broker_arn.as_str()),
                 ("ExternalId", &self.external_ids[id]),
@@ -350,7 +350,7 @@ impl Proof {
         });
         let started = Instant::now();
         loop {
-            let answer = testing::call::<S>(&self.broker, &envelope).await?;
+            let answer = testing::call_function::<S>(&self.broker, &envelope).await?;
             if answer["status"] == "done" {
                 return Ok(answer["output"].clone());
             }
@@ -419,9 +419,10 @@ async fn apply_stack(
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
         .collect();
     let template = Template::Body(template.to_string());
-    let applied = stack::apply(cloud, name, &template, &parameters, &Progress::hidden()).await;
+    let applied =
+        stack::apply_template(cloud, name, &template, &parameters, &Progress::hidden()).await;
     applied.unwrap_or_else(|error| panic!("stack {name}: {error}"));
-    let stack = stack::describe(cloud, name)
+    let stack = stack::describe_stack(cloud, name)
         .await
         .unwrap_or_else(|error| panic!("stack {name}: {error}"));
     stack.as_ref().map(stack::outputs).unwrap_or_default()

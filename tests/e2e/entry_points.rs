@@ -67,7 +67,7 @@ fn the_schedule_runs_the_job_only_when_enabled() {
             let parameters: BTreeMap<_, _> =
                 parameters.map(|(n, v)| (n.to_owned(), v.to_owned())).into();
             let template = Template::Body(test_stack.file("infra/template.yaml"));
-            stack::apply(
+            stack::apply_template(
                 &test_stack.operator,
                 STACK,
                 &template,

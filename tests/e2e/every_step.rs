@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use stepward::runtime::manifest::Manifest;
 use stepward_cli::jobs::Outcome;
 use stepward_cli::steps::catalog;
-use stepward_testkit::ecs_agent::EcsAgent;
+use stepward_testkit::fake_ecs_agent::FakeEcsAgent;
 use stepward_testkit::nodes;
 
 use crate::test_stack::{CustomerAccount, TestStack, role_from_template, with_stack};
@@ -308,7 +308,7 @@ fn run_all(
 }
 
 /// Creates a customer with the resources for each of [`NODES_CLUSTERS_AND_PEERS`].
-async fn nodes_clusters_and_peers(test_stack: &TestStack, agent: &EcsAgent) -> Value {
+async fn nodes_clusters_and_peers(test_stack: &TestStack, agent: &FakeEcsAgent) -> Value {
     let prod = onboarded(
         test_stack,
         test_stack.customer_without_role().await,
@@ -411,7 +411,7 @@ async fn onboarded(
 #[test]
 fn every_step_of_the_catalog_runs_from_the_command_line() {
     with_stack(async |test_stack| {
-        let agent = EcsAgent::default();
+        let agent = FakeEcsAgent::default();
         let (owned, input) = long_job::customer(test_stack).await;
         let files = Box::pin(s3::set_up_transfers(test_stack)).await;
         let own = Box::pin(nodes_clusters_and_peers(test_stack, &agent)).await;
@@ -443,7 +443,7 @@ fn every_step_of_the_catalog_runs_from_the_command_line() {
         }
         long_job::assert_effects(&owned).await;
         files.assert_effects().await;
-        assert_eq!(agent.wrongs(), [""; 0]);
+        assert_eq!(agent.violations(), [""; 0]);
     });
 }
 

@@ -34,7 +34,7 @@ pub(crate) async fn deployed(
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
         .collect();
     let template = Template::Body(test_stack.file("infra/template.yaml"));
-    let applied = stack::apply(
+    let applied = stack::apply_template(
         &test_stack.operator,
         stack,
         &template,

@@ -328,7 +328,11 @@ fn steps_run_during_the_rotation_of_an_external_id() {
     with_stack(async |test_stack| {
         let acme = test_stack.customer().await;
         let before = test_stack.record(&acme).await;
-        let rotating = test_stack.store.rotate("test", &before).await.unwrap();
+        let rotating = test_stack
+            .store
+            .start_rotation("test", &before)
+            .await
+            .unwrap();
         let (old, new) = (
             before.external_id.expose(),
             rotating.next_external_id.as_ref().unwrap().expose(),

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use stepward::node::Status;
 use stepward_cli::cloud::Cloud;
-use stepward_cli::nodes::dispatched;
+use stepward_cli::nodes::read_dispatch_state;
 use stepward_testkit::nodes::{self, PARTLY_FAILING_COMMAND, command_fails_on};
 
 use crate::test_stack::{REGION, TestStack, customer_role, with_stack};
@@ -281,7 +281,7 @@ fn dispatch_strategies_work_with_the_customers_role() {
             let input =
                 json!({ "customer": acme.customer, "options": options, "started_by": "test" });
             let finished = test_stack.run(nodes::DISPATCH_JOB, &input).await;
-            let all = dispatched(&test_stack.operator, &finished)
+            let all = read_dispatch_state(&test_stack.operator, &finished)
                 .await
                 .unwrap()
                 .expect("the dispatch has results");

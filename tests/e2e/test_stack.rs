@@ -20,7 +20,7 @@ use stepward_cli::jobs::{self, Finished};
 use stepward_cli::local::{LocalCloud, OPERATOR};
 use stepward_cli::onboarding::{self, Checked};
 use stepward_cli::output::Progress;
-use stepward_cli::package::{Build, binaries, release};
+use stepward_cli::package::{Build, build_binaries, build_release};
 use stepward_cli::workspace::{Function, Workspace};
 
 pub(crate) const REGION: &str = "eu-west-1";
@@ -74,14 +74,14 @@ impl TestStack {
             .unwrap_or_else(|error| panic!("the local cloud did not start: {error}"));
         let operator = Cloud::local(local.port, OPERATOR, Some(REGION));
         let progress = Progress::hidden();
-        let release = release(&workspace, Build::Local, &progress).unwrap();
+        let release = build_release(&workspace, Build::Local, &progress).unwrap();
         let files = local.files().unwrap().display().to_string();
         let parameters = BTreeMap::from([(LOCAL_FOLDER.to_owned(), files)]);
         let deployed = deploy(&operator, STACK, &release, &parameters, &progress);
         let deployment = runtime
             .block_on(deployed)
             .unwrap_or_else(|error| panic!("the deployment failed: {error}"));
-        let store = onboarding::store(&operator, &deployment).unwrap();
+        let store = onboarding::open_store(&operator, &deployment).unwrap();
         Self {
             operator,
             deployment,
@@ -152,7 +152,7 @@ impl TestStack {
         role: &Role,
     ) -> Result<Checked, String> {
         let template = Template::Body(role.template.clone());
-        stack::apply(
+        stack::apply_template(
             &owned.owner,
             "Stepward",
             &template,
@@ -161,7 +161,7 @@ impl TestStack {
         )
         .await
         .unwrap();
-        let made = stack::describe(&owned.owner, "Stepward")
+        let made = stack::describe_stack(&owned.owner, "Stepward")
             .await
             .unwrap()
             .expect("the stack is there");
@@ -349,7 +349,7 @@ impl CustomerAccount {
     pub(crate) async fn data(&self) {
         let template = include_str!("../../infra/demo/customer-data.yaml");
         let progress = Progress::hidden();
-        stack::apply(
+        stack::apply_template(
             &self.owner,
             "data",
             &Template::Body(template.into()),
@@ -422,7 +422,7 @@ impl CustomerAccount {
         let role = json!({ "Type": "AWS::IAM::Role", "Properties": {
             "RoleName": "functions", "AssumeRolePolicyDocument": trust } });
         let template = Template::Body(json!({ "Resources": { "Role": role } }).to_string());
-        stack::apply(
+        stack::apply_template(
             &self.owner,
             "functions",
             &template,
@@ -491,7 +491,7 @@ impl TestStack {
                 name: "stepward".into(),
                 package: "stepward-cli".into(),
             };
-            let built = binaries(
+            let built = build_binaries(
                 &self.workspace,
                 &[function],
                 Build::Local,

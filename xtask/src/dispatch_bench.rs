@@ -12,7 +12,7 @@ use stepward_cli::cloud::Cloud;
 use stepward_cli::deploy::{self, Deployment};
 use stepward_cli::jobs::{self, Finished};
 use stepward_cli::local::{LocalCloud, OPERATOR};
-use stepward_cli::nodes::dispatched;
+use stepward_cli::nodes::read_dispatch_state;
 use stepward_cli::output::Progress;
 use stepward_cli::package::{self, Build};
 use stepward_cli::workspace::Workspace;
@@ -68,15 +68,15 @@ async fn measure_all(options: &Options) -> Result<(), String> {
         .local_cloud()
         .join(format!("bench-{}", std::process::id()));
     let progress = Progress::new();
-    let release = package::release(
-        &package::for_jobs(&workspace).map_err(to_text)?,
+    let release = package::build_release(
+        &package::workspace_for_jobs(&workspace).map_err(to_text)?,
         Build::Local,
         &progress,
     );
     let release = release.map_err(to_text)?;
     let mut costs = Vec::new();
     for (number, nodes) in options.nodes.iter().enumerate() {
-        progress.say(format!("{nodes} nodes"));
+        progress.print_line(format!("{nodes} nodes"));
         // Each dispatch has its own local cloud, because function processes keep their peak memory.
         let local = LocalCloud::start_private(&dir).map_err(to_text)?;
         let operator = Cloud::local(local.port, OPERATOR, Some(REGIONS[0]));
@@ -109,7 +109,7 @@ async fn measure_all(options: &Options) -> Result<(), String> {
         // After a failure the logs stay here for the investigation.
         let _ = std::fs::remove_dir_all(&dir);
     }
-    progress.end();
+    progress.clear();
     println!("{}", format_table(&costs));
     Ok(())
 }
@@ -178,7 +178,7 @@ async fn measure_dispatch(
 
 /// Returns the IDs of the nodes that the job reports as failed.
 async fn failed_nodes(operator: &Cloud, finished: &Finished) -> Result<BTreeSet<String>, String> {
-    let result = dispatched(operator, finished)
+    let result = read_dispatch_state(operator, finished)
         .await
         .map_err(|error| error.to_string())?;
     let result = result.ok_or_else(|| format!("the job wrote no results: {finished:?}"))?;

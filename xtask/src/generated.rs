@@ -55,7 +55,7 @@ pub fn generated_files(catalog: &Catalog) -> Result<BTreeMap<String, String>, St
     files.insert("docs/AWS-CLI.md".into(), explained::differences_page());
 
     let workspace = Workspace::at(root()).map_err(|error| to_text(&error))?;
-    let used = package::for_jobs(&workspace)
+    let used = package::workspace_for_jobs(&workspace)
         .map_err(|error| to_text(&error))?
         .functions;
     let jobs = package::jobs(&workspace).map_err(|error| to_text(&error))?;
@@ -166,7 +166,7 @@ fn index_page(catalog: &Catalog) -> String {
         let row = |step: &stepward::runtime::manifest::Manifest| {
             [format!("[{0}]({0}.md)", step.name), step.title.clone()]
         };
-        page.push(page::table(&["step", ""], steps.iter().map(row)));
+        page.push(page::markdown_table(&["step", ""], steps.iter().map(row)));
     }
     page.join("\n\n") + "\n"
 }

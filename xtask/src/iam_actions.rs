@@ -23,7 +23,7 @@ pub(crate) fn update_list() -> Result<(), String> {
         .map(|action| iam::service_prefix(action))
         .collect();
     let workspace = Workspace::at(build::root()).map_err(|error| error.to_string())?;
-    let venv = venv::ensure(&workspace, REQUIREMENTS).map_err(|error| error.to_string())?;
+    let venv = venv::ensure_venv(&workspace, REQUIREMENTS).map_err(|error| error.to_string())?;
     let mut script = Command::new(venv::interpreter(&venv));
     script
         .args(["-c", SCRIPT])

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use stepward_cli::steps::page::table;
+use stepward_cli::steps::page::markdown_table;
 use stepward_cli::workspace::Function;
 
 use stepward_testkit::build::list_steps;
@@ -177,7 +177,7 @@ impl Proofs {
             };
             [(*key).to_owned(), cell]
         };
-        let rows = table(&["proof", "tests"], KEYS.iter().map(row));
+        let rows = markdown_table(&["proof", "tests"], KEYS.iter().map(row));
         format!(
             "\n{rows}\n\n[PROOFS.md](../PROOFS.md) explains the proofs and shows how to run them.\n"
         )
@@ -238,7 +238,7 @@ pub fn proof_matrix(proofs: &[Proofs], cell: impl Fn(&Proofs, &'static str) -> S
         .enumerate()
         .map(|(number, note)| format!("\n{}. {note}", number + 1));
     let notes: String = notes.collect();
-    format!("{}\n{}", table(&heading, rows), notes)
+    format!("{}\n{}", markdown_table(&heading, rows), notes)
         .trim_end()
         .to_owned()
         + "\n"
@@ -247,7 +247,7 @@ pub fn proof_matrix(proofs: &[Proofs], cell: impl Fn(&Proofs, &'static str) -> S
 /// Returns the page `docs/PROOFS.md`.
 #[must_use]
 pub(crate) fn proofs_page(proofs: &[Proofs]) -> String {
-    let keys = table(
+    let keys = markdown_table(
         &["proof", "what its tests show"],
         KEYS.iter()
             .map(|(key, text)| [format!("`{key}`"), (*text).into()]),

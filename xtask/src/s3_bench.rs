@@ -60,7 +60,8 @@ pub(crate) fn run_benchmark(options: Options) -> Result<(), String> {
     let chosen_tools = chosen_or_all(only);
     let (_, target) = current_build()?;
     let workspace = Workspace::at(root()).map_err(|error| error.to_string())?;
-    let venv = venv::ensure(&workspace, TOOL_REQUIREMENTS).map_err(|error| error.to_string())?;
+    let venv =
+        venv::ensure_venv(&workspace, TOOL_REQUIREMENTS).map_err(|error| error.to_string())?;
     let mut tools = Tools::new(venv);
 
     if chosen_tools.contains(&Tool::Step) {

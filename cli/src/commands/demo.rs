@@ -45,7 +45,7 @@ impl Demo {
         };
         let progress = Progress::new();
         let result = run_demo(&local, &progress).await;
-        progress.end();
+        progress.clear();
         result.map(|()| 0)
     }
 }
@@ -62,7 +62,7 @@ async fn run_demo(global: &Global, progress: &Progress) -> Result<()> {
     let (port, stack) = (global.port, global.stack.as_str());
     // Only the steps of the jobs: the others would take time to compile, and the demo does not run
     // them.
-    let workspace = package::for_jobs(&Workspace::find()?)?;
+    let workspace = package::workspace_for_jobs(&Workspace::find()?)?;
     let release = build(&workspace, progress).await?;
 
     let stage = Stage::start(progress, "Start the local cloud");
@@ -104,7 +104,7 @@ async fn run_demo(global: &Global, progress: &Progress) -> Result<()> {
             Trust::Unproven => "its role could not be proven",
         });
     }
-    progress.end();
+    progress.clear();
 
     for account in ACCOUNTS
         .iter()
@@ -150,12 +150,12 @@ async fn build(workspace: &Workspace, progress: &Progress) -> Result<Release> {
     );
     let for_python = workspace.clone();
     let python = tokio::task::spawn_blocking(move || {
-        venv::ensure(&for_python, venv::LOCAL_CLOUD)
+        venv::ensure_venv(&for_python, venv::LOCAL_CLOUD)
             .map(|_| python.finish("MiniStack, pinned by version and hash"))
     });
     let (for_functions, build_progress) = (workspace.clone(), progress.clone());
     let release = tokio::task::spawn_blocking(move || {
-        let release = package::release(&for_functions, Build::Local, &build_progress)?;
+        let release = package::build_release(&for_functions, Build::Local, &build_progress)?;
         functions.finish(format!(
             "{}, release {}",
             counted(for_functions.functions.len(), "function"),

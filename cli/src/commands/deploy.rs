@@ -51,7 +51,7 @@ impl Deploy {
             .or_insert_with(|| "all".into());
         let workspace = match steps.as_str() {
             "all" => workspace,
-            "jobs" => package::for_jobs(&workspace)?,
+            "jobs" => package::workspace_for_jobs(&workspace)?,
             other => {
                 return Err(Error::usage_error(format!(
                     "--parameter Steps: expected all or jobs, got \"{other}\""
@@ -75,10 +75,10 @@ impl Deploy {
         };
         let progress = Progress::new();
         let started = Instant::now();
-        let release = package::release(&workspace, build, &progress)?;
+        let release = package::build_release(&workspace, build, &progress)?;
         let stack = &global.stack;
         let deployed = deploy(&cloud, stack, &release, &parameters, &progress).await;
-        progress.end();
+        progress.clear();
         let deployed = deployed?;
         let json = json!({
             "stack": stack,

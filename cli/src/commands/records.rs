@@ -34,7 +34,7 @@ pub(crate) struct Records {
 impl Records {
     pub(crate) async fn open(global: &Global) -> Result<Self> {
         let (cloud, deployment) = global.open_deployment().await?;
-        let store = onboarding::store(&cloud, &deployment)?;
+        let store = onboarding::open_store(&cloud, &deployment)?;
         Ok(Self {
             cloud,
             deployment,

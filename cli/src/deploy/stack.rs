@@ -59,7 +59,7 @@ pub enum Outcome {
 }
 
 /// The current state of a stack; `None` if the stack does not exist.
-pub async fn describe(cloud: &Cloud, name: &str) -> Result<Option<Stack>> {
+pub async fn describe_stack(cloud: &Cloud, name: &str) -> Result<Option<Stack>> {
     match cloud
         .cloudformation()
         .describe_stacks()
@@ -126,14 +126,14 @@ pub fn is_usable(stack: &Stack) -> bool {
 }
 
 /// Creates or updates a stack. Parameters that are not given keep their values.
-pub async fn apply(
+pub async fn apply_template(
     cloud: &Cloud,
     name: &str,
     template: &Template,
     given: &Parameters,
     progress: &Progress,
 ) -> Result<Outcome> {
-    let stack = describe(cloud, name).await?;
+    let stack = describe_stack(cloud, name).await?;
     let kind = change_set_type(name, stack.as_ref())?;
     let change_set = format!(
         "stepward-{}",
@@ -327,7 +327,7 @@ async fn wait_for_stack(
     let mut first_failure = None;
     loop {
         // The status is read before the events, so that the last events are not missed.
-        let stack = describe(cloud, name).await?;
+        let stack = describe_stack(cloud, name).await?;
         let status = stack.as_ref().and_then(Stack::stack_status).cloned();
         for event in events.read_new(cloud, name).await? {
             let line = event_line(&event);

@@ -172,6 +172,6 @@ pub(super) fn object_url(cloud: &Cloud, bucket: &str, key: &str) -> String {
     if let Some(port) = cloud.local {
         return format!("{}/{bucket}/{key}", crate::local::endpoint(port));
     }
-    let domain = Partition::named_or_standard(&cloud.partition).dns_suffix;
+    let domain = Partition::find_or_standard(&cloud.partition).dns_suffix;
     format!("https://s3.{}.{domain}/{bucket}/{key}", cloud.region)
 }

@@ -1,7 +1,7 @@
 //! The log lines for operators in the answers of a step.
 
 use serde_json::Value;
-use stepward::model::artifacts::is_of_execution;
+use stepward::model::artifacts::belongs_to_execution;
 
 use crate::artifacts::read_artifact;
 use crate::cloud::Cloud;
@@ -64,7 +64,7 @@ impl Log {
                 let is_own = deployment
                     .output("ArtifactsBucket")
                     .is_ok_and(|own| own == bucket)
-                    && is_of_execution(&key, execution);
+                    && belongs_to_execution(&key, execution);
                 if !is_own {
                     return preview_lines(
                         &preview,

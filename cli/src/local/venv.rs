@@ -21,7 +21,7 @@ pub const TOOLS: &str = "local-cloud/requirements-deploy.txt";
 const INSTALL_LIMIT: Duration = Duration::from_mins(10);
 
 /// The virtual environment for a requirements file. It is created if it does not exist.
-pub fn ensure(workspace: &Workspace, requirements: &str) -> Result<PathBuf> {
+pub fn ensure_venv(workspace: &Workspace, requirements: &str) -> Result<PathBuf> {
     let content = workspace.read(requirements)?;
     let (python, version) = find_python()?;
     let hash = hex(&Sha256::new()

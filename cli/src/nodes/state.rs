@@ -10,7 +10,7 @@ use crate::jobs::Finished;
 
 /// Reads the state that a dispatch wrote to the artifacts bucket; `None` if the dispatch ended
 /// before it wrote one.
-pub async fn dispatched(cloud: &Cloud, finished: &Finished) -> Result<Option<State>> {
+pub async fn read_dispatch_state(cloud: &Cloud, finished: &Finished) -> Result<Option<State>> {
     let Ok(Summary {
         all: Object { bucket, key },
         ..

@@ -97,7 +97,7 @@ impl Dispatch {
                 && change.step.state == State::Failed
             {
                 let message = change.step.message.unwrap_or_default();
-                progress.say(format!(
+                progress.print_line(format!(
                     "✘ {} {}: {message}",
                     change.label, change.step.name
                 ));
@@ -119,7 +119,7 @@ impl Dispatch {
         }) = &self.planned
         {
             let DispatchState { nodes, round, .. } = read_artifact(cloud, bucket, key).await?;
-            progress.say(counted(nodes.len(), "node"));
+            progress.print_line(counted(nodes.len(), "node"));
             self.round = Round {
                 nodes,
                 items: round,
@@ -161,7 +161,7 @@ impl Items {
                 execution.last_event = execution.last_event.max(event.id());
                 let answer = function_answer(&event).unwrap_or_default();
                 for line in execution.log_lines(&event, &answer, round) {
-                    progress.say(line);
+                    progress.print_line(line);
                 }
                 if let Some(status) = answer["progress"].as_str() {
                     progress.set_status(status);

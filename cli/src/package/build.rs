@@ -36,7 +36,7 @@ impl Build {
 }
 
 /// Builds functions and returns the path of each function's binary.
-pub fn binaries(
+pub fn build_binaries(
     workspace: &Workspace,
     functions: &[Function],
     build: Build,
@@ -175,7 +175,7 @@ fn cargo_lambda(workspace: &Workspace) -> Result<Command> {
         .is_ok_and(|output| output.status.success());
     let mut command = Command::new("cargo");
     if !is_installed {
-        let venv = venv::ensure(workspace, venv::TOOLS)?;
+        let venv = venv::ensure_venv(workspace, venv::TOOLS)?;
         let current = std::env::var_os("PATH").unwrap_or_default();
         let path = std::env::join_paths(
             [venv.join("bin")]

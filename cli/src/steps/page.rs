@@ -117,7 +117,7 @@ fn example_text(step: &Manifest, example: &Example) -> String {
 /// A Markdown table whose source is readable too: all columns except the last are padded to one
 /// width.
 #[must_use]
-pub fn table<R: IntoIterator<Item = String>>(
+pub fn markdown_table<R: IntoIterator<Item = String>>(
     heading: &[&str],
     rows: impl IntoIterator<Item = R>,
 ) -> String {
@@ -183,7 +183,7 @@ fn parameter_table(step: &Manifest) -> String {
     } else {
         &["parameter", "type", "required", "description"]
     };
-    table(heading, fields.into_iter().map(row))
+    markdown_table(heading, fields.into_iter().map(row))
 }
 
 /// Whether a parameter is required, and its default.
@@ -238,7 +238,7 @@ fn output_text(schema: &Value) -> String {
     if rows.is_empty() {
         description
     } else {
-        let table = table(&["field", "type", "description"], rows);
+        let table = markdown_table(&["field", "type", "description"], rows);
         format!("{description}\n\n{table}")
     }
 }
@@ -267,7 +267,7 @@ fn permission_table(statements: &[Statement]) -> String {
         };
         [code_list(&statement.actions), resources, purpose]
     };
-    table(
+    markdown_table(
         &["actions", "resources", "used to"],
         statements.iter().map(row),
     )
@@ -294,9 +294,12 @@ fn error_tables(own: &[(ErrorName, String)]) -> Vec<String> {
 
     let mut tables = Vec::new();
     if !own.is_empty() {
-        tables.push(table(&["error", "meaning for this step"], own));
+        tables.push(markdown_table(&["error", "meaning for this step"], own));
     }
-    tables.push(table(&["error", "meaning for every step"], general));
+    tables.push(markdown_table(
+        &["error", "meaning for every step"],
+        general,
+    ));
     tables
 }
 

@@ -63,7 +63,7 @@ pub async fn run_query(
     (log_groups, limit): (&[String], u16),
     query: impl Future<Output = Result<Query, StepError>> + Send,
 ) -> Result<Progress<QueryResult>, StepError> {
-    check_regions(&ctx.place, log_groups)?;
+    check_regions(&ctx.scope, log_groups)?;
     let poll_interval = Resume::poll_interval(resume.as_ref(), POLL_INTERVAL);
     let started = match resume {
         Some(resume) => resume.state()?,

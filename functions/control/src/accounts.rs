@@ -80,7 +80,7 @@ pub fn serve() -> ExitCode {
         async || {
             Ok(Store::new(
                 Client::new(&session::aws_config(None).await),
-                settings::table()?,
+                settings::table_name()?,
             ))
         },
         async |store: &Store, event| list_accounts(store, &event.payload).await,

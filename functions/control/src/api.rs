@@ -334,7 +334,7 @@ pub fn serve() -> ExitCode {
         async || {
             Ok(Api {
                 step_functions: Client::new(&session::aws_config(None).await),
-                arn_prefix: settings::state_machines()?,
+                arn_prefix: settings::state_machine_arn_prefix()?,
             })
         },
         async |api: &Api, event| respond(api, &event.payload).await,

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use aws_sdk_ec2::primitives::{DateTime, DateTimeFormat};
 use aws_sdk_ec2::types::{Filter, Instance, PlatformValues};
 use stepward::StepError;
-use stepward::node::fault::fault;
 use stepward::node::mapping::Fields;
+use stepward::node::syntax_error::syntax_error;
 
 use crate::build_filter;
 
@@ -335,7 +335,7 @@ fn lowercase_platform(platform: &PlatformValues) -> Cow<'_, str> {
 /// # Errors
 /// `InvalidInput` with the position of the error in the text.
 pub fn parse_filters(text: &str) -> Result<Vec<Filter>, StepError> {
-    let error_at = |position, expected: &str| Err(fault("filter", text, position, expected));
+    let error_at = |position, expected: &str| Err(syntax_error("filter", text, position, expected));
     let (mut filters, mut part_start) = (Vec::new(), 0);
 
     for part in text.split([';', '\n']) {

@@ -7,7 +7,7 @@ use aws_sdk_ec2::config::Config;
 use aws_sdk_ec2::operation::create_snapshot::CreateSnapshotError;
 use aws_sdk_ec2::operation::create_snapshots::CreateSnapshotsError;
 use aws_sdk_ec2::types::{InstanceSpecification, Snapshot, SnapshotState, TagSpecification};
-use stepward::runtime::resend::RetryThrottlingOnly;
+use stepward::runtime::retry_policy::RetryThrottlingOnly;
 use stepward::{Context, StepError};
 
 use crate::error::ec2_error;

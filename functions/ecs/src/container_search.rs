@@ -8,7 +8,7 @@ use aws_sdk_ecs::config::Region;
 use aws_sdk_ecs::types::{DesiredStatus, Task, TaskField};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use stepward::node::Node;
-use stepward::runtime::node_source::{self, Found, NodeCounter};
+use stepward::runtime::node_source::{self, FoundNodes, NodeCounter};
 use stepward::{Context, ErrorName, StepError};
 
 use crate::error::ecs_error;
@@ -159,7 +159,7 @@ impl<'a> ContainerSearch<'a> {
     ///
     /// # Errors
     /// `NotFound`.
-    pub(crate) fn check_clusters_exist(&self, found: &Found) -> Result<(), StepError> {
+    pub(crate) fn check_clusters_exist(&self, found: &FoundNodes) -> Result<(), StepError> {
         let existing = self
             .existing_clusters
             .lock()

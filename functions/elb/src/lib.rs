@@ -67,7 +67,7 @@ pub async fn find_load_balancer(
         partition,
         region,
         account_id,
-    } = &ctx.place;
+    } = &ctx.scope;
     let not_found_message = || {
         format!(
             "load balancer {load_balancer:?} does not exist in account {account_id} and Region \

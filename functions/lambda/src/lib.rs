@@ -19,7 +19,7 @@ use aws_sdk_lambda::operation::invoke::builders::InvokeFluentBuilder;
 use aws_sdk_lambda::primitives::Blob;
 use aws_smithy_types::base64;
 use serde_json::Value;
-use stepward::runtime::resend::RetryThrottlingOnly;
+use stepward::runtime::retry_policy::RetryThrottlingOnly;
 use stepward::{ErrorName, StepError};
 
 use error::lambda_error;

@@ -14,14 +14,14 @@ use aws_sdk_rds::types::DbInstance;
 use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
 use aws_smithy_types::error::ErrorMetadata;
 use serde_json::json;
-use stepward::testing::{pending, step};
+use stepward::testing::{expect_pending, parse_step};
 use stepward::{Context, ErrorName, Resume, Step};
 use stepward_testkit::proof::Scene;
 
 /// Asserts that a step's parameter accepts the name of a database, and nothing that could mean
 /// several databases.
 pub(crate) fn assert_accepts_only_names<S: Step>(parameter: &str) {
-    step::<S>(json!({ parameter: "Orders-1" }))
+    parse_step::<S>(json!({ parameter: "Orders-1" }))
         .validate()
         .unwrap();
     let too_long = "a".repeat(64);
@@ -36,7 +36,7 @@ pub(crate) fn assert_accepts_only_names<S: Step>(parameter: &str) {
         "arn:aws:rds:eu-west-1:1:db:orders",
         "arn:aws:rds:eu-west-1:1:cluster:orders",
     ] {
-        let error = step::<S>(json!({ parameter: value }))
+        let error = parse_step::<S>(json!({ parameter: value }))
             .validate()
             .unwrap_err();
         assert_eq!(error.name, ErrorName::InvalidInput, "{value}");
@@ -104,14 +104,14 @@ pub(crate) fn unknown_instance() -> Rule {
 
 /// Calls a step as its state machine does, once for each message, and expects it to be pending with
 /// these messages. Returns the resume state for the next call.
-pub(crate) async fn expect_pending<S: Step<Output: Debug>>(
+pub(crate) async fn expect_pending_calls<S: Step<Output: Debug>>(
     step: &S,
     ctx: &Context,
     messages: &[&str],
 ) -> Option<Resume> {
     let mut resume = None;
     for message in messages {
-        let (next, _, progress) = pending(step.run(ctx, resume).await);
+        let (next, _, progress) = expect_pending(step.run(ctx, resume).await);
         assert_eq!(progress, *message);
         resume = Some(next);
     }

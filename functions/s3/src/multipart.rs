@@ -16,7 +16,7 @@ use crc_fast::CrcAlgorithm;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use stepward::model::s3_error::s3_error;
-use stepward::runtime::resend::RetryThrottlingOnly;
+use stepward::runtime::retry_policy::RetryThrottlingOnly;
 use stepward::{ErrorName, StepError};
 
 use crate::body::Checksum;

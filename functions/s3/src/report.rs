@@ -193,7 +193,11 @@ mod tests {
             error.message.ends_with("3: no; the log has 5 more"),
             "{error}"
         );
-        assert_eq!(testing::log(&ctx).len(), 10, "every failure is in the log");
+        assert_eq!(
+            testing::log_lines(&ctx).len(),
+            10,
+            "every failure is in the log"
+        );
     }
 
     #[test]

@@ -205,7 +205,7 @@ impl FakeS3 {
     /// As [`Self::context`], in the role session of this ARN, which also starts the uploads.
     pub(crate) fn context_in_session(&self, session_arn: &str) -> Context {
         self.store().session = session_arn.into();
-        stepward::testing::context_as(self.client(TARGET_ACCOUNT), session_arn)
+        stepward::testing::context_with_session(self.client(TARGET_ACCOUNT), session_arn)
     }
 
     /// As [`Self::context`], with the second account as peer.
@@ -271,7 +271,7 @@ pub(crate) fn mib_bytes(n: u8) -> Bytes {
 
 /// A step with these parameters, validated as the runtime does it.
 pub(crate) fn valid_step<S: Step>(params: Value) -> S {
-    let step: S = stepward::testing::step(params);
+    let step: S = stepward::testing::parse_step(params);
     step.validate().unwrap();
     step
 }
@@ -279,7 +279,7 @@ pub(crate) fn valid_step<S: Step>(params: Value) -> S {
 /// As [`stepward::testing::pending`], without the delay, for a step that started before all of the
 /// fake's content was written.
 pub(crate) fn unwrap_pending<T: Debug>(answer: Result<Progress<T>, StepError>) -> (Resume, String) {
-    let (mut resume, _, progress) = stepward::testing::pending(answer);
+    let (mut resume, _, progress) = stepward::testing::expect_pending(answer);
     resume.since = 0;
     (resume, progress)
 }

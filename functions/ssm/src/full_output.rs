@@ -151,7 +151,7 @@ async fn read_from_bucket(
         .range(format!("bytes=-{max_bytes}"))
         // If the bucket does not exist, anyone can create one with its name and choose what is
         // read here.
-        .expected_bucket_owner(&ctx.place.account_id);
+        .expected_bucket_owner(&ctx.scope.account_id);
     let response = request.send().await.map_err(s3_error)?;
     let content = response.body.collect().await.map_err(|error| {
         ErrorName::TimedOut.with_message(format!(
@@ -326,7 +326,7 @@ mod tests {
             );
             assert!(results.nodes[&node_id(0)].output_url.is_some());
             assert!(
-                testing::log(&ctx)
+                testing::log_lines(&ctx)
                     .join("")
                     .contains("Cannot read the complete output")
             );
@@ -351,7 +351,11 @@ mod tests {
             ),
             (1, 23_999, 1)
         );
-        assert!(testing::log(&ctx).join("").contains("; open s3://outputs/"));
+        assert!(
+            testing::log_lines(&ctx)
+                .join("")
+                .contains("; open s3://outputs/")
+        );
     }
 
     #[tokio::test]

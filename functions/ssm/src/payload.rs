@@ -11,7 +11,7 @@ use stepward::model::digest::hex;
 use stepward::model::error::denied;
 use stepward::model::permissions::{literal, s3_arn};
 use stepward::model::s3_error::s3_error;
-use stepward::runtime::scratch::{TemporaryObject, link};
+use stepward::runtime::temporary_object::{TemporaryObject, presigned_url};
 use stepward::{Context, ErrorName, Permissions, StepError};
 use tokio::time::Instant;
 
@@ -107,11 +107,11 @@ impl<F: Fn(&Download<'_>) -> String + Send + Sync> Payload for FilePayload<F> {
                     // Fails here with AWS's reason; a node would only report a failed download.
                     head_object(ctx, bucket, &FileSource::temporary_key(ctx)).await?;
                 }
-                object.link(LINK_LIFETIME).await?
+                object.presigned_url(LINK_LIFETIME).await?
             }
             FileSource::Object { bucket, key } => {
                 let s3 = ctx.client(aws_sdk_s3::Client::new);
-                link(&s3, bucket, key, LINK_LIFETIME).await?
+                presigned_url(&s3, bucket, key, LINK_LIFETIME).await?
             }
         };
         let script = (self.build_script)(&Download {
@@ -197,9 +197,9 @@ impl FileSource {
                 );
                 // If the bucket does not exist, anyone can create one with its name and would
                 // receive the file.
-                Ok(object.with_bucket_owner(&ctx.place.account_id))
+                Ok(object.with_bucket_owner(&ctx.scope.account_id))
             }
-            _ => ctx.scratch("file"),
+            _ => ctx.temporary_object("file"),
         }
     }
 
@@ -226,7 +226,7 @@ async fn head_object(
         .bucket(bucket)
         .key(key)
         .checksum_mode(ChecksumMode::Enabled)
-        .expected_bucket_owner(&ctx.place.account_id);
+        .expected_bucket_owner(&ctx.scope.account_id);
     request.send().await.map_err(|error| {
         let error = s3_error(error);
         // The response to HeadObject has no body, so S3's error has no message.
@@ -289,7 +289,7 @@ async fn hash_object(
         .get_object()
         .bucket(bucket)
         .key(key)
-        .expected_bucket_owner(&ctx.place.account_id)
+        .expected_bucket_owner(&ctx.scope.account_id)
         .set_if_match(e_tag);
     let mut body = request.send().await.map_err(s3_error)?.body;
 

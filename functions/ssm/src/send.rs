@@ -6,7 +6,7 @@ use aws_sdk_ssm::Client;
 use aws_sdk_ssm::config::Config;
 use aws_sdk_ssm::operation::send_command::SendCommandError;
 use aws_sdk_ssm::types::CloudWatchOutputConfig;
-use stepward::runtime::resend::RetryThrottlingOnly;
+use stepward::runtime::retry_policy::RetryThrottlingOnly;
 use stepward::{Context, ErrorName, StepError};
 
 use crate::eligibility;

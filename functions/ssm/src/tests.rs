@@ -41,7 +41,7 @@ async fn call_step(
 }
 
 fn resume_from(state: &serde_json::Value) -> Resume {
-    stepward::testing::resume(state)
+    stepward::testing::resume_from(state)
 }
 
 /// Calls the step until it is done. Returns the results and the largest size of its resume state.
@@ -289,7 +289,7 @@ async fn ineligible_nodes_are_skipped_and_reported() {
         fake.lock().commands[0].instance_ids,
         [node_id(3), node_id(4)]
     );
-    let log = testing::log(&ctx).join("\n");
+    let log = testing::log_lines(&ctx).join("\n");
     assert!(
         log.contains(&format!("{} is not managed by SSM: ", node_id(0))),
         "{log}"
@@ -413,7 +413,7 @@ async fn each_finished_node_is_logged_once_and_immediately() {
         state, progress, ..
     } = call_step(&plan, &ctx, resume.as_ref()).await.unwrap()
     {
-        let lines = testing::log(&ctx);
+        let lines = testing::log_lines(&ctx);
         polls.push((
             lines
                 .iter()

@@ -115,7 +115,7 @@ fn connection_between(
 ) -> Option<Connection> {
     let is_vpc = |info: Option<&VpcPeeringConnectionVpcInfo>, vpc: &Vpc<'_>| {
         info.is_some_and(|info| {
-            info.vpc_id() == Some(vpc.id) && info.owner_id() == Some(&vpc.ctx.place.account_id)
+            info.vpc_id() == Some(vpc.id) && info.owner_id() == Some(&vpc.ctx.scope.account_id)
         })
     };
     let requester = connection.requester_vpc_info();
@@ -151,7 +151,7 @@ fn connection_between(
 /// # Errors
 /// The error of EC2.
 pub async fn request_connection([first, second]: &[Vpc<'_>; 2]) -> Result<PeeringState, StepError> {
-    let peer = &second.ctx.place;
+    let peer = &second.ctx.scope;
     let tag = Tag::builder()
         .key(TOKEN_TAG)
         .value(first.ctx.client_token("peering"))
@@ -216,7 +216,7 @@ pub async fn accept_connection(
         Ok(_) => {
             first.ctx.log(format_args!(
                 "Accepted {id} in account {}",
-                accepter.place.account_id
+                accepter.scope.account_id
             ));
             return Ok(());
         }

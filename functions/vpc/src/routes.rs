@@ -107,7 +107,7 @@ impl Vpc<'_> {
     fn location(&self) -> String {
         format!(
             "account {}, {}",
-            self.ctx.place.account_id, self.ctx.place.region
+            self.ctx.scope.account_id, self.ctx.scope.region
         )
     }
 }

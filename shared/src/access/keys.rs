@@ -15,7 +15,7 @@ use futures_util::future::BoxFuture;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
-use crate::access::mask::{SHORTEST, Secrets};
+use crate::access::mask::{MIN_SECRET_LENGTH, Secrets};
 use crate::model::aws_error::{AwsError, Service};
 use crate::model::customer::check_name;
 use crate::model::error::{ErrorName, StepError};
@@ -106,9 +106,9 @@ pub async fn read_secret(
             ErrorName::InvalidInput
                 .with_message(format!("key {path:?} has a binary value; store it as text"))
         })?;
-    if secret.expose_secret().len() < SHORTEST {
+    if secret.expose_secret().len() < MIN_SECRET_LENGTH {
         return Err(ErrorName::InvalidInput.with_message(format!(
-            "key {path:?} has fewer than {SHORTEST} bytes, which is too short to mask it in logs; \
+            "key {path:?} has fewer than {MIN_SECRET_LENGTH} bytes, which is too short to mask it in logs; \
              store a longer value"
         )));
     }

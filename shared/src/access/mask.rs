@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
 /// The shortest secret, in bytes. Masking a shorter one would also mask large parts of every log.
-pub const SHORTEST: usize = 8;
+pub const MIN_SECRET_LENGTH: usize = 8;
 /// The text that replaces a secret.
 const MASK: &str = "***";
 
@@ -30,7 +30,7 @@ impl Secrets {
         if let Ok(value) = serde_json::from_str(secret) {
             collect_strings(&value, &mut parts);
         }
-        parts.retain(|part| part == secret || part.len() >= SHORTEST);
+        parts.retain(|part| part == secret || part.len() >= MIN_SECRET_LENGTH);
         for part in parts.iter().filter(|part| !part.is_empty()) {
             let json = Value::from(part.as_str()).to_string();
             let debug = format!("{part:?}");

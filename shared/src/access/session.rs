@@ -87,8 +87,8 @@ impl Broker {
     pub async fn load() -> Result<Self, StepError> {
         Ok(Self::new(
             aws_config(None).await,
-            settings::stack()?,
-            settings::table()?,
+            settings::stack_name()?,
+            settings::table_name()?,
             settings::inline_wait(),
         )
         .await)

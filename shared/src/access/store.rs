@@ -452,7 +452,11 @@ impl Store {
     ///
     /// # Errors
     /// `Conflict` if the record changed since it was read.
-    pub async fn rotate(&self, operator: &str, account: &Account) -> Result<Account, StepError> {
+    pub async fn start_rotation(
+        &self,
+        operator: &str,
+        account: &Account,
+    ) -> Result<Account, StepError> {
         if account.next_external_id.is_some() {
             return Ok(account.clone());
         }

@@ -7,7 +7,7 @@ use super::input::require;
 ///
 /// # Errors
 /// `InvalidInput` if a name would lead out of this prefix.
-pub fn prefix(customer: &str, execution: &str) -> Result<String, StepError> {
+pub fn execution_prefix(customer: &str, execution: &str) -> Result<String, StepError> {
     for (field, name) in [("customer", customer), ("execution", execution)] {
         let is_folder_name = !name.is_empty() && !name.contains('/') && name != "." && name != "..";
         require(is_folder_name, || {
@@ -22,7 +22,7 @@ pub fn prefix(customer: &str, execution: &str) -> Result<String, StepError> {
 
 /// Whether a key is below `executions/<customer>/<execution>/`, for any customer.
 #[must_use]
-pub fn is_of_execution(key: &str, execution: &str) -> bool {
+pub fn belongs_to_execution(key: &str, execution: &str) -> bool {
     let mut parts = key.split('/');
     parts.next() == Some("executions")
         && parts.nth(1) == Some(execution)
@@ -35,7 +35,10 @@ mod tests {
 
     #[test]
     fn no_name_leads_out_of_the_executions_prefix() {
-        assert_eq!(prefix("acme", "e-1").unwrap(), "executions/acme/e-1/");
+        assert_eq!(
+            execution_prefix("acme", "e-1").unwrap(),
+            "executions/acme/e-1/"
+        );
         for (customer, execution) in [
             ("acme/x", "e"),
             ("acme", ".."),
@@ -43,7 +46,7 @@ mod tests {
             ("acme", "a/../../b"),
         ] {
             assert!(
-                prefix(customer, execution).is_err(),
+                execution_prefix(customer, execution).is_err(),
                 "{customer} {execution}"
             );
         }
@@ -51,7 +54,7 @@ mod tests {
 
     #[test]
     fn a_key_belongs_to_one_execution() {
-        assert!(is_of_execution(
+        assert!(belongs_to_execution(
             "executions/acme/e-1/start/-/log-1.json",
             "e-1"
         ));
@@ -62,7 +65,7 @@ mod tests {
             "executions/e-1/x",
             "executions/acme/e-1/../e-2/x",
         ] {
-            assert!(!is_of_execution(foreign_key, "e-1"), "{foreign_key}");
+            assert!(!belongs_to_execution(foreign_key, "e-1"), "{foreign_key}");
         }
     }
 }

@@ -50,7 +50,7 @@ impl Partition {
 
     /// The partition with this name, or the standard partition if Stepward does not know it.
     #[must_use]
-    pub fn named_or_standard(name: &str) -> &'static Self {
+    pub fn find_or_standard(name: &str) -> &'static Self {
         Self::find(name).unwrap_or(const { &STANDARD })
     }
 
@@ -89,11 +89,11 @@ mod tests {
     fn an_unknown_partition_falls_back_to_the_standard_one() {
         assert_eq!(Partition::find("aws-iso"), None);
         assert_eq!(
-            Partition::named_or_standard("aws-iso").console,
+            Partition::find_or_standard("aws-iso").console,
             "console.aws.amazon.com"
         );
         assert_eq!(
-            Partition::named_or_standard("aws-cn").console,
+            Partition::find_or_standard("aws-cn").console,
             "console.amazonaws.cn"
         );
     }

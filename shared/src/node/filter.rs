@@ -35,8 +35,8 @@ use std::str::FromStr;
 use regex::Regex;
 
 use super::Node;
-use super::fault::{fault, quote_found};
 use super::pattern;
+use super::syntax_error::{quote_found, syntax_error};
 use crate::model::error::StepError;
 
 /// The name of the parameter in error messages.
@@ -273,7 +273,8 @@ fn is_blank(c: char) -> bool {
 /// Splits a filter into words. A quotation can begin at the start of a word, or after the colon of
 /// a key.
 fn tokenize(filter: &str) -> Result<Vec<Token>, StepError> {
-    let error_at = |position, problem: &str| Err(fault(PARAMETER, filter, position, problem));
+    let error_at =
+        |position, problem: &str| Err(syntax_error(PARAMETER, filter, position, problem));
     let mut tokens = Vec::new();
     let mut chars = filter.char_indices().peekable();
     loop {
@@ -328,7 +329,7 @@ impl FromStr for Filter {
 
     fn from_str(filter: &str) -> Result<Self, StepError> {
         if filter.len() > MAX_LENGTH {
-            return Err(fault(
+            return Err(syntax_error(
                 PARAMETER,
                 "",
                 0,
@@ -370,7 +371,8 @@ fn parse_key_and_value(
     token: &Token,
     following: &mut impl Iterator<Item = Token>,
 ) -> Result<(String, PositionedText), StepError> {
-    let error_at = |position, problem: &str| Err(fault(PARAMETER, filter, position, problem));
+    let error_at =
+        |position, problem: &str| Err(syntax_error(PARAMETER, filter, position, problem));
     let text = &token.text.text;
 
     // As in Rundeck, a word that ends with a colon is a key up to that colon. In any other word,
@@ -426,7 +428,7 @@ fn require_value(
     if value.text.is_empty() {
         let problem =
             format_args!("the value for the key `{key}` is empty and matches no node; set a value");
-        return Err(fault(PARAMETER, filter, start, problem));
+        return Err(syntax_error(PARAMETER, filter, start, problem));
     }
     Ok((key, value))
 }
@@ -474,7 +476,7 @@ fn compile_tags(
             (Some(_), 1) => continue,
             (Some((position, _)), _) => {
                 let problem = "expected a tag on both sides of `+`";
-                return Err(fault(PARAMETER, filter, *position, problem));
+                return Err(syntax_error(PARAMETER, filter, *position, problem));
             }
         }
         let matchers = required
@@ -484,7 +486,7 @@ fn compile_tags(
     }
     if alternatives.is_empty() {
         let position = value.position_of_byte(0);
-        return Err(fault(PARAMETER, filter, position, "expected a tag"));
+        return Err(syntax_error(PARAMETER, filter, position, "expected a tag"));
     }
     Ok(alternatives)
 }
@@ -529,7 +531,7 @@ fn compile_value(
         match pattern::compile(source) {
             Ok(_) if *patterns_left == 0 => {
                 let problem = format!("more than {MAX_PATTERNS} regular expressions; use fewer");
-                return Err(fault(
+                return Err(syntax_error(
                     PARAMETER,
                     filter,
                     value.position_of_byte(begin),
@@ -543,7 +545,7 @@ fn compile_value(
             Err(error) if error.is_malformed && !is_only_regex => Pattern::None,
             Err(error) => {
                 let position = value.position_of_byte(begin + error.position);
-                return Err(fault(PARAMETER, filter, position, error.message));
+                return Err(syntax_error(PARAMETER, filter, position, error.message));
             }
         }
     };

@@ -28,8 +28,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::Node;
-use super::fault::{fault, quote_found};
-use super::reference::expand;
+use super::reference::expand_references;
+use super::syntax_error::{quote_found, syntax_error};
 use crate::model::error::StepError;
 
 /// The name of the parameter in error messages.
@@ -124,7 +124,7 @@ impl Mapping {
             if text.ends_with(';') {
                 let semicolon = position + text.len() - 1;
                 let problem = "unexpected `;` at the end of a line; remove it";
-                return Err(fault(PARAMETER, mapping_text, semicolon, problem));
+                return Err(syntax_error(PARAMETER, mapping_text, semicolon, problem));
             }
             mapping.add_entry(&Entry {
                 mapping_text,
@@ -252,7 +252,7 @@ impl Mapping {
         let mut expanded = Vec::new();
         for (name, default) in &self.defaults {
             if node.get(name) == Some(default)
-                && let Cow::Owned(value) = expand(default, node)
+                && let Cow::Owned(value) = expand_references(default, node)
             {
                 expanded.push((name, value));
             }
@@ -329,7 +329,12 @@ impl Entry<'_> {
     /// Returns an error for the byte `offset` of the entry.
     fn error_at<T>(&self, offset: usize, problem: impl fmt::Display) -> Result<T, StepError> {
         let position = self.position + offset;
-        Err(fault(PARAMETER, self.mapping_text, position, problem))
+        Err(syntax_error(
+            PARAMETER,
+            self.mapping_text,
+            position,
+            problem,
+        ))
     }
 
     /// Parses a selector, which begins at the byte `begin` of the entry, and the value that it must

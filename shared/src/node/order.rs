@@ -11,7 +11,7 @@ use super::Node;
 ///   numbers. Otherwise they are compared as text.
 /// - Nodes with the same rank are sorted by name, in ascending order.
 /// - Nodes without a rank come last, sorted by name in ascending order.
-pub fn sort(nodes: &mut [Node], rank_attribute: Option<&str>, descending: bool) {
+pub fn sort_nodes(nodes: &mut [Node], rank_attribute: Option<&str>, descending: bool) {
     let directed = |order: Ordering| if descending { order.reverse() } else { order };
     let Some(attribute) = rank_attribute.filter(|name| !matches!(*name, "name" | "nodename"))
     else {
@@ -53,7 +53,7 @@ mod tests {
             ..Node::default()
         };
         let mut nodes: Vec<_> = ranks.iter().map(node).collect();
-        sort(&mut nodes, attribute, descending);
+        sort_nodes(&mut nodes, attribute, descending);
         nodes.into_iter().map(|node| node.nodename).collect()
     }
 

@@ -19,7 +19,7 @@ const END: char = '}';
 ///   contains white space, `$` or `{`, and references such as `${job.name}`.
 /// - References in a value are not expanded.
 #[must_use]
-pub fn expand<'t>(text: &'t str, node: &Node) -> Cow<'t, str> {
+pub fn expand_references<'t>(text: &'t str, node: &Node) -> Cow<'t, str> {
     let mut expanded = String::new();
     let mut rest = text;
     while let Some(begin) = rest.find(BEGIN) {
@@ -88,7 +88,7 @@ mod tests {
             ("${node.my-key}${node.my-key}", "xx"),
             ("${node.missing}!", "!"),
         ] {
-            assert_eq!(expand(text, &node()), expected, "{text}");
+            assert_eq!(expand_references(text, &node()), expected, "{text}");
         }
     }
 
@@ -105,15 +105,21 @@ mod tests {
             "${job.name}",
             "$${HOME}",
         ] {
-            assert_eq!(expand(text, &node()), text);
+            assert_eq!(expand_references(text, &node()), text);
         }
-        assert_eq!(expand("${node.x${node.name}}", &node()), "${node.xweb-1}");
-        assert_eq!(expand("${node.${node.name}", &node()), "${node.web-1");
+        assert_eq!(
+            expand_references("${node.x${node.name}}", &node()),
+            "${node.xweb-1}"
+        );
+        assert_eq!(
+            expand_references("${node.${node.name}", &node()),
+            "${node.web-1"
+        );
     }
 
     #[test]
     fn references_in_a_value_are_not_expanded() {
-        assert_eq!(expand("${node.self}", &node()), "${node.name}");
+        assert_eq!(expand_references("${node.self}", &node()), "${node.name}");
     }
 
     /// Texts with references, parts of references and any other text.
@@ -135,7 +141,7 @@ mod tests {
         #[test]
         fn a_text_without_a_dollar_and_brace_is_unchanged(text in any::<String>()) {
             let text = text.replace("${", "$ {");
-            prop_assert!(matches!(expand(&text, &node()), Cow::Borrowed(same) if same == text));
+            prop_assert!(matches!(expand_references(&text, &node()), Cow::Borrowed(same) if same == text));
         }
 
         #[test]
@@ -149,7 +155,7 @@ mod tests {
                 name => node.get(name).unwrap_or_default().to_owned(),
             };
             let expected = reference.replace_all(&text, value_of);
-            prop_assert_eq!(expand(&text, &node), expected);
+            prop_assert_eq!(expand_references(&text, &node), expected);
         }
     }
 }

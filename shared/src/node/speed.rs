@@ -93,7 +93,7 @@ fn ten_thousand_instances_are_processed_within_the_time_limit() {
         .map(|instance| mapping.node(instance))
         .collect();
     nodes.retain(|node| filter.matches(node));
-    order::sort(&mut nodes, Some("hostname"), true);
+    order::sort_nodes(&mut nodes, Some("hostname"), true);
     let elapsed = processor_time().checked_sub(begin).unwrap();
     println!("{NODES} nodes were mapped, filtered and sorted in {elapsed:?}");
     assert_eq!(nodes.len(), 1500);

@@ -145,7 +145,7 @@ impl NodeResult {
 
     /// The result that decides about the node: the first failed step, or else the last step.
     #[must_use]
-    pub fn decisive(&self) -> Option<&StepResult> {
+    pub fn decisive_step(&self) -> Option<&StepResult> {
         self.steps
             .iter()
             .find(|step| !step.outcome.status.is_success())

@@ -5,7 +5,7 @@ use aws_config::SdkConfig;
 use aws_sdk_s3::primitives::ByteStream;
 use serde_json::{Map, Value, json};
 
-use crate::model::artifacts::prefix;
+use crate::model::artifacts::execution_prefix;
 use crate::model::digest::sha256;
 use crate::model::envelope::Execution;
 use crate::model::error::StepError;
@@ -27,7 +27,7 @@ pub(crate) fn step_prefix(customer: &str, execution: &Execution) -> Result<Strin
     let Execution { id, step, item, .. } = execution;
     Ok(format!(
         "{}{step}/{}/",
-        prefix(customer, id)?,
+        execution_prefix(customer, id)?,
         item.as_deref().unwrap_or("-")
     ))
 }

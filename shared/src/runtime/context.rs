@@ -18,7 +18,7 @@ use crate::model::error::{ErrorName, StepError, redact_role_arns};
 use crate::model::partition::Partition;
 use crate::model::permissions::ArnScope;
 use crate::runtime::artifact;
-use crate::runtime::scratch::TemporaryObject;
+use crate::runtime::temporary_object::TemporaryObject;
 use crate::settings;
 
 /// The most bytes of log lines that one answer contains. CloudWatch Logs has the lines beyond that.
@@ -28,7 +28,7 @@ const LOG_LIMIT: usize = 1024 * 1024;
 #[derive(Debug)]
 pub struct Context {
     /// The partition, Region and account ID that the step works in.
-    pub place: ArnScope,
+    pub scope: ArnScope,
     /// The execution that the step belongs to.
     pub execution: Execution,
     pub(crate) customer: String,
@@ -73,18 +73,18 @@ struct Log {
 impl Context {
     pub(crate) fn new(
         (customer, account): (&str, &str),
-        place: ArnScope,
+        scope: ArnScope,
         execution: Execution,
         session: Arc<Session>,
         deadline: Instant,
         prober: Option<Prober>,
     ) -> Self {
         let regions = prober.as_ref().map_or_else(
-            || vec![place.region.clone()],
+            || vec![scope.region.clone()],
             |prober| prober.record.account.regions.clone(),
         );
         Self {
-            place,
+            scope,
             execution,
             customer: customer.to_owned(),
             account: account.to_owned(),
@@ -179,7 +179,7 @@ impl Context {
     /// # Errors
     /// `Internal` if the function has no artifacts bucket, `InvalidInput` if a name of the
     /// execution cannot be part of an S3 key.
-    pub fn scratch(&self, purpose: &str) -> Result<TemporaryObject, StepError> {
+    pub fn temporary_object(&self, purpose: &str) -> Result<TemporaryObject, StepError> {
         let prefix = artifact::step_prefix(&self.customer, &self.execution)?;
         let key = format!("{prefix}.scratch/{}", self.client_token(purpose));
         match &self.artifacts {
@@ -274,7 +274,7 @@ impl Context {
         let parts = [
             &self.customer,
             &self.account,
-            &self.place.region,
+            &self.scope.region,
             id,
             job,
             step,
@@ -291,8 +291,8 @@ impl Context {
     pub fn console(&self, page: &str, fragment: &str) -> String {
         let ArnScope {
             partition, region, ..
-        } = &self.place;
-        let domain = Partition::named_or_standard(partition).console;
+        } = &self.scope;
+        let domain = Partition::find_or_standard(partition).console;
         format!("https://{region}.{domain}/{page}?region={region}#{fragment}")
     }
 

@@ -82,7 +82,7 @@ impl Manifest {
     ///
     /// # Errors
     /// `Internal` or `InvalidInput` if the parameters of an example are not valid.
-    pub fn of<S: Step>() -> Result<Self, StepError> {
+    pub fn for_step<S: Step>() -> Result<Self, StepError> {
         let invalid_example = |error: &dyn std::fmt::Display| {
             ErrorName::Internal.with_message(format!(
                 "step {:?}: an example is not valid: {error}; correct `EXAMPLES`",

@@ -32,16 +32,16 @@ pub const FUNCTION: FunctionConfig = FunctionConfig {
 
 /// The output of a node source.
 #[derive(Debug, Deserialize, JsonSchema, Serialize)]
-pub struct Found {
+pub struct FoundNodes {
     /// The nodes, sorted by name.
     pub nodes: Vec<Node>,
     /// The Regions that could not be searched. Their nodes are missing.
-    pub failures: Vec<Failure>,
+    pub failures: Vec<RegionFailure>,
 }
 
 /// A Region that could not be searched.
 #[derive(Debug, Deserialize, JsonSchema, Serialize)]
-pub struct Failure {
+pub struct RegionFailure {
     /// The Region.
     pub region: String,
     /// The name of the error, such as `AccessDenied`.
@@ -82,7 +82,7 @@ impl NodeCounter {
 /// `InvalidInput` if the record does not allow a Region.
 pub fn resolve_regions(ctx: &Context, requested: &[String]) -> Result<Vec<String>, StepError> {
     let mut regions = match requested {
-        [] => vec![ctx.place.region.clone()],
+        [] => vec![ctx.scope.region.clone()],
         [all] if all == "all" => ctx.regions().to_vec(),
         listed => listed.to_vec(),
     };
@@ -108,7 +108,7 @@ pub fn set_location(ctx: &Context, source: &str, region: &str, node: &mut Node) 
     let location = [
         ("source", source),
         ("account", ctx.account()),
-        ("accountId", &ctx.place.account_id),
+        ("accountId", &ctx.scope.account_id),
         ("region", region),
     ];
     node.attributes
@@ -124,7 +124,7 @@ pub async fn find_in_regions<F>(
     regions: &[String],
     find_nodes: impl Fn(String) -> F,
     counter: &NodeCounter,
-) -> Result<Found, StepError>
+) -> Result<FoundNodes, StepError>
 where
     F: Future<Output = Result<Vec<Node>, StepError>> + Send,
 {
@@ -172,13 +172,13 @@ where
         return Err(errors.swap_remove(0).1);
     }
 
-    order::sort(&mut nodes, None, false);
-    let failure = |(region, error): (&String, StepError)| Failure {
+    order::sort_nodes(&mut nodes, None, false);
+    let failure = |(region, error): (&String, StepError)| RegionFailure {
         region: region.clone(),
         error: error.name,
         message: error.to_string(),
     };
-    Ok(Found {
+    Ok(FoundNodes {
         nodes,
         failures: errors.into_iter().map(failure).collect(),
     })

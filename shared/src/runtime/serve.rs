@@ -91,7 +91,7 @@ pub fn serve<S: Step>() -> ExitCode {
 }
 
 fn print_manifest<S: Step>() -> ExitCode {
-    match Manifest::of::<S>().map(|manifest| json!(manifest)) {
+    match Manifest::for_step::<S>().map(|manifest| json!(manifest)) {
         Ok(manifest) => match writeln!(std::io::stdout(), "{manifest:#}") {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::FAILURE,

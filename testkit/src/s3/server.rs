@@ -61,7 +61,8 @@ pub(super) struct StoredObject {
 impl Server {
     /// Starts a server that stores its files below a directory.
     pub(super) fn start(workspace: &Workspace, dir: &Path) -> Result<Self, String> {
-        let venv = venv::ensure(workspace, venv::LOCAL_CLOUD).map_err(|error| error.to_string())?;
+        let venv =
+            venv::ensure_venv(workspace, venv::LOCAL_CLOUD).map_err(|error| error.to_string())?;
         let mut last_error = String::new();
         for _ in 0..ATTEMPTS {
             let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
@@ -188,7 +189,7 @@ mod tests {
     #[test]
     fn the_server_does_not_start_on_a_port_in_use() {
         let workspace = Workspace::find().unwrap();
-        let venv = venv::ensure(&workspace, venv::LOCAL_CLOUD).unwrap();
+        let venv = venv::ensure_venv(&workspace, venv::LOCAL_CLOUD).unwrap();
         let dir = create_run_dir(&workspace.local_cloud(), "s3-port").unwrap();
         let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = other.local_addr().unwrap().port();

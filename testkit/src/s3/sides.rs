@@ -116,7 +116,7 @@ impl Sandbox {
 impl Cli {
     pub(super) fn start(workspace: &Workspace, dir: &Path, endpoint: &str) -> Result<Self, String> {
         let to_text = |error: &dyn std::fmt::Display| error.to_string();
-        let venv = venv::ensure(workspace, REQUIREMENTS).map_err(|error| to_text(&error))?;
+        let venv = venv::ensure_venv(workspace, REQUIREMENTS).map_err(|error| to_text(&error))?;
         std::fs::create_dir_all(dir.join("home/.aws")).map_err(|error| to_text(&error))?;
         // One request at a time. If two keys mean the same file, the result would otherwise depend
         // on the order of their downloads.

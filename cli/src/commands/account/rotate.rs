@@ -28,8 +28,12 @@ impl RotateExternalId {
     pub(crate) async fn run(&self, global: &Global) -> Result<u8> {
         let records = Records::open(global).await?;
         let account = records.account(&self.name).await?;
-        let account =
-            records.explain(records.store.rotate(&records.cloud.caller, &account).await)?;
+        let account = records.explain(
+            records
+                .store
+                .start_rotation(&records.cloud.caller, &account)
+                .await,
+        )?;
         let invitation = create_invitation(&records.cloud, &records.deployment, &account).await?;
         records.format.show(&invitation, || {
             rotation_text(&invitation, &records.cloud.command())

@@ -5,7 +5,7 @@ use clap::Args;
 use crate::commands::help::with_examples;
 use crate::error::{Context, Result};
 use crate::output::print;
-use crate::role_template::{manifests, template};
+use crate::role_template::{find_manifests, role_template};
 
 /// Print a CloudFormation template of a role with only the permissions that some steps need
 #[derive(Args, Debug)]
@@ -36,7 +36,7 @@ pub(crate) struct RoleTemplate {
 
 impl RoleTemplate {
     pub(crate) fn run(&self) -> Result<u8> {
-        let template = template(&manifests(&self.steps, &self.jobs)?)?;
+        let template = role_template(&find_manifests(&self.steps, &self.jobs)?)?;
         print(
             &serde_json::to_string_pretty(&template)
                 .context("cannot write the template as JSON")?,

@@ -78,7 +78,7 @@ pub(crate) async fn create_resources(
 ) -> Result<()> {
     let template = read_text(workspace, "infra/demo/customer-data.yaml")?;
     let parameters = Parameters::new();
-    stack::apply(
+    stack::apply_template(
         cloud,
         DATA_STACK,
         &Template::Body(template),
@@ -212,7 +212,10 @@ pub(crate) async fn onboard(
     workspace: &Workspace,
     account: &DemoAccount,
 ) -> Result<Trust> {
-    let (store, who) = (onboarding::store(cloud, deployment)?, cloud.caller.as_str());
+    let (store, who) = (
+        onboarding::open_store(cloud, deployment)?,
+        cloud.caller.as_str(),
+    );
     // The operator: `customer add`, `account add`.
     accept_existing(
         cloud,
@@ -288,7 +291,7 @@ async fn create_role(
         "infra/demo/open-role.yaml"
     };
     let template = Template::Body(read_text(workspace, template_path)?);
-    stack::apply(
+    stack::apply_template(
         customer_cloud,
         ROLE_STACK,
         &template,
@@ -296,7 +299,7 @@ async fn create_role(
         &Progress::hidden(),
     )
     .await?;
-    let role_stack = stack::describe(customer_cloud, ROLE_STACK).await?;
+    let role_stack = stack::describe_stack(customer_cloud, ROLE_STACK).await?;
     role_stack
         .and_then(|stack| stack::outputs(&stack).remove("RoleArn"))
         .ok_or_else(|| {

@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Read};
 use clap::Args;
 use secrecy::SecretString;
 use serde_json::json;
-use stepward::access::mask::SHORTEST;
+use stepward::access::mask::MIN_SECRET_LENGTH;
 
 use crate::commands::help::with_examples;
 use crate::error::{Context, Error, Result};
@@ -39,7 +39,7 @@ impl SetKey {
         let (cloud, deployment) = global.open_deployment().await?;
         let (path, key) = (&self.path, parse_path(&self.path)?);
         // Without this check, a typing error would create a key that no job can use.
-        let store = onboarding::store(&cloud, &deployment)?;
+        let store = onboarding::open_store(&cloud, &deployment)?;
         store
             .customer(key.customer)
             .await
@@ -87,9 +87,9 @@ fn read_value(path: &str) -> Result<SecretString> {
     let text = text.strip_suffix('\n').map_or(text.as_str(), |text| {
         text.strip_suffix('\r').unwrap_or(text)
     });
-    if text.len() < SHORTEST || text.len() as u64 > MAX_BYTES {
+    if text.len() < MIN_SECRET_LENGTH || text.len() as u64 > MAX_BYTES {
         return Err(Error::usage_error(format!(
-            "the value of {path}: expected {SHORTEST} to {MAX_BYTES} bytes, got {}",
+            "the value of {path}: expected {MIN_SECRET_LENGTH} to {MAX_BYTES} bytes, got {}",
             counted(text.len(), "byte")
         ))
         .with_advice(

@@ -11,7 +11,7 @@ use crate::commands::help::with_examples;
 use crate::error::{Result, repeat_options};
 use crate::global::Global;
 use crate::jobs;
-use crate::nodes::dispatched;
+use crate::nodes::read_dispatch_state;
 use crate::output::{Progress, counted, format_table};
 
 /// List the nodes that a filter selects, in all accounts and Regions
@@ -34,9 +34,9 @@ impl ListNodes {
         progress.set_status("searching for nodes");
         let input = self.selection.job_input(cloud.caller.clone());
         let finished = jobs::run(&cloud, &deployment, JOB, &input).await;
-        progress.end();
+        progress.clear();
         let finished = finished?;
-        let Some(state) = dispatched(&cloud, &finished).await? else {
+        let Some(state) = read_dispatch_state(&cloud, &finished).await? else {
             format.show(&finished, || {
                 repeat_options(&jobs::summary_text(&finished), &cloud.options)
             })?;

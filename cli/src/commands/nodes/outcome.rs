@@ -12,7 +12,7 @@ use crate::cloud::Cloud;
 use crate::deploy::Deployment;
 use crate::error::{Error, Result, repeat_options};
 use crate::jobs;
-use crate::nodes::{dispatched, watch_dispatch};
+use crate::nodes::{read_dispatch_state, watch_dispatch};
 use crate::output::{Format, Progress, counted, print_error};
 
 /// How many nodes are printed with their outputs; `--json` prints all of them.
@@ -33,14 +33,14 @@ pub(crate) async fn dispatch_and_show(
         finished = watch_dispatch(cloud, &execution, &progress) => finished,
         _ = ctrl_c() => Err(Error::new("stopped watching; the command continues")),
     };
-    progress.end();
+    progress.clear();
     let finished = finished.map_err(|error| {
         error.into_started().with_advice(format!(
             "`stepward job watch {name}` watches it again, `stepward job stop {name}` stops it"
         ))
     })?;
 
-    let Some(state) = dispatched(cloud, &finished)
+    let Some(state) = read_dispatch_state(cloud, &finished)
         .await
         .map_err(Error::into_started)?
     else {
@@ -129,7 +129,7 @@ fn node_text(result: &NodeResult) -> String {
         attribute(node, "account"),
         attribute(node, "region")
     );
-    let Some(step) = result.decisive() else {
+    let Some(step) = result.decisive_step() else {
         return format!("{mark} {} ({location})", node.nodename);
     };
     let Outcome {
@@ -170,7 +170,7 @@ fn status_text(status: Status) -> String {
 /// How many nodes have each status.
 fn status_counts(results: &[&NodeResult]) -> String {
     let mut counts = BTreeMap::new();
-    for step in results.iter().filter_map(|result| result.decisive()) {
+    for step in results.iter().filter_map(|result| result.decisive_step()) {
         *counts.entry(step.outcome.status).or_insert(0) += 1;
     }
     counts

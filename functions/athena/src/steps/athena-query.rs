@@ -126,7 +126,7 @@ impl Query {
             .build();
         // Anybody can create a bucket with a free name. The check of the owner keeps the result in
         // the customer's account.
-        let owner = &ctx.place.account_id;
+        let owner = &ctx.scope.account_id;
         let result = self.result_location().map(|location| {
             ResultConfiguration::builder()
                 .output_location(location)
@@ -382,8 +382,8 @@ mod tests {
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
-    use stepward::testing::{self, done, pending};
-    use stepward_testkit::proof::prove;
+    use stepward::testing::{self, expect_done, expect_pending};
+    use stepward_testkit::proof::prove_permissions;
 
     use super::*;
 
@@ -485,7 +485,7 @@ mod tests {
             RuleMode::MatchAny,
             [&start, &get_query, &get_results]
         ));
-        let result = done(example_step().run(&ctx, None).await);
+        let result = expect_done(example_step().run(&ctx, None).await);
         assert_eq!(result.rows, [[Some("ok".to_owned())], [None]]);
         assert_eq!(
             (
@@ -499,7 +499,7 @@ mod tests {
             "{result:?}"
         );
         assert_eq!(
-            testing::log(&ctx),
+            testing::log_lines(&ctx),
             [
                 "Athena query q-1 started",
                 "2 rows returned, 0 bytes scanned"
@@ -574,7 +574,10 @@ mod tests {
             RuleMode::MatchAny,
             [&start, &get_query, &get_results]
         ));
-        assert_eq!(done(example_step().run(&ctx, None).await).rows.len(), 2);
+        assert_eq!(
+            expect_done(example_step().run(&ctx, None).await).rows.len(),
+            2
+        );
         assert_eq!(start.num_calls(), 2);
     }
 
@@ -612,12 +615,13 @@ mod tests {
             (POLL_INTERVAL, "query q-1 is queued"),
             (Duration::from_mins(5), "query q-1 is running"),
         ] {
-            let (mut next, retry_after, progress) = pending(example_step().run(&ctx, resume).await);
+            let (mut next, retry_after, progress) =
+                expect_pending(example_step().run(&ctx, resume).await);
             assert_eq!((retry_after, progress.as_str()), (interval, expected));
             next.since = 0;
             resume = Some(next);
         }
-        done(example_step().run(&ctx, resume).await);
+        expect_done(example_step().run(&ctx, resume).await);
         assert_eq!(start.num_calls(), 1);
     }
 
@@ -760,7 +764,7 @@ mod tests {
         )];
         unenforced.extend(table_access.map(|action| (action, unchecked)));
 
-        prove::<Query>(&unenforced, async |scene| {
+        prove_permissions::<Query>(&unenforced, async |scene| {
             let bucket = scene.name("results");
             let resource =
                 json!({ "Type": "AWS::S3::Bucket", "Properties": { "BucketName": bucket } });

@@ -404,8 +404,8 @@ mod tests {
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
     use stepward::model::permissions::ArnScope;
-    use stepward::testing::{self, done, pending};
-    use stepward_testkit::proof::prove;
+    use stepward::testing::{self, expect_done, expect_pending};
+    use stepward_testkit::proof::prove_permissions;
 
     use super::*;
 
@@ -530,7 +530,7 @@ mod tests {
             panic!("not pending: {result:?}")
         };
         assert_eq!(progress, expected_progress);
-        let mut resume = testing::resume(&state);
+        let mut resume = testing::resume_from(&state);
         resume.since = 0;
         resume
     }
@@ -543,13 +543,13 @@ mod tests {
             &update,
         ]);
         let step = step(json!({ "min_size": 1, "desired_capacity": 4, "max_size": 6 }));
-        let updated = done(step.run(&ctx, None).await);
+        let updated = expect_done(step.run(&ctx, None).await);
         assert_eq!(
             (updated.previous, updated.current, updated.in_service),
             (sizes(1, 2, 3), sizes(1, 4, 6), 2)
         );
         assert_eq!(
-            testing::log(&ctx),
+            testing::log_lines(&ctx),
             ["Group web had minimum 1, desired 2, maximum 3; \
                  it has minimum 1, desired 4, maximum 6 now"]
         );
@@ -588,7 +588,10 @@ mod tests {
                 &describes(vec![group_in_service(sizes(1, 2, 5), 2)]),
                 &update,
             ]);
-            assert_eq!(done(step(params).run(&ctx, None).await).current, wanted);
+            assert_eq!(
+                expect_done(step(params).run(&ctx, None).await).current,
+                wanted
+            );
         }
     }
 
@@ -597,8 +600,8 @@ mod tests {
         for wait in [false, true] {
             let ctx = context(&[&describes(vec![group_in_service(sizes(1, 2, 3), 2)])]);
             let step = step(json!({ "desired_capacity": 2, "wait_for_capacity": wait }));
-            assert_eq!(done(step.run(&ctx, None).await).in_service, 2);
-            assert!(testing::log(&ctx)[0].ends_with("; nothing to change"));
+            assert_eq!(expect_done(step.run(&ctx, None).await).in_service, 2);
+            assert!(testing::log_lines(&ctx)[0].ends_with("; nothing to change"));
         }
     }
 
@@ -663,7 +666,7 @@ mod tests {
             .output(|| groups_output(group_in_service(sizes(1, 2, 3), 2)))
             .build();
         let ctx = context(&[&describe, &updates(None, Some(3), None)]);
-        done(step(json!({ "desired_capacity": 3 })).run(&ctx, None).await);
+        expect_done(step(json!({ "desired_capacity": 3 })).run(&ctx, None).await);
         assert_eq!(describe.num_calls(), 2);
     }
 
@@ -687,7 +690,7 @@ mod tests {
                 "2 of 3 in service",
             ));
         }
-        let updated = done(step.run(&ctx, resume).await);
+        let updated = expect_done(step.run(&ctx, resume).await);
         assert_eq!(
             (updated.previous, updated.current, updated.in_service),
             (sizes(1, 2, 3), wanted, 3)
@@ -723,7 +726,7 @@ mod tests {
                 "another change of group web is in progress",
             );
             assert_eq!(
-                done(step.run(&ctx, Some(resume)).await).current,
+                expect_done(step.run(&ctx, Some(resume)).await).current,
                 sizes(1, 3, 3),
                 "{code}"
             );
@@ -752,11 +755,11 @@ mod tests {
             "5 of 3 in service; the desired capacity of group web may be 5 now",
         );
         assert_eq!(
-            done(step.run(&ctx, Some(resume)).await).current,
+            expect_done(step.run(&ctx, Some(resume)).await).current,
             sizes(1, 5, 9)
         );
         assert!(
-            testing::log(&ctx)
+            testing::log_lines(&ctx)
                 .iter()
                 .any(|line| line.contains("changed group web"))
         );
@@ -779,11 +782,11 @@ mod tests {
             "2 of 3 in service; the desired capacity of group web may be 2 now",
         );
         assert_eq!(
-            done(step.run(&ctx, Some(resume)).await).current,
+            expect_done(step.run(&ctx, Some(resume)).await).current,
             sizes(1, 3, 9)
         );
         assert!(
-            !testing::log(&ctx)
+            !testing::log_lines(&ctx)
                 .iter()
                 .any(|line| line.contains("changed group web"))
         );
@@ -799,7 +802,7 @@ mod tests {
         let step = step(json!({ "desired_capacity": 3, "wait_for_capacity": true }));
         let mut resume = None;
         for expected in [POLL_INTERVAL, Duration::from_mins(5)] {
-            let (mut next, retry_after, _) = pending(step.run(&ctx, resume).await);
+            let (mut next, retry_after, _) = expect_pending(step.run(&ctx, resume).await);
             assert_eq!(retry_after, expected);
             next.since = 0;
             resume = Some(next);
@@ -911,8 +914,8 @@ mod tests {
             "Launch",
         )]);
         let ctx = context(&[&describe, &updates(None, Some(3), None)]);
-        done(step(json!({ "desired_capacity": 3 })).run(&ctx, None).await);
-        assert!(testing::log(&ctx)[1].starts_with("Launch is suspended"));
+        expect_done(step(json!({ "desired_capacity": 3 })).run(&ctx, None).await);
+        assert!(testing::log_lines(&ctx)[1].starts_with("Launch is suspended"));
     }
 
     #[test]
@@ -921,7 +924,7 @@ mod tests {
             "autoscaling:DescribeScalingActivities",
             "On the local cloud, a group has its capacity immediately.",
         )];
-        prove::<UpdateGroup>(&unused, async |scene| {
+        prove_permissions::<UpdateGroup>(&unused, async |scene| {
             let autoscaling = scene.client(Client::new);
             let (group, template) = (scene.name("group"), scene.name("template"));
             let configuration = autoscaling

@@ -130,7 +130,7 @@ impl Step for CreateLogStream {
             Err(error) if error.has_code("ResourceAlreadyExistsException") => false,
             Err(mut error) => {
                 if error.name == ErrorName::NotFound {
-                    error.message = self.missing_group_message(&ctx.place.region);
+                    error.message = self.missing_group_message(&ctx.scope.region);
                 }
                 return Err(error);
             }
@@ -181,7 +181,7 @@ mod tests {
     use serde_json::json;
     use stepward::model::permissions::ArnScope;
     use stepward::testing;
-    use stepward_testkit::proof::prove;
+    use stepward_testkit::proof::prove_permissions;
 
     use super::*;
 
@@ -220,7 +220,7 @@ mod tests {
         let link = "#logsV2:log-groups/log-group/$252Faudit$252Ftrail/log-events/run$25201";
         assert!(output.console_url.ends_with(link), "{}", output.console_url);
         assert_eq!(
-            testing::log(&ctx),
+            testing::log_lines(&ctx),
             ["Log stream run 1 created in log group /audit/trail"]
         );
     }
@@ -235,7 +235,7 @@ mod tests {
         };
         assert!(!output.created);
         assert_eq!(
-            testing::log(&ctx),
+            testing::log_lines(&ctx),
             ["Log stream run existed already in log group /audit"]
         );
     }
@@ -345,7 +345,7 @@ mod tests {
 
     #[test]
     fn permissions_match_what_the_local_cloud_enforces() {
-        prove::<CreateLogStream>(&[], async |scene| {
+        prove_permissions::<CreateLogStream>(&[], async |scene| {
             let group = scene.name("/audit");
             scene
                 .client(Client::new)

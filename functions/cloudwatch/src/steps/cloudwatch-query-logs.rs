@@ -242,7 +242,7 @@ mod tests {
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
     use stepward::testing;
-    use stepward_testkit::proof::prove;
+    use stepward_testkit::proof::prove_permissions;
 
     use super::*;
 
@@ -353,7 +353,7 @@ mod tests {
         let Progress::Pending { state, .. } = answer else {
             panic!("not pending: {answer:?}")
         };
-        stepward::testing::resume(&state)
+        stepward::testing::resume_from(&state)
     }
 
     fn output_json(answer: Progress<QueryResult>) -> serde_json::Value {
@@ -394,7 +394,7 @@ mod tests {
         assert_eq!(output["statistics"], statistics);
         assert!(output["end_time"].as_str().unwrap().ends_with('Z'));
         assert_eq!(
-            testing::log(&ctx)[1],
+            testing::log_lines(&ctx)[1],
             "3 rows, from 3 of 40 log events, 900 bytes scanned"
         );
         assert_eq!(start.num_calls(), 1);
@@ -686,11 +686,14 @@ mod tests {
         let rules = [&scheduled, &running, &stop];
         let ctx = context(rules);
         let state = json!({ "query_id": "q-1", "from": 1, "to": 2 });
-        let resume = stepward::testing::resume(&state);
+        let resume = stepward::testing::resume_from(&state);
         example_step().cancel(&ctx, Some(resume)).await.unwrap();
         example_step().cancel(&ctx, None).await.unwrap();
         assert_eq!(stop.num_calls(), 2);
-        assert_eq!(testing::log(&ctx)[1], "CloudWatch Logs query q-1 stopped");
+        assert_eq!(
+            testing::log_lines(&ctx)[1],
+            "CloudWatch Logs query q-1 stopped"
+        );
     }
 
     // The call that was cut off when the job stopped may start the query later.
@@ -716,7 +719,7 @@ mod tests {
         assert_eq!((list.num_calls(), stop.num_calls()), (6, 1));
         let line = "No running query has this step's mark. A query in PPL or SQL has no mark and \
                     ends without being stopped";
-        assert_eq!(testing::log(&ctx), [line]);
+        assert_eq!(testing::log_lines(&ctx), [line]);
     }
 
     #[tokio::test]
@@ -753,10 +756,10 @@ mod tests {
         });
         let ctx = testing::context(mock_client!(aws_sdk_cloudwatchlogs, [&stop]));
         let state = json!({ "query_id": "q-1", "from": 1, "to": 2 });
-        let resume = stepward::testing::resume(&state);
+        let resume = stepward::testing::resume_from(&state);
         example_step().cancel(&ctx, Some(resume)).await.unwrap();
         assert_eq!(
-            testing::log(&ctx),
+            testing::log_lines(&ctx),
             ["CloudWatch Logs query q-1 had already ended"]
         );
     }
@@ -775,7 +778,7 @@ mod tests {
             "logs:StopQuery",
             "The step stops a query only when the job is stopped.",
         )];
-        prove::<QueryLogs>(&unenforced, async |scene| {
+        prove_permissions::<QueryLogs>(&unenforced, async |scene| {
             let logs = scene.client(Client::new);
             let group = scene.name("/app");
             logs.create_log_group()

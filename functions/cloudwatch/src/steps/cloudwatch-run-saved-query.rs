@@ -206,7 +206,7 @@ async fn not_found_error(ctx: &Context, full_name: &str) -> Result<StepError, St
     };
     Ok(ErrorName::NotFound.with_message(format!(
         "saved query \"{full_name}\" does not exist in the account in {}; {advice}",
-        ctx.place.region
+        ctx.scope.region
     )))
 }
 
@@ -387,7 +387,7 @@ mod tests {
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
     use stepward::testing;
-    use stepward_testkit::proof::prove;
+    use stepward_testkit::proof::prove_permissions;
 
     use super::*;
 
@@ -692,7 +692,7 @@ mod tests {
         let Progress::Pending { state, .. } = example_step().run(&ctx, None).await.unwrap() else {
             panic!("not pending")
         };
-        let resume = stepward::testing::resume(&state);
+        let resume = stepward::testing::resume_from(&state);
         let answer = example_step().run(&ctx, Some(resume)).await.unwrap();
         assert!(matches!(answer, Progress::Done(_)), "{answer:?}");
         assert_eq!((definitions.num_calls(), start.num_calls()), (1, 1));
@@ -722,7 +722,7 @@ mod tests {
         let ctx = testing::context(mock_client!(aws_sdk_cloudwatchlogs, [&stop]));
         let state = json!({ "query_id": "q-1", "from": 1, "to": 2 });
         example_step()
-            .cancel(&ctx, Some(stepward::testing::resume(&state)))
+            .cancel(&ctx, Some(stepward::testing::resume_from(&state)))
             .await
             .unwrap();
         assert_eq!(stop.num_calls(), 1);
@@ -734,7 +734,7 @@ mod tests {
             "logs:StopQuery",
             "The step stops a query only when the job is stopped.",
         )];
-        prove::<SavedQuery>(&unenforced, async |scene| {
+        prove_permissions::<SavedQuery>(&unenforced, async |scene| {
             let logs = scene.client(Client::new);
             let (group, name) = (scene.name("/app"), scene.name("errors"));
             logs.create_log_group()

@@ -42,7 +42,7 @@ pub(crate) async fn plan_first_round(
         (options, nodes, failures)
     };
     nodes.retain(|node| filter.matches(node));
-    order::sort(
+    order::sort_nodes(
         &mut nodes,
         options.rank_attribute.as_deref(),
         options.rank_order == RankOrder::Descending,
@@ -96,7 +96,7 @@ pub(crate) async fn collect_round(
     round: usize,
     map_results: &MapResults,
 ) -> Result<RoundResponse, StepError> {
-    let mut state: State = store.get(&store.keys.state(round)).await?;
+    let mut state: State = store.get(&store.keys.state_key(round)).await?;
     let planned = std::mem::take(&mut state.round);
     let nodes: Vec<&Node> = state.nodes.iter().map(|entry| &entry.node).collect();
     for result in read_results(store, &planned, &nodes, map_results).await? {
@@ -151,9 +151,9 @@ async fn plan_round(
         nodes: state.nodes.len(),
         concurrency: round.concurrency,
         bucket: store.bucket.to_owned(),
-        key: store.keys.items(number),
-        results: store.keys.results(number),
-        state: store.keys.state(number),
+        key: store.keys.items_key(number),
+        results: store.keys.results_prefix(number),
+        state: store.keys.state_key(number),
         keepgoing: state.options.keepgoing,
     };
     store.put(&response.state, &state).await?;
@@ -177,7 +177,7 @@ async fn finish_dispatch(
     mark_unreached_nodes(&mut state);
     let all = Object {
         bucket: store.bucket.to_owned(),
-        key: store.keys.outcome(),
+        key: store.keys.outcome_key(),
     };
     store.put(&all.key, &state).await?;
 
@@ -234,7 +234,7 @@ fn mark_unreached_nodes(state: &mut State) {
 
 fn summarize_node(entry: &NodeResult) -> FailedNode {
     let attribute = |name: &str| entry.node.get(name).map(str::to_owned);
-    let result = entry.decisive();
+    let result = entry.decisive_step();
     FailedNode {
         node: entry.node.nodename.clone(),
         account: attribute("account"),
@@ -269,17 +269,18 @@ async fn load_failed_nodes(
     execution: &str,
 ) -> Result<(Options, Vec<Node>, Vec<SourceFailure>), StepError> {
     let earlier = store.for_execution(execution)?;
-    let state: State = earlier
-        .get(&earlier.keys.outcome())
-        .await
-        .map_err(|error| match error.name {
-            ErrorName::NotFound => ErrorName::NotFound.with_message(format!(
-                "execution \"{execution}\" has no outcome: it has not ended, it ran nothing on \
+    let state: State =
+        earlier
+            .get(&earlier.keys.outcome_key())
+            .await
+            .map_err(|error| match error.name {
+                ErrorName::NotFound => ErrorName::NotFound.with_message(format!(
+                    "execution \"{execution}\" has no outcome: it has not ended, it ran nothing on \
                  nodes, or it was stopped early; if it was stopped, its commands may have run, so \
                  open its Map run to see which"
-            )),
-            _ => error,
-        })?;
+                )),
+                _ => error,
+            })?;
     let nodes: Vec<Node> = state
         .nodes
         .into_iter()
@@ -345,7 +346,7 @@ async fn gather_nodes(
             message,
         };
         if let Some(output) = output {
-            let found: node_source::Found = store.get(&output.artifact.key).await?;
+            let found: node_source::FoundNodes = store.get(&output.artifact.key).await?;
             // Two accounts of a customer can have the same account ID, and so the same nodes.
             let new_nodes = found.nodes.into_iter().filter(|node| {
                 node_identity(node).is_none_or(|identity| known_identities.insert(identity))

@@ -7,7 +7,7 @@ use stepward::node::dispatch::{
     Call, ExecutorKind, Executors, InContainer, InstanceWork, NodeStep, NodeWork, OnInstances,
     Options, Params, Shell,
 };
-use stepward::node::reference::expand;
+use stepward::node::reference::expand_references;
 use stepward::node::shell::quote_all;
 
 /// Shells that accept a script as the argument of `-c`, followed by the script's arguments.
@@ -156,7 +156,7 @@ impl Route {
                 // A step of the catalog runs on one node at a time.
                 let params = nodes
                     .first()
-                    .map(|node| expand_references(params, node))
+                    .map(|node| expand_params(params, node))
                     .unwrap_or_default();
                 (
                     ExecutorKind::Step,
@@ -264,7 +264,7 @@ fn container_command(script: &str, args: &[String], interpreter: Option<&str>) -
 }
 
 /// The parameters with all references to the node replaced, in texts at any depth.
-fn expand_references(params: &Map<String, Value>, node: &Node) -> Map<String, Value> {
+fn expand_params(params: &Map<String, Value>, node: &Node) -> Map<String, Value> {
     params
         .iter()
         .map(|(name, value)| (name.clone(), expand_value(value, node)))
@@ -273,12 +273,12 @@ fn expand_references(params: &Map<String, Value>, node: &Node) -> Map<String, Va
 
 fn expand_value(value: &Value, node: &Node) -> Value {
     match value {
-        Value::String(text) => expand(text, node).into_owned().into(),
+        Value::String(text) => expand_references(text, node).into_owned().into(),
         Value::Array(elements) => elements
             .iter()
             .map(|element| expand_value(element, node))
             .collect(),
-        Value::Object(members) => expand_references(members, node).into(),
+        Value::Object(members) => expand_params(members, node).into(),
         scalar => scalar.clone(),
     }
 }

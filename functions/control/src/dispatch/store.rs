@@ -62,7 +62,7 @@ impl<'a> ArtifactStore<'a> {
     /// Reads an object of this execution. The state machine passes keys, so the store rejects keys
     /// of other executions and customers.
     pub(crate) async fn get<T: DeserializeOwned>(&self, key: &str) -> Result<T, StepError> {
-        if !self.keys.contain(key) {
+        if !self.keys.contains(key) {
             return Err(ErrorName::InvalidInput.with_message(format!(
                 "key \"{key}\" does not belong to this execution; pass the key of one of its \
                  artifacts"
@@ -92,7 +92,7 @@ impl<'a> ArtifactStore<'a> {
 
     /// Prevents further items from starting.
     pub(crate) async fn request_stop(&self) -> Result<(), StepError> {
-        self.put(&self.keys.stop(), &true).await
+        self.put(&self.keys.stop_key(), &true).await
     }
 
     pub(crate) async fn is_stop_requested(&self) -> Result<bool, StepError> {
@@ -102,7 +102,7 @@ impl<'a> ArtifactStore<'a> {
             .s3
             .list_objects_v2()
             .bucket(self.bucket)
-            .prefix(self.keys.stop())
+            .prefix(self.keys.stop_key())
             .max_keys(1);
         let response = request.send().await.map_err(s3_error)?;
         Ok(response.key_count().unwrap_or_default() > 0)

@@ -401,8 +401,8 @@ mod tests {
     };
     use aws_sdk_ec2::types::{SnapshotInfo, TagSpecification, VolumeType};
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
-    use stepward::testing::{self, done, pending, resume};
-    use stepward_testkit::proof::prove;
+    use stepward::testing::{self, expect_done, expect_pending, resume_from};
+    use stepward_testkit::proof::prove_permissions;
 
     use super::*;
 
@@ -537,8 +537,8 @@ mod tests {
             "snapshot_name": "before",
             "tags": { "ticket": "OPS-1" },
         }));
-        let (resume, ..) = pending(step.run(&ctx, None).await);
-        let captured = done(step.run(&ctx, Some(resume)).await);
+        let (resume, ..) = expect_pending(step.run(&ctx, None).await);
+        let captured = expect_done(step.run(&ctx, Some(resume)).await);
         let snapshots: Vec<_> = captured
             .snapshots
             .iter()
@@ -552,17 +552,17 @@ mod tests {
             format!("Capturing {INSTANCE} in {SNAPSHOT}, {OTHER_SNAPSHOT}"),
             "2 of 2 snapshots complete, 100 % captured".to_owned(),
         ];
-        assert_eq!(testing::log(&ctx), expected_log);
+        assert_eq!(testing::log_lines(&ctx), expected_log);
     }
 
     #[tokio::test]
     async fn already_captured_by_an_earlier_call_creates_nothing() {
         let describe = describes([vec![complete(SNAPSHOT, 8)], vec![complete(SNAPSHOT, 8)]]);
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&describe]));
-        let (resume, retry_after, _) = pending(volume_step().run(&ctx, None).await);
+        let (resume, retry_after, _) = expect_pending(volume_step().run(&ctx, None).await);
         assert_eq!(retry_after, FIRST_POLL_DELAY);
         assert_eq!(
-            done(volume_step().run(&ctx, Some(resume)).await).snapshots[0].snapshot_id,
+            expect_done(volume_step().run(&ctx, Some(resume)).await).snapshots[0].snapshot_id,
             SNAPSHOT
         );
     }
@@ -574,9 +574,9 @@ mod tests {
             vec![complete(SNAPSHOT, 8), complete(OTHER_SNAPSHOT, 8)],
         ]);
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&describe]));
-        let (resume, ..) = pending(volume_step().run(&ctx, None).await);
+        let (resume, ..) = expect_pending(volume_step().run(&ctx, None).await);
         assert_eq!(
-            done(volume_step().run(&ctx, Some(resume)).await)
+            expect_done(volume_step().run(&ctx, Some(resume)).await)
                 .snapshots
                 .len(),
             2
@@ -644,7 +644,7 @@ mod tests {
             RuleMode::MatchAny,
             [&describes_none(), &create]
         ));
-        let (_, retry_after, _) = pending(volume_step().run(&ctx, None).await);
+        let (_, retry_after, _) = expect_pending(volume_step().run(&ctx, None).await);
         assert_eq!((retry_after, create.num_calls()), (FIRST_POLL_DELAY, 2));
     }
 
@@ -683,16 +683,17 @@ mod tests {
             RuleMode::MatchAny,
             [&create, &describe]
         ));
-        let (resume, ..) = pending(volume_step().run(&ctx, None).await);
-        let (resume, _, progress) = pending(volume_step().run(&ctx, Some(resume)).await);
+        let (resume, ..) = expect_pending(volume_step().run(&ctx, None).await);
+        let (resume, _, progress) = expect_pending(volume_step().run(&ctx, Some(resume)).await);
         assert_eq!(progress, "0 of 1 snapshots complete, 0 % captured");
-        let (resume, retry_after, progress) = pending(volume_step().run(&ctx, Some(resume)).await);
+        let (resume, retry_after, progress) =
+            expect_pending(volume_step().run(&ctx, Some(resume)).await);
         assert_eq!(
             (retry_after, progress.as_str()),
             (POLL_INTERVAL, "0 of 1 snapshots complete, 62 % captured")
         );
         assert!(
-            !done(volume_step().run(&ctx, Some(resume)).await)
+            !expect_done(volume_step().run(&ctx, Some(resume)).await)
                 .snapshots
                 .is_empty()
         );
@@ -705,16 +706,17 @@ mod tests {
         let describe = describes([vec![], vec![complete(SNAPSHOT, 8)], both()]);
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&describe]));
         let state =
-            || resume(&json!({ "snapshot_ids": [SNAPSHOT, OTHER_SNAPSHOT], "missed": false }));
-        let (_, _, progress) = pending(volume_step().run(&ctx, Some(state())).await);
+            || resume_from(&json!({ "snapshot_ids": [SNAPSHOT, OTHER_SNAPSHOT], "missed": false }));
+        let (_, _, progress) = expect_pending(volume_step().run(&ctx, Some(state())).await);
         assert_eq!(progress, "0 of 2 snapshots complete, 0 % captured");
-        let (resume, retry_after, progress) = pending(volume_step().run(&ctx, Some(state())).await);
+        let (resume, retry_after, progress) =
+            expect_pending(volume_step().run(&ctx, Some(state())).await);
         assert_eq!(
             (retry_after, progress.as_str()),
             (POLL_INTERVAL, "1 of 2 snapshots complete, 100 % captured")
         );
         assert_eq!(
-            done(volume_step().run(&ctx, Some(resume)).await)
+            expect_done(volume_step().run(&ctx, Some(resume)).await)
                 .snapshots
                 .len(),
             2
@@ -725,8 +727,9 @@ mod tests {
     async fn not_found_twice_is_a_deleted_snapshot() {
         let describe = describes([vec![complete(SNAPSHOT, 8)], vec![complete(SNAPSHOT, 8)]]);
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&describe]));
-        let state = resume(&json!({ "snapshot_ids": [SNAPSHOT, OTHER_SNAPSHOT], "missed": false }));
-        let (resume, ..) = pending(volume_step().run(&ctx, Some(state)).await);
+        let state =
+            resume_from(&json!({ "snapshot_ids": [SNAPSHOT, OTHER_SNAPSHOT], "missed": false }));
+        let (resume, ..) = expect_pending(volume_step().run(&ctx, Some(state)).await);
         let error = volume_step().run(&ctx, Some(resume)).await.unwrap_err();
         assert_eq!(error.name, ErrorName::NotFound);
         assert!(
@@ -752,7 +755,7 @@ mod tests {
             ])
         });
         let ctx = testing::context(mock_client!(aws_sdk_ec2, [&describe]));
-        let (_, _, progress) = pending(volume_step().run(&ctx, None).await);
+        let (_, _, progress) = expect_pending(volume_step().run(&ctx, None).await);
         assert_eq!(progress, "1 of 2 snapshots complete, 87 % captured");
     }
 
@@ -802,7 +805,7 @@ mod tests {
         });
         let ctx = testing::context(mock_client!(aws_sdk_ec2, [&describe]));
         let resume =
-            resume(&json!({ "snapshot_ids": [SNAPSHOT, OTHER_SNAPSHOT], "missed": false }));
+            resume_from(&json!({ "snapshot_ids": [SNAPSHOT, OTHER_SNAPSHOT], "missed": false }));
         let error = volume_step().run(&ctx, Some(resume)).await.unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
         let expected = [
@@ -825,13 +828,13 @@ mod tests {
         volume_step()
             .cancel(
                 &ctx,
-                Some(resume(
+                Some(resume_from(
                     &json!({ "snapshot_ids": [SNAPSHOT], "missed": false }),
                 )),
             )
             .await
             .unwrap();
-        let log = testing::log(&ctx);
+        let log = testing::log_lines(&ctx);
         assert!(
             log.len() == 2 && log.iter().all(|line| line.contains(SNAPSHOT)),
             "{log:?}"
@@ -848,13 +851,13 @@ mod tests {
         volume_step()
             .cancel(
                 &ctx,
-                Some(resume(
+                Some(resume_from(
                     &json!({ "snapshot_ids": [SNAPSHOT], "missed": false }),
                 )),
             )
             .await
             .unwrap();
-        let log = testing::log(&ctx);
+        let log = testing::log_lines(&ctx);
         assert!(log.len() == 1 && log[0].contains(SNAPSHOT), "{log:?}");
     }
 
@@ -870,7 +873,7 @@ mod tests {
                 "The local cloud does not check it for tags on new resources.",
             ),
         ];
-        prove::<Capture>(&unused, async |scene| {
+        prove_permissions::<Capture>(&unused, async |scene| {
             let volume = scene
                 .client(Client::new)
                 .create_volume()

@@ -417,8 +417,8 @@ mod tests {
     };
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use stepward::model::permissions::ArnScope;
-    use stepward::testing::{self, done, pending, resume};
-    use stepward_testkit::proof::prove;
+    use stepward::testing::{self, expect_done, expect_pending, resume_from};
+    use stepward_testkit::proof::prove_permissions;
 
     use super::*;
 
@@ -653,7 +653,7 @@ mod tests {
             &register,
         ];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        let (resume, _, progress) = pending(step.run(&ctx, None).await);
+        let (resume, _, progress) = expect_pending(step.run(&ctx, None).await);
         assert_eq!(progress, format!("image {IMAGE} registered"));
 
         let deregister = deregisters();
@@ -665,8 +665,8 @@ mod tests {
             &deregister,
         ];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        let (resume, ..) = pending(step.run(&ctx, Some(resume)).await);
-        let created = done(step.run(&ctx, Some(resume)).await);
+        let (resume, ..) = expect_pending(step.run(&ctx, Some(resume)).await);
+        let created = expect_done(step.run(&ctx, Some(resume)).await);
 
         assert_eq!(
             (created.instance_id.as_str(), created.image_id.as_str()),
@@ -683,7 +683,7 @@ mod tests {
         );
         assert_eq!((created.image_kept, deregister.num_calls()), (false, 1));
         assert_eq!(
-            testing::log(&ctx)[0],
+            testing::log_lines(&ctx)[0],
             format!("Instance {INSTANCE} launched from {IMAGE}")
         );
     }
@@ -695,11 +695,11 @@ mod tests {
             &describes_status(SummaryStatus::Ok),
         ];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        let state = resume(&json!({ "image_id": IMAGE, "instance_id": INSTANCE }));
+        let state = resume_from(&json!({ "image_id": IMAGE, "instance_id": INSTANCE }));
         let profile = format!("arn:aws:iam::222222222222:instance-profile/{}", "web");
         let step = step(json!({ "keep_image": true, "instance_profile": profile }));
         step.validate().unwrap();
-        assert!(done(step.run(&ctx, Some(state)).await).image_kept);
+        assert!(expect_done(step.run(&ctx, Some(state)).await).image_kept);
     }
 
     #[tokio::test]
@@ -714,9 +714,9 @@ mod tests {
                 &deregister,
             ];
             let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-            let state = resume(&json!({ "image_id": IMAGE, "instance_id": INSTANCE }));
+            let state = resume_from(&json!({ "image_id": IMAGE, "instance_id": INSTANCE }));
             assert_eq!(
-                done(default_step().run(&ctx, Some(state)).await).instance_id,
+                expect_done(default_step().run(&ctx, Some(state)).await).instance_id,
                 INSTANCE
             );
             assert_eq!(deregister.num_calls(), 1);
@@ -732,7 +732,7 @@ mod tests {
         ];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
         assert_eq!(
-            done(default_step().run(&ctx, None).await).instance_id,
+            expect_done(default_step().run(&ctx, None).await).instance_id,
             INSTANCE
         );
     }
@@ -816,7 +816,7 @@ mod tests {
             &register,
         ];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        let (resume, ..) = pending(default_step().run(&ctx, None).await);
+        let (resume, ..) = expect_pending(default_step().run(&ctx, None).await);
         let launch = mock!(Client::run_instances)
             .sequence()
             .error(|| {
@@ -830,7 +830,7 @@ mod tests {
             .build();
         let rules = [&describes_image(Some(ImageState::Available)), &launch];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        let _ = pending(default_step().run(&ctx, Some(resume)).await);
+        let _ = expect_pending(default_step().run(&ctx, Some(resume)).await);
         assert_eq!((register.num_calls(), launch.num_calls()), (2, 2));
     }
 
@@ -842,7 +842,7 @@ mod tests {
         let rules = [&describes_image(Some(ImageState::Available)), &launch];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
         let error = default_step()
-            .run(&ctx, Some(resume(&json!({ "image_id": IMAGE }))))
+            .run(&ctx, Some(resume_from(&json!({ "image_id": IMAGE }))))
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::Throttled);
@@ -885,7 +885,7 @@ mod tests {
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
         let (mut state, mut reported) = (None, Vec::new());
         for _ in 0..7 {
-            let (resume, _, progress) = pending(default_step().run(&ctx, state).await);
+            let (resume, _, progress) = expect_pending(default_step().run(&ctx, state).await);
             state = Some(resume);
             reported.push(progress);
         }
@@ -915,7 +915,7 @@ mod tests {
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
         for _ in 0..2 {
             // Both requests have the same client token, so EC2 returns the same instance.
-            let _ = pending(default_step().run(&ctx, None).await);
+            let _ = expect_pending(default_step().run(&ctx, None).await);
         }
         assert_eq!(launch.num_calls(), 2);
     }
@@ -932,7 +932,7 @@ mod tests {
             &register,
         ];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        let (resume, ..) = pending(default_step().run(&ctx, None).await);
+        let (resume, ..) = expect_pending(default_step().run(&ctx, None).await);
         let launch = launches();
         let rules = [
             &describes_instance(None),
@@ -940,7 +940,7 @@ mod tests {
             &launch,
         ];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        let (_, _, progress) = pending(default_step().run(&ctx, Some(resume)).await);
+        let (_, _, progress) = expect_pending(default_step().run(&ctx, Some(resume)).await);
         assert_eq!(progress, format!("instance {INSTANCE} launched"));
     }
 
@@ -968,9 +968,9 @@ mod tests {
             .build();
         let rules = [&describes_image(Some(ImageState::Available)), &launch];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        let (mut state, mut reported) = (resume(&json!({ "image_id": IMAGE })), Vec::new());
+        let (mut state, mut reported) = (resume_from(&json!({ "image_id": IMAGE })), Vec::new());
         for _ in 0..3 {
-            let (resume, _, progress) = pending(default_step().run(&ctx, Some(state)).await);
+            let (resume, _, progress) = expect_pending(default_step().run(&ctx, Some(state)).await);
             state = resume;
             reported.push(progress);
         }
@@ -998,8 +998,8 @@ mod tests {
             &checks,
         ];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        let state = resume(&json!({ "image_id": IMAGE, "instance_id": INSTANCE }));
-        let (_, _, progress) = pending(default_step().run(&ctx, Some(state)).await);
+        let state = resume_from(&json!({ "image_id": IMAGE, "instance_id": INSTANCE }));
+        let (_, _, progress) = expect_pending(default_step().run(&ctx, Some(state)).await);
         assert_eq!(
             progress,
             format!("instance {INSTANCE} is running; status checks: no results yet")
@@ -1019,12 +1019,12 @@ mod tests {
             RuleMode::MatchAny,
             [&describes_image(None), &deregister]
         ));
-        let (mut state, mut waited) = (resume(&json!({ "image_id": IMAGE })), Duration::ZERO);
+        let (mut state, mut waited) = (resume_from(&json!({ "image_id": IMAGE })), Duration::ZERO);
         let error = loop {
             match default_step().run(&ctx, Some(state)).await {
                 Err(error) => break error,
                 result @ Ok(_) => {
-                    let (resume, retry_after, _) = pending(result);
+                    let (resume, retry_after, _) = expect_pending(result);
                     (state, waited) = (resume, waited + retry_after);
                 }
             }
@@ -1058,7 +1058,7 @@ mod tests {
         ];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
         let error = default_step()
-            .run(&ctx, Some(resume(&json!({ "image_id": IMAGE }))))
+            .run(&ctx, Some(resume_from(&json!({ "image_id": IMAGE }))))
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
@@ -1072,7 +1072,7 @@ mod tests {
 
     #[tokio::test]
     async fn failed_instances_and_images_are_removed_with_the_reason() {
-        let state = || resume(&json!({ "image_id": IMAGE, "instance_id": INSTANCE }));
+        let state = || resume_from(&json!({ "image_id": IMAGE, "instance_id": INSTANCE }));
         let rules = [
             &describes_instance(Some(InstanceStateName::Terminated)),
             &terminates(),
@@ -1088,7 +1088,7 @@ mod tests {
         let rules = [&describes_image(Some(ImageState::Failed)), &deregisters()];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
         let error = default_step()
-            .run(&ctx, Some(resume(&json!({ "image_id": IMAGE }))))
+            .run(&ctx, Some(resume_from(&json!({ "image_id": IMAGE }))))
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
@@ -1106,7 +1106,7 @@ mod tests {
             &deregisters(),
         ];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        let state = resume(&json!({ "image_id": IMAGE, "instance_id": INSTANCE }));
+        let state = resume_from(&json!({ "image_id": IMAGE, "instance_id": INSTANCE }));
         let error = default_step().run(&ctx, Some(state)).await.unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
         assert!(
@@ -1128,7 +1128,7 @@ mod tests {
             &deregister,
         ];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        let state = resume(&json!({ "image_id": IMAGE, "instance_id": INSTANCE }));
+        let state = resume_from(&json!({ "image_id": IMAGE, "instance_id": INSTANCE }));
         let error = default_step().run(&ctx, Some(state)).await.unwrap_err();
         assert_eq!(error.name, ErrorName::AccessDenied);
         assert!(error.message.starts_with(&format!(
@@ -1172,12 +1172,12 @@ mod tests {
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
         default_step().cancel(&ctx, None).await.unwrap();
         default_step()
-            .cancel(&ctx, Some(resume(&json!({ "image_id": IMAGE }))))
+            .cancel(&ctx, Some(resume_from(&json!({ "image_id": IMAGE }))))
             .await
             .unwrap();
         assert_eq!((terminate.num_calls(), deregister.num_calls()), (2, 2));
         assert_eq!(
-            testing::log(&ctx)[0],
+            testing::log_lines(&ctx)[0],
             format!("Removed: instance {INSTANCE}, image {IMAGE}")
         );
     }
@@ -1228,7 +1228,7 @@ mod tests {
             ("kms:ReEncryptFrom", no_encryption),
             ("kms:ReEncryptTo", no_encryption),
         ];
-        prove::<Create>(&unused, async |scene| {
+        prove_permissions::<Create>(&unused, async |scene| {
             let ec2 = scene.client(Client::new);
             let volume = ec2.create_volume().size(1).volume_type(VolumeType::Gp3);
             let volume = volume

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use stepward::model::input::{StringList, require};
 use stepward::node::mapping::{EC2, Mapping};
-use stepward::runtime::node_source::{self, Found, NodeCounter};
+use stepward::runtime::node_source::{self, FoundNodes, NodeCounter};
 use stepward::{
     Context, ErrorName, Example, FunctionConfig, Permissions, Progress, Resume, RundeckPlugin,
     Step, StepError,
@@ -243,7 +243,7 @@ impl Step for Nodes {
         ),
     ];
     const FUNCTION: FunctionConfig = node_source::FUNCTION;
-    type Output = Found;
+    type Output = FoundNodes;
 
     fn validate(&self) -> Result<(), StepError> {
         self.parse_mapping()?;
@@ -268,7 +268,11 @@ impl Step for Nodes {
         }
     }
 
-    async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<Progress<Found>, StepError> {
+    async fn run(
+        &self,
+        ctx: &Context,
+        _: Option<Resume>,
+    ) -> Result<Progress<FoundNodes>, StepError> {
         let regions = node_source::resolve_regions(ctx, &self.regions)?;
         let (mapping, filters) = (self.parse_mapping()?, self.parse_filters()?);
         let node_counter = NodeCounter::default();
@@ -294,8 +298,8 @@ mod tests {
     use aws_smithy_http_client::test_util::infallible_client_fn;
     use aws_smithy_types::body::SdkBody;
     use serde_json::json;
-    use stepward::testing::{self, done};
-    use stepward_testkit::proof::prove;
+    use stepward::testing::{self, expect_done};
+    use stepward_testkit::proof::prove_permissions;
 
     use super::*;
 
@@ -331,7 +335,7 @@ mod tests {
         });
         (
             testing::with_regions(
-                testing::context(Client::new(&testing::config_over(client))),
+                testing::context(Client::new(&testing::config_with_http_client(client))),
                 &REGIONS,
             ),
             requests,
@@ -379,7 +383,7 @@ mod tests {
                     _ => instances_page(&[], None),
                 },
             );
-        let found = done(step(json!({ "regions": "all" })).run(&ctx, None).await);
+        let found = expect_done(step(json!({ "regions": "all" })).run(&ctx, None).await);
         assert!(found.failures.is_empty());
         let [windows, web] = &found.nodes[..] else {
             panic!("expected two nodes: {found:?}")
@@ -421,7 +425,7 @@ mod tests {
             "{requests:?}"
         );
         assert_eq!(
-            testing::log(&ctx),
+            testing::log_lines(&ctx),
             ["eu-central-1: 0 nodes", "eu-west-1: 2 nodes"]
         );
     }
@@ -431,7 +435,7 @@ mod tests {
         let (ctx, requests) = context(|_, _| instances_page(&[WEB], None));
         let params =
             json!({ "filter": "tag:env=prod,test;instance-type=m7g.*", "running_only": false });
-        let _ = done(step(params).run(&ctx, None).await);
+        let _ = expect_done(step(params).run(&ctx, None).await);
         let requests = requests.lock().unwrap();
         let [request] = &requests[..] else {
             panic!("expected one request: {requests:?}")
@@ -467,7 +471,7 @@ mod tests {
         let mapping = "attributes.selector=tags/*;image.selector=imageName;instanceId.selector=;\
                        source.default=me";
         let params = json!({ "mapping": mapping, "use_default_mapping": false });
-        let found = done(step(params).run(&ctx, None).await);
+        let found = expect_done(step(params).run(&ctx, None).await);
         let [web, windows] = &found.nodes[..] else {
             panic!("expected two nodes: {found:?}")
         };
@@ -503,7 +507,7 @@ mod tests {
     #[tokio::test]
     async fn not_found_returns_no_nodes_without_an_error() {
         let (ctx, _) = context(|_, _| instances_page(&[], None));
-        let found = done(step(json!({})).run(&ctx, None).await);
+        let found = expect_done(step(json!({})).run(&ctx, None).await);
         assert!(found.nodes.is_empty() && found.failures.is_empty());
     }
 
@@ -561,7 +565,7 @@ mod tests {
             "eu-west-1" => instances_page(&[WEB], None),
             _ => error_page(503, "RequestLimitExceeded"),
         });
-        let found = done(step(json!({ "regions": REGIONS })).run(&ctx, None).await);
+        let found = expect_done(step(json!({ "regions": REGIONS })).run(&ctx, None).await);
         assert_eq!(found.nodes.len(), 1);
         let [failure] = &found.failures[..] else {
             panic!("expected one failure: {found:?}")
@@ -575,7 +579,7 @@ mod tests {
             "{failure:?}"
         );
         assert_eq!(requests.lock().unwrap().len(), 4);
-        assert!(testing::log(&ctx)[0].starts_with("eu-central-1 failed with Throttled"));
+        assert!(testing::log_lines(&ctx)[0].starts_with("eu-central-1 failed with Throttled"));
     }
 
     #[tokio::test(start_paused = true)]
@@ -600,14 +604,14 @@ mod tests {
                 _ => instances_page(&[WINDOWS], None),
             },
         );
-        let found = done(step(json!({ "regions": "all" })).run(&ctx, None).await);
+        let found = expect_done(step(json!({ "regions": "all" })).run(&ctx, None).await);
         assert_eq!((found.nodes.len(), found.failures.len()), (1, 1));
         assert_eq!(found.nodes[0].get("region"), Some("eu-west-1"));
     }
 
     #[test]
     fn permissions_are_those_that_the_local_cloud_enforces() {
-        prove::<Nodes>(&[], async |scene| {
+        prove_permissions::<Nodes>(&[], async |scene| {
             let ec2 = scene.client(Client::new);
             let name_tag = Tag::builder().key("Name").value(scene.name("web")).build();
             let tags = TagSpecification::builder()

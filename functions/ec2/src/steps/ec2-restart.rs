@@ -297,8 +297,8 @@ mod tests {
     use aws_sdk_ec2::types::SummaryStatus;
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use serde_json::json;
-    use stepward::testing::{self, done, pending};
-    use stepward_testkit::proof::prove;
+    use stepward::testing::{self, expect_done, expect_pending};
+    use stepward_testkit::proof::prove_permissions;
 
     use super::*;
 
@@ -355,9 +355,9 @@ mod tests {
             [&describe, &reboot, &checks]
         ));
         let step = step(json!({ "tags": { "role": "web" } }));
-        let (resume, retry_after, _) = pending(step.run(&ctx, None).await);
+        let (resume, retry_after, _) = expect_pending(step.run(&ctx, None).await);
         assert_eq!(retry_after, Duration::from_secs(90));
-        let output = done(step.run(&ctx, Some(resume)).await);
+        let output = expect_done(step.run(&ctx, Some(resume)).await);
         let [restarted] = &output.instances[..] else {
             panic!("expected one instance: {output:?}")
         };
@@ -370,7 +370,7 @@ mod tests {
             format!("Restarting {ID}"),
             "1 of 1 instances back".to_owned(),
         ];
-        assert_eq!(testing::log(&ctx), expected_log);
+        assert_eq!(testing::log_lines(&ctx), expected_log);
     }
 
     #[tokio::test]
@@ -378,7 +378,7 @@ mod tests {
         let describe = mock!(Client::describe_instances).then_output(|| instances_output([]));
         let ctx = testing::context(mock_client!(aws_sdk_ec2, [&describe]));
         assert!(
-            done(
+            expect_done(
                 step(json!({ "tags": { "role": "web" } }))
                     .run(&ctx, None)
                     .await
@@ -427,7 +427,8 @@ mod tests {
             RuleMode::MatchAny,
             [&running(), &reboot]
         ));
-        let (_, _, progress) = pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await);
+        let (_, _, progress) =
+            expect_pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await);
         assert_eq!(
             (progress.as_str(), reboot.num_calls()),
             ("0 of 1 instances back", 2)
@@ -448,15 +449,20 @@ mod tests {
             [&describe, &reboot, &checks]
         ));
         let step = step(json!({ "instance_ids": ID, "settle_seconds": 0 }));
-        let (resume, retry_after, _) = pending(step.run(&ctx, None).await);
+        let (resume, retry_after, _) = expect_pending(step.run(&ctx, None).await);
         assert_eq!(retry_after, POLL_INTERVAL.max(settings::inline_wait()));
-        let (resume, retry_after, progress) = pending(step.run(&ctx, Some(resume)).await);
+        let (resume, retry_after, progress) = expect_pending(step.run(&ctx, Some(resume)).await);
         assert_eq!(
             progress,
             format!("0 of 1 instances back ({ID}: system ok, instance impaired)")
         );
         assert_eq!(retry_after, POLL_INTERVAL);
-        assert_eq!(done(step.run(&ctx, Some(resume)).await).instances.len(), 1);
+        assert_eq!(
+            expect_done(step.run(&ctx, Some(resume)).await)
+                .instances
+                .len(),
+            1
+        );
         assert_eq!(reboot.num_calls(), 1);
     }
 
@@ -486,7 +492,7 @@ mod tests {
             [&describe, &reboot]
         ));
         for _ in 0..2 {
-            let _ = pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await);
+            let _ = expect_pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await);
         }
         assert_eq!(reboot.num_calls(), 2);
     }
@@ -506,7 +512,7 @@ mod tests {
             [&running(), &reboots(), &checks]
         ));
         let step = step(json!({ "instance_ids": ID }));
-        let (resume, ..) = pending(step.run(&ctx, None).await);
+        let (resume, ..) = expect_pending(step.run(&ctx, None).await);
         let error = step.run(&ctx, Some(resume)).await.unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
         assert!(
@@ -553,7 +559,7 @@ mod tests {
 
     #[test]
     fn permissions_are_those_that_the_local_cloud_enforces() {
-        prove::<Restart>(
+        prove_permissions::<Restart>(
             &[],
             async |scene| json!({ "instance_ids": [launch_instance(scene).await] }),
         );

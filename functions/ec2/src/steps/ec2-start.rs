@@ -189,8 +189,8 @@ mod tests {
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use serde_json::json;
     use stepward::model::permissions::ArnScope;
-    use stepward::testing::{self, done, pending};
-    use stepward_testkit::proof::prove;
+    use stepward::testing::{self, expect_done, expect_pending};
+    use stepward_testkit::proof::prove_permissions;
 
     use super::*;
 
@@ -248,7 +248,7 @@ mod tests {
             RuleMode::MatchAny,
             [&describe, &start]
         ));
-        let output = done(
+        let output = expect_done(
             step(json!({ "tags": { "team": "ops" } }))
                 .run(&ctx, None)
                 .await,
@@ -268,7 +268,7 @@ mod tests {
             output.console_url
         );
         assert_eq!(
-            testing::log(&ctx),
+            testing::log_lines(&ctx),
             [format!("Starting {ID}"), "1 of 1 instances running".into()]
         );
     }
@@ -279,7 +279,7 @@ mod tests {
             .match_requests(|request| request.instance_ids() == [ID])
             .then_output(|| instances_output([instance(ID, InstanceStateName::Running)]));
         let ctx = testing::context(mock_client!(aws_sdk_ec2, [&describe]));
-        let output = done(step(json!({ "instance_ids": ID })).run(&ctx, None).await);
+        let output = expect_done(step(json!({ "instance_ids": ID })).run(&ctx, None).await);
         assert_eq!(output.instances[0].previous_state, "running");
     }
 
@@ -287,7 +287,7 @@ mod tests {
     async fn already_done_when_no_instance_carries_the_tags() {
         let describe = mock!(Client::describe_instances).then_output(|| instances_output([]));
         let ctx = testing::context(mock_client!(aws_sdk_ec2, [&describe]));
-        let output = done(
+        let output = expect_done(
             step(json!({ "tags": { "team": "ops" } }))
                 .run(&ctx, None)
                 .await,
@@ -338,7 +338,8 @@ mod tests {
             RuleMode::MatchAny,
             [&describe, &start]
         ));
-        let (_, _, progress) = pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await);
+        let (_, _, progress) =
+            expect_pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await);
         assert_eq!(
             (progress.as_str(), start.num_calls()),
             ("0 of 1 instances running", 2)
@@ -379,13 +380,13 @@ mod tests {
         ));
         let step = step(json!({ "instance_ids": [ID, OTHER] }));
 
-        let (resume, retry_after, progress) = pending(step.run(&ctx, None).await);
+        let (resume, retry_after, progress) = expect_pending(step.run(&ctx, None).await);
         assert_eq!(
             (retry_after, progress.as_str()),
             (Duration::from_secs(5), "1 of 2 instances running")
         );
-        let (resume, ..) = pending(step.run(&ctx, Some(resume)).await);
-        let output = done(step.run(&ctx, Some(resume)).await);
+        let (resume, ..) = expect_pending(step.run(&ctx, Some(resume)).await);
+        let output = expect_done(step.run(&ctx, Some(resume)).await);
 
         let states = output
             .instances
@@ -403,7 +404,8 @@ mod tests {
         let describe = mock!(Client::describe_instances)
             .then_output(|| instances_output([instance(ID, InstanceStateName::Pending)]));
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&describe]));
-        let (_, _, progress) = pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await);
+        let (_, _, progress) =
+            expect_pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await);
         assert_eq!(progress, "0 of 1 instances running");
     }
 
@@ -424,12 +426,12 @@ mod tests {
         let step = step(json!({ "tags": { "team": "ops" } }));
         let rules = [&describe_all(InstanceStateName::Stopped), &start];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        let (resume, ..) = pending(step.run(&ctx, None).await);
+        let (resume, ..) = expect_pending(step.run(&ctx, None).await);
         let ctx = testing::context(mock_client!(
             aws_sdk_ec2,
             [&describe_all(InstanceStateName::Pending)]
         ));
-        let (resume, ..) = pending(step.run(&ctx, Some(resume)).await);
+        let (resume, ..) = expect_pending(step.run(&ctx, Some(resume)).await);
         let length = serde_json::to_string(&resume).unwrap().len();
         assert!(length < 128 * 1024, "{length} bytes");
     }
@@ -453,10 +455,10 @@ mod tests {
             let step = step(json!({ "instance_ids": ID }));
             let mut state = None;
             for _ in 0..3 {
-                state = Some(pending(step.run(&ctx, state).await).0);
+                state = Some(expect_pending(step.run(&ctx, state).await).0);
             }
             assert_eq!(
-                done(step.run(&ctx, state).await).instances[0].state,
+                expect_done(step.run(&ctx, state).await).instances[0].state,
                 "running"
             );
             assert_eq!(start.num_calls(), 1);
@@ -492,8 +494,8 @@ mod tests {
                 [&describe, &start]
             ));
             let step = step(json!({ "instance_ids": ID }));
-            let (resume, ..) = pending(step.run(&ctx, None).await);
-            let (resume, ..) = pending(step.run(&ctx, Some(resume)).await);
+            let (resume, ..) = expect_pending(step.run(&ctx, None).await);
+            let (resume, ..) = expect_pending(step.run(&ctx, Some(resume)).await);
             let error = step.run(&ctx, Some(resume)).await.unwrap_err();
             assert_eq!(error.name, ErrorName::StepFailed);
             assert!(error.message.contains(expected), "{error}");
@@ -522,8 +524,8 @@ mod tests {
                 [&describe, &start]
             ));
             let step = step(json!({ "instance_ids": ID }));
-            let (resume, ..) = pending(step.run(&ctx, None).await);
-            let (resume, ..) = pending(step.run(&ctx, Some(resume)).await);
+            let (resume, ..) = expect_pending(step.run(&ctx, None).await);
+            let (resume, ..) = expect_pending(step.run(&ctx, Some(resume)).await);
             let error = step.run(&ctx, Some(resume)).await.unwrap_err();
             assert_eq!(error.name, ErrorName::StepFailed);
             assert!(
@@ -577,7 +579,7 @@ mod tests {
             "kms:CreateGrant",
             "The local cloud does not encrypt volumes.",
         )];
-        prove::<Start>(&unused, async |scene| {
+        prove_permissions::<Start>(&unused, async |scene| {
             let ec2 = scene.client(Client::new);
             let id = launch_instance(scene).await;
             ec2.stop_instances().instance_ids(&id).send().await.unwrap();

@@ -239,8 +239,8 @@ mod tests {
     use aws_sdk_ec2::operation::stop_instances::{StopInstancesError, StopInstancesOutput};
     use aws_smithy_mocks::{RuleMode, mock, mock_client};
     use serde_json::json;
-    use stepward::testing::{self, done, pending};
-    use stepward_testkit::proof::prove;
+    use stepward::testing::{self, expect_done, expect_pending};
+    use stepward_testkit::proof::prove_permissions;
 
     use super::*;
 
@@ -286,7 +286,7 @@ mod tests {
             ));
             let mut params = params;
             params["instance_ids"] = json!(ID);
-            let output = done(step(params).run(&ctx, None).await);
+            let output = expect_done(step(params).run(&ctx, None).await);
             assert_eq!(
                 (output.instances[0].state.as_str(), stop_request.num_calls()),
                 ("stopped", 1)
@@ -313,10 +313,10 @@ mod tests {
             [&describe, &stop_request]
         ));
         let step = step(json!({ "instance_ids": ID, "force": true }));
-        let (resume, ..) = pending(step.run(&ctx, None).await);
-        let (resume, ..) = pending(step.run(&ctx, Some(resume)).await);
+        let (resume, ..) = expect_pending(step.run(&ctx, None).await);
+        let (resume, ..) = expect_pending(step.run(&ctx, Some(resume)).await);
         assert_eq!(
-            done(step.run(&ctx, Some(resume)).await).instances[0].state,
+            expect_done(step.run(&ctx, Some(resume)).await).instances[0].state,
             "stopped"
         );
         assert_eq!(stop_request.num_calls(), 1);
@@ -341,13 +341,17 @@ mod tests {
                 [&describe, &stop_request]
             ));
             let step = step(json!({ "instance_ids": ID, "hibernate": hibernate }));
-            let (resume, ..) = pending(step.run(&ctx, None).await);
-            let _ = done(step.run(&ctx, Some(resume)).await);
+            let (resume, ..) = expect_pending(step.run(&ctx, None).await);
+            let _ = expect_done(step.run(&ctx, Some(resume)).await);
             let line = format!(
                 "Instance {ID} was shut down instead of hibernated, and its memory is lost: \
                  the reason"
             );
-            assert_eq!(testing::log(&ctx).contains(&line), is_logged, "{code}");
+            assert_eq!(
+                testing::log_lines(&ctx).contains(&line),
+                is_logged,
+                "{code}"
+            );
         }
     }
 
@@ -360,10 +364,10 @@ mod tests {
             step(json!({ "instance_ids": ID })),
             step(json!({ "instance_ids": ID, "hibernate": true })),
         ] {
-            let output = done(step.run(&ctx, None).await);
+            let output = expect_done(step.run(&ctx, None).await);
             assert_eq!(output.instances[0].previous_state, "stopped");
         }
-        assert_eq!(testing::log(&ctx), ["1 of 1 instances stopped"; 2]);
+        assert_eq!(testing::log_lines(&ctx), ["1 of 1 instances stopped"; 2]);
     }
 
     #[tokio::test]
@@ -406,7 +410,8 @@ mod tests {
             RuleMode::MatchAny,
             [&describe, &stop_request]
         ));
-        let (_, _, progress) = pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await);
+        let (_, _, progress) =
+            expect_pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await);
         assert_eq!(
             (progress.as_str(), stop_request.num_calls()),
             ("0 of 1 instances stopped", 2)
@@ -431,9 +436,9 @@ mod tests {
         let step = step(json!({ "instance_ids": ID }));
         let mut state = None;
         for _ in 0..3 {
-            state = Some(pending(step.run(&ctx, state).await).0);
+            state = Some(expect_pending(step.run(&ctx, state).await).0);
         }
-        let output = done(step.run(&ctx, state).await);
+        let output = expect_done(step.run(&ctx, state).await);
         assert_eq!(output.instances[0].state, "stopped");
         assert_eq!(stop_request.num_calls(), 1);
     }
@@ -443,7 +448,8 @@ mod tests {
         let describe = mock!(Client::describe_instances)
             .then_output(|| one_instance(InstanceStateName::Stopping));
         let ctx = testing::context(mock_client!(aws_sdk_ec2, [&describe]));
-        let (_, _, progress) = pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await);
+        let (_, _, progress) =
+            expect_pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await);
         assert_eq!(progress, "0 of 1 instances stopped");
     }
 
@@ -506,7 +512,7 @@ mod tests {
             [&describe, &stop_request]
         ));
         let step = step(json!({ "instance_ids": ID }));
-        let (resume, ..) = pending(step.run(&ctx, None).await);
+        let (resume, ..) = expect_pending(step.run(&ctx, None).await);
         let error = step.run(&ctx, Some(resume)).await.unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
         assert!(error.message.contains(ID), "{error}");
@@ -514,7 +520,7 @@ mod tests {
 
     #[test]
     fn permissions_are_those_that_the_local_cloud_enforces() {
-        prove::<Stop>(
+        prove_permissions::<Stop>(
             &[],
             async |scene| json!({ "instance_ids": [launch_instance(scene).await] }),
         );

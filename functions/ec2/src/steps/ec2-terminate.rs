@@ -330,8 +330,8 @@ mod tests {
     use aws_sdk_ec2::types::AttributeBooleanValue;
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use serde_json::json;
-    use stepward::testing::{self, done, pending};
-    use stepward_testkit::proof::prove;
+    use stepward::testing::{self, expect_done, expect_pending};
+    use stepward_testkit::proof::prove_permissions;
 
     use super::*;
 
@@ -414,7 +414,7 @@ mod tests {
             RuleMode::MatchAny,
             [&describe_by_tags, &describe, &unprotected, &terminate]
         ));
-        let output = done(step_by_tags(2).run(&ctx, None).await);
+        let output = expect_done(step_by_tags(2).run(&ctx, None).await);
         let states = output
             .instances
             .iter()
@@ -428,7 +428,7 @@ mod tests {
             format!("Terminating {ID}, {OTHER}"),
             "2 of 2 instances terminated".to_owned(),
         ];
-        assert_eq!(testing::log(&ctx), expected_log);
+        assert_eq!(testing::log_lines(&ctx), expected_log);
     }
 
     #[tokio::test]
@@ -440,7 +440,7 @@ mod tests {
             step(json!({ "instance_ids": ID, "expected_count": 1 })),
             step_by_tags(1),
         ] {
-            let output = done(step.run(&ctx, None).await);
+            let output = expect_done(step.run(&ctx, None).await);
             assert_eq!(output.instances[0].previous_state, "terminated");
         }
     }
@@ -494,7 +494,8 @@ mod tests {
             RuleMode::MatchAny,
             [&describe, &unprotected(), &terminate]
         ));
-        let (_, _, progress) = pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await);
+        let (_, _, progress) =
+            expect_pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await);
         assert_eq!(
             (progress.as_str(), terminate.num_calls()),
             ("0 of 1 instances terminated", 2)
@@ -516,10 +517,10 @@ mod tests {
             [&describe, &unprotected(), &terminate]
         ));
         let step = step(json!({ "instance_ids": [ID, ID], "expected_count": 1 }));
-        let (resume, ..) = pending(step.run(&ctx, None).await);
-        let (resume, ..) = pending(step.run(&ctx, Some(resume)).await);
+        let (resume, ..) = expect_pending(step.run(&ctx, None).await);
+        let (resume, ..) = expect_pending(step.run(&ctx, Some(resume)).await);
         assert_eq!(
-            done(step.run(&ctx, Some(resume)).await).instances[0].state,
+            expect_done(step.run(&ctx, Some(resume)).await).instances[0].state,
             "terminated"
         );
         assert_eq!(terminate.num_calls(), 1);
@@ -531,7 +532,7 @@ mod tests {
             .then_output(|| instances_output([instance(ID, InstanceStateName::ShuttingDown)]));
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&describe]));
         for step in [step(json!({ "instance_ids": ID })), step_by_tags(1)] {
-            let (_, _, progress) = pending(step.run(&ctx, None).await);
+            let (_, _, progress) = expect_pending(step.run(&ctx, None).await);
             assert_eq!(progress, "0 of 1 instances terminated");
         }
     }
@@ -639,7 +640,7 @@ mod tests {
 
     #[test]
     fn permissions_are_those_that_the_local_cloud_enforces() {
-        prove::<Terminate>(&[], async |scene| {
+        prove_permissions::<Terminate>(&[], async |scene| {
             let id = launch_instance(scene).await;
             json!({ "instance_ids": [id], "expected_count": 1 })
         });

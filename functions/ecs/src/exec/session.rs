@@ -211,7 +211,7 @@ impl ExecSession<'_> {
         channel: &mut DataChannel,
         deadline: Instant,
     ) -> Result<EndReason, StepError> {
-        let (config, region) = (self.ctx.config(), self.ctx.place.region.as_str());
+        let (config, region) = (self.ctx.config(), self.ctx.scope.region.as_str());
         let url = signing::parse_stream_url(
             session.stream_url().unwrap_or_default(),
             region,

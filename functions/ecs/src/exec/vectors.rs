@@ -8,7 +8,7 @@ use aws_credential_types::Credentials;
 use serde_json::{Value, json};
 use stepward::model::digest::hex;
 use stepward::node::shell;
-use stepward_testkit::ecs_agent::split;
+use stepward_testkit::fake_ecs_agent::split;
 use time::PrimitiveDateTime;
 use time::format_description;
 use tokio::time::Instant;

@@ -63,7 +63,7 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use proptest::prelude::*;
-    use stepward_testkit::ecs_agent::split;
+    use stepward_testkit::fake_ecs_agent::split;
 
     use super::*;
     use crate::exec::transcript::{CommandEnd, Transcript};

@@ -348,8 +348,8 @@ impl Step for Exec {
         ctx: &Context,
         _: Option<Resume>,
     ) -> Result<Progress<ExecOutput>, StepError> {
-        check_arn_scope(&ctx.place, "cluster", &self.cluster)?;
-        check_arn_scope(&ctx.place, "task", &self.task)?;
+        check_arn_scope(&ctx.scope, "cluster", &self.cluster)?;
+        check_arn_scope(&ctx.scope, "task", &self.task)?;
         let call_end = ctx
             .deadline()
             .checked_sub(END_MARGIN)
@@ -416,8 +416,10 @@ mod tests {
     use stepward::model::permissions::ArnScope;
     use stepward::node::Status;
     use stepward::testing;
-    use stepward_testkit::ecs_agent::{CLUSTER, CONTAINER, EcsAgent, Mishap, OWNER, TASK, Weather};
-    use stepward_testkit::proof::prove;
+    use stepward_testkit::fake_ecs_agent::{
+        AgentFault, CLUSTER, CONTAINER, FakeEcsAgent, NetworkFaults, OWNER, TASK,
+    };
+    use stepward_testkit::proof::prove_permissions;
 
     use super::*;
     use crate::exec::outcome::MESSAGE_OUTPUT_CHARACTERS;
@@ -472,7 +474,7 @@ mod tests {
     }
 
     /// A context for a new execution, with the fake agent as AWS.
-    fn new_context(agent: &EcsAgent) -> Context {
+    fn new_context(agent: &FakeEcsAgent) -> Context {
         let credentials = Credentials::new(
             "ASIATEST",
             "secret",
@@ -486,7 +488,7 @@ mod tests {
             .endpoint_url(agent.endpoint())
             .credentials_provider(SharedCredentialsProvider::new(credentials))
             .build();
-        let mut ctx = testing::context_of(config, OWNER);
+        let mut ctx = testing::context_with_config(config, OWNER);
         let since_epoch = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap();
@@ -496,21 +498,25 @@ mod tests {
 
     /// Runs the step, and checks that the client followed the protocol and terminated its sessions.
     async fn run_step(
-        agent: &EcsAgent,
+        agent: &FakeEcsAgent,
         ctx: &Context,
         step: &Exec,
     ) -> Result<ExecOutput, StepError> {
         step.validate().unwrap();
         let result = step.run(ctx, None).await;
-        assert_eq!(agent.wrongs(), [""; 0], "protocol violations of the client");
-        assert_eq!(agent.left_open(), [""; 0], "sessions that still run");
+        assert_eq!(
+            agent.violations(),
+            [""; 0],
+            "protocol violations of the client"
+        );
+        assert_eq!(agent.open_sessions(), [""; 0], "sessions that still run");
         result.map(|progress| match progress {
             Progress::Done(output) => output,
             Progress::Pending { .. } => panic!("not done: {progress:?}"),
         })
     }
 
-    async fn run_command(agent: &EcsAgent, command: &str) -> node::Outcome {
+    async fn run_command(agent: &FakeEcsAgent, command: &str) -> node::Outcome {
         run_step(agent, &new_context(agent), &step(command))
             .await
             .unwrap()
@@ -529,7 +535,7 @@ mod tests {
 
     #[tokio::test]
     async fn done_returns_output_and_exit_code() {
-        let agent = EcsAgent::default();
+        let agent = FakeEcsAgent::default();
         let ctx = new_context(&agent);
         let output = run_step(&agent, &ctx, &step("echo hello from $CONTAINER"))
             .await
@@ -539,7 +545,7 @@ mod tests {
             (Status::Succeeded, Some(0), "hello from app\n")
         );
         assert_eq!(
-            testing::log(&ctx),
+            testing::log_lines(&ctx),
             [format!(
                 "The command exited with code 0 in container app of task {TASK}"
             )]
@@ -601,7 +607,7 @@ mod tests {
 
     #[tokio::test]
     async fn done_keeps_the_last_megabyte_of_output() {
-        let agent = EcsAgent::default();
+        let agent = FakeEcsAgent::default();
         let outcome = run_command(&agent, "seq 1 150000").await;
         let expected = seq_output(150_000);
         assert!(
@@ -621,7 +627,7 @@ mod tests {
 
     #[tokio::test]
     async fn done_in_an_encrypted_session() {
-        let agent = EcsAgent::new(Mishap::None, Weather::default(), true);
+        let agent = FakeEcsAgent::new(AgentFault::None, NetworkFaults::default(), true);
         let outcome = run_command(&agent, "echo secret; exit 5").await;
         assert_eq!(summary(&outcome), (Status::Failed, Some(5), "secret\n"));
         assert_eq!(agent.calls("GenerateDataKey").len(), 1);
@@ -631,13 +637,13 @@ mod tests {
     async fn done_despite_lost_duplicated_and_reordered_messages() {
         let expected = seq_output(8000);
         for seed in 1..=8 {
-            let weather = Weather {
+            let weather = NetworkFaults {
                 seed,
-                lost: 10,
-                doubled: 10,
-                late: 10,
+                lost_percent: 10,
+                duplicated_percent: 10,
+                delayed_percent: 10,
             };
-            let agent = EcsAgent::new(Mishap::None, weather, seed % 2 == 0);
+            let agent = FakeEcsAgent::new(AgentFault::None, weather, seed % 2 == 0);
             let outcome = run_command(&agent, "seq 1 8000; exit 7").await;
             assert_eq!(
                 summary(&outcome),
@@ -646,7 +652,7 @@ mod tests {
                 outcome.message
             );
         }
-        let agent = EcsAgent::new(Mishap::Rubbish, Weather::default(), false);
+        let agent = FakeEcsAgent::new(AgentFault::InvalidFrames, NetworkFaults::default(), false);
         assert_eq!(
             summary(&run_command(&agent, "seq 1 8000").await),
             (Status::Succeeded, Some(0), expected.as_str())
@@ -655,7 +661,7 @@ mod tests {
 
     #[tokio::test]
     async fn already_started_commands_do_not_run_again() {
-        let agent = EcsAgent::default();
+        let agent = FakeEcsAgent::default();
         let ctx = new_context(&agent);
         let file = std::env::temp_dir().join(format!("ecs-exec-{}", ctx.execution.id));
         let step = Exec {
@@ -688,7 +694,7 @@ mod tests {
 
     #[tokio::test]
     async fn failed_commands_fail_the_step_with_their_last_output() {
-        let agent = EcsAgent::default();
+        let agent = FakeEcsAgent::default();
         let command = "seq 1 2000; echo 'no space left' >&2; exit 3";
         let step = Exec {
             fail_on_error: true,
@@ -716,32 +722,32 @@ mod tests {
         let second = Duration::from_secs(1);
         for (mishap, status, expected) in [
             (
-                Mishap::Unstartable,
+                AgentFault::CannotStart,
                 Status::Failed,
                 "could not start the command: ----------ERROR-------",
             ),
             (
-                Mishap::ContainerStops(second),
+                AgentFault::ContainerStops(second),
                 Status::Unknown,
                 "stopped before the command finished: task",
             ),
             (
-                Mishap::Cut(second),
+                AgentFault::Cut(second),
                 Status::Unknown,
                 "the session's connection broke",
             ),
             (
-                Mishap::Closed(second, "Your session timed out"),
+                AgentFault::Closed(second, "Your session timed out"),
                 Status::Unknown,
                 "finished: Your session timed out",
             ),
             (
-                Mishap::Closed(second, ""),
+                AgentFault::Closed(second, ""),
                 Status::Unknown,
                 "ended before the command finished",
             ),
         ] {
-            let agent = EcsAgent::new(mishap, Weather::default(), false);
+            let agent = FakeEcsAgent::new(mishap, NetworkFaults::default(), false);
             let outcome = run_command(&agent, "echo started; sleep 20").await;
             let output = if status == Status::Failed {
                 ""
@@ -762,9 +768,9 @@ mod tests {
 
     #[tokio::test]
     async fn failed_if_the_container_stops_silently() {
-        let agent = EcsAgent::new(
-            Mishap::ContainerVanishes(Duration::from_secs(1)),
-            Weather::default(),
+        let agent = FakeEcsAgent::new(
+            AgentFault::ContainerVanishes(Duration::from_secs(1)),
+            NetworkFaults::default(),
             false,
         );
         let outcome = run_command(&agent, "echo started; sleep 60").await;
@@ -779,7 +785,7 @@ mod tests {
 
     #[tokio::test]
     async fn failed_if_the_command_does_not_start() {
-        let agent = EcsAgent::new(Mishap::Silent, Weather::default(), false);
+        let agent = FakeEcsAgent::new(AgentFault::Silent, NetworkFaults::default(), false);
         let outcome = run_command(&agent, "echo hi").await;
         assert_eq!(summary(&outcome), (Status::Unknown, None, ""));
         assert!(
@@ -792,7 +798,7 @@ mod tests {
 
     #[tokio::test]
     async fn failed_by_timeout_terminates_the_session_and_keeps_the_output() {
-        let agent = EcsAgent::default();
+        let agent = FakeEcsAgent::default();
         let slow = Exec {
             timeout: 2,
             ..step("echo started; sleep 60")
@@ -825,7 +831,11 @@ mod tests {
             (400, "refused to open"),
             (503, "could not connect"),
         ] {
-            let agent = EcsAgent::new(Mishap::Refused(status), Weather::default(), false);
+            let agent = FakeEcsAgent::new(
+                AgentFault::UpgradeRefused(status),
+                NetworkFaults::default(),
+                false,
+            );
             let strict = Exec {
                 fail_on_error: true,
                 ..step("echo hi")
@@ -847,7 +857,11 @@ mod tests {
     #[tokio::test]
     async fn failed_is_not_reported_for_commands_without_output() {
         for close_text in ["", "Your session timed out"] {
-            let agent = EcsAgent::new(Mishap::Mute(close_text), Weather::default(), false);
+            let agent = FakeEcsAgent::new(
+                AgentFault::ClosedWithoutOutput(close_text),
+                NetworkFaults::default(),
+                false,
+            );
             let ctx = new_context(&agent);
             let file = std::env::temp_dir().join(format!("ecs-exec-mute-{}", ctx.execution.id));
             let step = step(&format!("echo run >> {}; sleep 20", file.display()));
@@ -866,7 +880,7 @@ mod tests {
 
     #[tokio::test]
     async fn failed_termination_of_the_session_is_reported() {
-        let agent = EcsAgent::new(Mishap::Unendable, Weather::default(), false);
+        let agent = FakeEcsAgent::new(AgentFault::CannotTerminate, NetworkFaults::default(), false);
         let slow = Exec {
             timeout: 1,
             ..step("echo started; sleep 60")
@@ -881,7 +895,7 @@ mod tests {
         let message = output.outcome.message.unwrap();
         let expected = format!(
             "its session {} could not be terminated: AWS denied",
-            agent.left_open()[0]
+            agent.open_sessions()[0]
         );
         assert!(
             message.contains(&expected) && message.contains("the command may still run"),
@@ -892,7 +906,7 @@ mod tests {
 
     #[tokio::test]
     async fn already_started_commands_are_named_by_their_session() {
-        let agent = EcsAgent::default();
+        let agent = FakeEcsAgent::default();
         let ctx = new_context(&agent);
         let step = Exec {
             timeout: 4,
@@ -900,7 +914,7 @@ mod tests {
         };
         let second = async {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            let first = agent.left_open();
+            let first = agent.open_sessions();
             (first, step.run(&ctx, None).await.unwrap())
         };
         let (_, (first, second)) = tokio::join!(step.run(&ctx, None), second);
@@ -926,12 +940,12 @@ mod tests {
 
     #[tokio::test]
     async fn cancelling_terminates_only_own_sessions() {
-        let agent = EcsAgent::default();
+        let agent = FakeEcsAgent::default();
         let ctx = new_context(&agent);
         let step = step("echo started; sleep 60");
         let start = Instant::now();
         let cancel = async {
-            while agent.left_open().is_empty() {
+            while agent.open_sessions().is_empty() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -1129,7 +1143,7 @@ mod tests {
 
     #[test]
     fn permissions_match_those_that_the_local_cloud_checks() {
-        let agent = EcsAgent::default();
+        let agent = FakeEcsAgent::default();
         let unchecked = [
             (
                 "kms:GenerateDataKey",
@@ -1149,7 +1163,7 @@ mod tests {
                 "The fake data channel checks no permission.",
             ),
         ];
-        prove::<Exec>(&unchecked, async |scene| {
+        prove_permissions::<Exec>(&unchecked, async |scene| {
             let ecs = scene.client(Client::new);
             let (cluster, family) = (scene.name("cluster"), scene.name("web"));
             ecs.create_cluster()

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use stepward::model::input::{StringList, require};
 use stepward::model::permissions::literal;
-use stepward::runtime::node_source::{self, Found, NodeCounter};
+use stepward::runtime::node_source::{self, FoundNodes, NodeCounter};
 use stepward::{
     Context, ErrorName, Example, FunctionConfig, Permissions, Progress, Resume, RundeckPlugin,
     Step, StepError,
@@ -289,7 +289,7 @@ impl Step for Nodes {
         ),
     ];
     const FUNCTION: FunctionConfig = node_source::FUNCTION;
-    type Output = Found;
+    type Output = FoundNodes;
 
     fn validate(&self) -> Result<(), StepError> {
         self.clusters
@@ -334,18 +334,22 @@ impl Step for Nodes {
         }
     }
 
-    async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<Progress<Found>, StepError> {
+    async fn run(
+        &self,
+        ctx: &Context,
+        _: Option<Resume>,
+    ) -> Result<Progress<FoundNodes>, StepError> {
         let regions = node_source::resolve_regions(ctx, &self.regions)?;
         for cluster in self.clusters.iter() {
             let is_searched = region_and_account(cluster).is_none_or(|(region, account_id)| {
-                account_id == ctx.place.account_id
+                account_id == ctx.scope.account_id
                     && regions.iter().any(|searched| searched == region)
             });
             require(is_searched, || {
                 format!(
                     "parameter \"clusters\": {cluster:?} is not in account {} and one of the \
                      searched Regions ({}); correct the ARN or \"regions\"",
-                    ctx.place.account_id,
+                    ctx.scope.account_id,
                     regions.join(", ")
                 )
             })?;
@@ -377,8 +381,8 @@ mod tests {
     use aws_smithy_types::body::SdkBody;
     use serde_json::{Value, json};
     use stepward::model::permissions::ArnScope;
-    use stepward::testing::{self, done};
-    use stepward_testkit::proof::prove;
+    use stepward::testing::{self, expect_done};
+    use stepward_testkit::proof::prove_permissions;
 
     use super::*;
 
@@ -388,7 +392,7 @@ mod tests {
         serde_json::from_value(params).unwrap()
     }
 
-    fn node_names(found: &Found) -> Vec<&str> {
+    fn node_names(found: &FoundNodes) -> Vec<&str> {
         found
             .nodes
             .iter()
@@ -431,7 +435,7 @@ mod tests {
         });
         (
             testing::with_regions(
-                testing::context(Client::new(&testing::config_over(client))),
+                testing::context(Client::new(&testing::config_with_http_client(client))),
                 &REGIONS,
             ),
             requests,
@@ -514,7 +518,7 @@ mod tests {
     #[tokio::test]
     async fn done_finds_running_containers_on_all_pages_and_regions() {
         let (ctx, requests) = context(respond_as_fleet);
-        let found = done(step(json!({ "regions": "all" })).run(&ctx, None).await);
+        let found = expect_done(step(json!({ "regions": "all" })).run(&ctx, None).await);
         let expected =
             ["api/2/app", "batch/3/app", "shop/1/app", "shop/1/log"].map(|name| [name; 2]);
         assert_eq!(node_names(&found), expected.as_flattened());
@@ -594,7 +598,7 @@ mod tests {
             ),
         ] {
             let (ctx, _) = context(respond_as_fleet);
-            let found = done(step(params.clone()).run(&ctx, None).await);
+            let found = expect_done(step(params.clone()).run(&ctx, None).await);
             assert_eq!(node_names(&found), expected, "{params}");
         }
     }
@@ -614,7 +618,7 @@ mod tests {
                 "failures": [{ "arn": "2", "reason": "MISSING" }],
             }),
         });
-        let found = done(step(json!({})).run(&ctx, None).await);
+        let found = expect_done(step(json!({})).run(&ctx, None).await);
         assert_eq!(node_names(&found), ["shop/1/app"]);
         assert!(
             requests
@@ -636,7 +640,7 @@ mod tests {
                 _ => error_json("ClusterNotFoundException"),
             };
         let (ctx, requests) = context(only_ops);
-        let found = done(
+        let found = expect_done(
             step(json!({ "regions": "all", "clusters": "ops" }))
                 .run(&ctx, None)
                 .await,
@@ -684,7 +688,7 @@ mod tests {
         }
         assert!(requests.lock().unwrap().is_empty());
         let elsewhere = json!({ "regions": "all", "clusters": arn("eu-central-1", "cluster/ops") });
-        done(step(elsewhere).run(&ctx, None).await);
+        expect_done(step(elsewhere).run(&ctx, None).await);
         assert!(
             requests
                 .lock()
@@ -702,7 +706,7 @@ mod tests {
         });
         // The cluster may be in the Region that failed, so the step does not fail.
         let params = json!({ "regions": "all", "clusters": ["ops", "elsewhere"] });
-        let (ctx, found) = (&ctx, done(step(params).run(&ctx, None).await));
+        let (ctx, found) = (&ctx, expect_done(step(params).run(&ctx, None).await));
         assert_eq!(found.nodes.len(), 8);
         let [failure] = &found.failures[..] else {
             panic!("one failure expected: {found:?}")
@@ -720,7 +724,7 @@ mod tests {
                 .count()
                 >= 3
         );
-        assert!(testing::log(ctx)[0].starts_with("eu-central-1 failed with Throttled"));
+        assert!(testing::log_lines(ctx)[0].starts_with("eu-central-1 failed with Throttled"));
     }
 
     #[tokio::test]
@@ -746,7 +750,7 @@ mod tests {
 
     #[test]
     fn permissions_match_those_that_the_local_cloud_checks() {
-        prove::<Nodes>(&[], async |scene| {
+        prove_permissions::<Nodes>(&[], async |scene| {
             let ecs = scene.client(Client::new);
             let (cluster, family) = (scene.name("cluster"), scene.name("web"));
             ecs.create_cluster()

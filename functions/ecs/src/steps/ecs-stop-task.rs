@@ -235,8 +235,8 @@ impl Step for StopTask {
         ctx: &Context,
         resume: Option<Resume>,
     ) -> Result<Progress<StoppedTask>, StepError> {
-        check_arn_scope(&ctx.place, "cluster", &self.cluster)?;
-        check_arn_scope(&ctx.place, "task", &self.task)?;
+        check_arn_scope(&ctx.scope, "cluster", &self.cluster)?;
+        check_arn_scope(&ctx.scope, "task", &self.task)?;
         let ecs = ctx.client(Client::new);
         let poll_interval = Resume::poll_interval(resume.as_ref(), POLL_INTERVAL);
         let mut task = self.describe_task(&ecs).await?;
@@ -293,7 +293,7 @@ mod tests {
     use serde_json::json;
     use stepward::model::permissions::ArnScope;
     use stepward::testing;
-    use stepward_testkit::proof::prove;
+    use stepward_testkit::proof::prove_permissions;
 
     use super::*;
 
@@ -358,7 +358,7 @@ mod tests {
             panic!("not pending: {result:?}")
         };
         assert_eq!(progress, expected);
-        stepward::testing::resume(&state)
+        stepward::testing::resume_from(&state)
     }
 
     #[tokio::test]
@@ -381,7 +381,7 @@ mod tests {
             (Some("stuck"), Some("web"))
         );
         assert_eq!(output.containers[0].exit_code, Some(143));
-        let log = testing::log(&ctx);
+        let log = testing::log_lines(&ctx);
         assert!(
             log[1].contains("service web, which starts another task in its place"),
             "{log:?}"
@@ -545,7 +545,8 @@ mod tests {
             .then_output(|| describe_output(task("STOPPED", "RUNNING")));
         let (ctx, mut resume) = (context(&[&describe]), None);
         for expected in [POLL_INTERVAL, Duration::from_mins(5)] {
-            let (mut next, retry_after, _) = testing::pending(step().run(&ctx, resume).await);
+            let (mut next, retry_after, _) =
+                testing::expect_pending(step().run(&ctx, resume).await);
             assert_eq!(retry_after, expected);
             next.since = 0;
             resume = Some(next);
@@ -586,7 +587,7 @@ mod tests {
 
     #[test]
     fn permissions_match_those_that_the_local_cloud_checks() {
-        prove::<StopTask>(&[], async |scene| {
+        prove_permissions::<StopTask>(&[], async |scene| {
             let ecs = scene.client(Client::new);
             let (cluster, family) = (scene.name("cluster"), scene.name("web"));
             ecs.create_cluster()

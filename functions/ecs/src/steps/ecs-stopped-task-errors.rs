@@ -329,7 +329,7 @@ impl Step for StoppedTaskErrors {
         ctx: &Context,
         _: Option<Resume>,
     ) -> Result<Progress<StoppedTaskReport>, StepError> {
-        check_arn_scope(&ctx.place, "cluster", &self.cluster)?;
+        check_arn_scope(&ctx.scope, "cluster", &self.cluster)?;
         let (ecs, since) = (ctx.client(Client::new), self.parse_since()?);
         let mut tasks = self.list_stopped_tasks(&ecs).await?;
         // A task without a time is still stopping, which is later than any time.
@@ -378,7 +378,7 @@ mod tests {
     use serde_json::json;
     use stepward::model::permissions::ArnScope;
     use stepward::testing;
-    use stepward_testkit::proof::prove;
+    use stepward_testkit::proof::prove_permissions;
 
     use super::*;
 
@@ -548,7 +548,7 @@ mod tests {
             meaning.url.ends_with("task_cannot_pull_image.html"),
             "{meaning:?}"
         );
-        let log = testing::log(&ctx);
+        let log = testing::log_lines(&ctx);
         assert_eq!(
             (log.len(), log[0].as_str()),
             (3, "Found 2 failed ECS tasks")
@@ -574,7 +574,7 @@ mod tests {
                 .failed_tasks
                 .is_empty()
         );
-        assert_eq!(testing::log(&ctx), ["Found 0 failed ECS tasks"]);
+        assert_eq!(testing::log_lines(&ctx), ["Found 0 failed ECS tasks"]);
     }
 
     #[tokio::test]
@@ -817,7 +817,7 @@ mod tests {
             "ecs:DescribeTaskDefinition",
             "The local cloud runs no containers, so none exits with an error.",
         )];
-        prove::<StoppedTaskErrors>(&unchecked, async |scene| {
+        prove_permissions::<StoppedTaskErrors>(&unchecked, async |scene| {
             let ecs = scene.client(Client::new);
             let (cluster, family) = (scene.name("cluster"), scene.name("web"));
             ecs.create_cluster()

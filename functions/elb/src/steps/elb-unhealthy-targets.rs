@@ -315,7 +315,7 @@ mod tests {
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
     use stepward::testing;
-    use stepward_testkit::proof::prove;
+    use stepward_testkit::proof::prove_permissions;
 
     use super::*;
 
@@ -457,7 +457,7 @@ mod tests {
             "unhealthy.draining",
         ];
         assert_eq!(states, expected);
-        let log = testing::log(&ctx);
+        let log = testing::log_lines(&ctx);
         assert_eq!(log[0], "i-2:80 in web is unhealthy: Health checks failed");
         assert_eq!(log.last().unwrap(), "Found 6 unhealthy instances.");
     }
@@ -509,7 +509,7 @@ mod tests {
             panic!("not done")
         };
         assert!(output.unhealthy.is_empty());
-        assert_eq!(testing::log(&ctx), ["Found 0 unhealthy instances."]);
+        assert_eq!(testing::log_lines(&ctx), ["Found 0 unhealthy instances."]);
     }
 
     #[tokio::test]
@@ -597,7 +597,7 @@ mod tests {
                      i-2:80 in web is unhealthy: Health checks failed; i-3:80 in api is draining; ";
         assert!(error.message.starts_with(expected_start), "{error}");
         assert_eq!(
-            testing::log(&ctx).last().unwrap(),
+            testing::log_lines(&ctx).last().unwrap(),
             "Found 6 unhealthy instances."
         );
     }
@@ -656,7 +656,7 @@ mod tests {
 
     #[test]
     fn permissions_are_those_that_the_local_cloud_enforces() {
-        prove::<UnhealthyTargets>(&[], async |scene| {
+        prove_permissions::<UnhealthyTargets>(&[], async |scene| {
             let elb = scene.client(Client::new);
             let (name, web) = (scene.name("shop"), scene.name("web"));
             let created = elb.create_load_balancer().name(&name).send().await.unwrap();

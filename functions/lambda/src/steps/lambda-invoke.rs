@@ -305,12 +305,12 @@ impl Step for Invoke {
     ) -> Result<Progress<InvokedFunction>, StepError> {
         let function = self
             .function()
-            .filter(|function| function.is_in_scope(&ctx.place))
+            .filter(|function| function.is_in_scope(&ctx.scope))
             .ok_or_else(|| {
                 ErrorName::InvalidInput.with_message(format!(
                     "parameter \"function_name\": expected a function in account {} in {}, got \
                      \"{}\"; correct the ARN or the target",
-                    ctx.place.account_id, ctx.place.region, self.function_name
+                    ctx.scope.account_id, ctx.scope.region, self.function_name
                 ))
             })?;
         let name = function.name;
@@ -370,7 +370,7 @@ mod tests {
     use aws_smithy_types::error::ErrorMetadata;
     use stepward::model::permissions::ArnScope;
     use stepward::testing;
-    use stepward_testkit::proof::prove;
+    use stepward_testkit::proof::prove_permissions;
     use tokio::net::TcpListener;
     use tokio::time::timeout;
 
@@ -696,7 +696,7 @@ mod tests {
 
     #[test]
     fn permissions_match_what_the_local_cloud_enforces() {
-        prove::<Invoke>(&[], async |scene| {
+        prove_permissions::<Invoke>(&[], async |scene| {
             let name = scene.name("rotate");
             let code =
                 "def handler(event, context):\n    print('hello')\n    return event['days'] + 1\n";

@@ -380,7 +380,7 @@ impl Step for RunCode {
         ctx: &Context,
         resume: Option<Resume>,
     ) -> Result<Progress<CodeRun>, StepError> {
-        ExecutionRole::parse(&self.execution_role_arn)?.require_account(&ctx.place)?;
+        ExecutionRole::parse(&self.execution_role_arn)?.require_account(&ctx.scope)?;
         match resume.map(|resume| resume.state()).transpose()? {
             None => self.create_function(ctx, 0).await,
             Some(Phase::Create { refused }) => self.create_function(ctx, refused).await,
@@ -415,8 +415,8 @@ mod tests {
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
     use stepward::model::permissions::ArnScope;
-    use stepward::testing::{self, done};
-    use stepward_testkit::proof::prove;
+    use stepward::testing::{self, expect_done};
+    use stepward_testkit::proof::prove_permissions;
 
     use super::*;
 
@@ -523,7 +523,7 @@ mod tests {
     }
 
     fn resume_with(phase: &Value) -> Resume {
-        stepward::testing::resume(phase)
+        stepward::testing::resume_from(phase)
     }
 
     fn resume_after_creation() -> Resume {
@@ -589,7 +589,7 @@ mod tests {
         let (state, _, progress) =
             pending_parts(step.run(&ctx, Some(resume_with(&state))).await.unwrap());
         assert_eq!(progress, format!("function {} is Pending", function_name()));
-        let output = done(step.run(&ctx, Some(resume_with(&state))).await);
+        let output = expect_done(step.run(&ctx, Some(resume_with(&state))).await);
 
         assert_eq!(
             json!(output),
@@ -646,7 +646,7 @@ mod tests {
             "delete_after": false,
         }));
         let (state, ..) = pending_parts(step.run(&ctx, None).await.unwrap());
-        assert!(!done(step.run(&ctx, Some(resume_with(&state))).await).function_was_deleted);
+        assert!(!expect_done(step.run(&ctx, Some(resume_with(&state))).await).function_was_deleted);
     }
 
     #[tokio::test]
@@ -663,7 +663,7 @@ mod tests {
         let busy = delete_fails("ResourceConflictException");
         let ctx = context(&[&get_function, &mark, &run, &busy]);
         assert!(
-            !done(
+            !expect_done(
                 step_with(valid_params())
                     .run(&ctx, Some(resume_after_creation()))
                     .await
@@ -671,7 +671,7 @@ mod tests {
             .function_was_deleted
         );
         assert!(
-            testing::log(&ctx)
+            testing::log_lines(&ctx)
                 .iter()
                 .any(|line| line.contains("was not deleted; delete it"))
         );
@@ -768,7 +768,7 @@ mod tests {
             )
         );
         assert!(
-            done(
+            expect_done(
                 step_with(valid_params())
                     .run(&ctx, Some(resume_with(&state)))
                     .await
@@ -924,7 +924,7 @@ mod tests {
             (&state, delete.num_calls()),
             (&json!({ "invoke": { "attempt": 2 } }), 0)
         );
-        let output = done(
+        let output = expect_done(
             step_with(valid_params())
                 .run(&ctx, Some(resume_with(&state)))
                 .await,
@@ -997,7 +997,7 @@ mod tests {
                 format!("function {} is not ready: {message}", function_name())
             );
             assert_eq!([&run, &delete].map(Rule::num_calls), [0, 0]);
-            done(
+            expect_done(
                 step_with(valid_params())
                     .run(&ctx, Some(resume_with(&state)))
                     .await,
@@ -1170,7 +1170,7 @@ mod tests {
                 "The local cloud creates functions with tags without this permission.",
             ),
         ];
-        prove::<RunCode>(&unenforced, async |scene| {
+        prove_permissions::<RunCode>(&unenforced, async |scene| {
             let name = scene.name("run-code");
             let trust = json!({
                 "Version": "2012-10-17",

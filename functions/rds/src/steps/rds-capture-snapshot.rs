@@ -237,12 +237,12 @@ mod tests {
     use aws_sdk_rds::types::{DbSnapshot, Tag};
     use aws_smithy_mocks::{Rule, mock};
     use serde_json::json;
-    use stepward::testing::{done, log, pending, step};
-    use stepward_testkit::proof::prove;
+    use stepward::testing::{expect_done, expect_pending, log_lines, parse_step};
+    use stepward_testkit::proof::prove_permissions;
 
     use super::*;
     use crate::testing::{
-        cluster_member, create_instance, error_metadata, expect_pending, instance_statuses,
+        cluster_member, create_instance, error_metadata, expect_pending_calls, instance_statuses,
         rds_context, unknown_instance,
     };
 
@@ -251,7 +251,7 @@ mod tests {
     const NOT_SHOWN: &str = "RDS has a snapshot before-42 but does not show it yet";
 
     fn orders_step() -> Capture {
-        step(json!({
+        parse_step(json!({
             "instance": "Orders",
             "snapshot_name": "Before-42",
             "tags": { "team": "ops" },
@@ -343,13 +343,13 @@ mod tests {
         let create = create_succeeds();
         let ctx = rds_context([&find, &describe, &create]);
 
-        let resume = expect_pending(
+        let resume = expect_pending_calls(
             &orders_step(),
             &ctx,
             &[STARTED, "snapshot before-42 of orders is creating, 40 %"],
         )
         .await;
-        let captured = done(orders_step().run(&ctx, resume).await);
+        let captured = expect_done(orders_step().run(&ctx, resume).await);
 
         assert_eq!(
             serde_json::to_value(captured).unwrap(),
@@ -371,12 +371,12 @@ mod tests {
             "Creating snapshot before-42 of orders",
             "Snapshot before-42 of orders is available",
         ];
-        assert_eq!(log(&ctx), lines);
+        assert_eq!(log_lines(&ctx), lines);
     }
 
     #[tokio::test]
     async fn already_taken_is_success_only_for_this_execution() {
-        done(
+        expect_done(
             orders_step()
                 .run(
                     &rds_context([&describe_snapshots(&[Some(("available", 100))])]),
@@ -400,7 +400,7 @@ mod tests {
         );
         let create = create_refused("DBSnapshotAlreadyExists");
         let ctx = rds_context([&find, &describe, &create]);
-        let resume = expect_pending(&orders_step(), &ctx, &[NOT_SHOWN]).await;
+        let resume = expect_pending_calls(&orders_step(), &ctx, &[NOT_SHOWN]).await;
         let error = orders_step().run(&ctx, resume).await.unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
         assert!(
@@ -428,7 +428,7 @@ mod tests {
             "snapshot_name": "before-42",
             "tags": { "team": "ops + co" },
         });
-        step::<Capture>(valid.clone()).validate().unwrap();
+        parse_step::<Capture>(valid.clone()).validate().unwrap();
         let too_many: BTreeMap<_, _> = (0..50).map(|n| (format!("key-{n}"), "value")).collect();
         for (field, value) in [
             ("instance", json!("orders-")),
@@ -448,7 +448,9 @@ mod tests {
         ] {
             let mut params = valid.clone();
             params[field] = value;
-            let error = step::<Capture>(params.clone()).validate().unwrap_err();
+            let error = parse_step::<Capture>(params.clone())
+                .validate()
+                .unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput, "{params}");
         }
     }
@@ -469,7 +471,7 @@ mod tests {
             &instance_statuses(&["available"]),
             &create,
         ]);
-        expect_pending(&orders_step(), &ctx, &[STARTED]).await;
+        expect_pending_calls(&orders_step(), &ctx, &[STARTED]).await;
         assert_eq!(create.num_calls(), 2);
     }
 
@@ -481,15 +483,15 @@ mod tests {
             create_succeeds(),
         );
         let ctx = rds_context([&find, &describe, &create]);
-        let resume = expect_pending(&orders_step(), &ctx, &[BUSY, STARTED]).await;
-        done(orders_step().run(&ctx, resume).await);
+        let resume = expect_pending_calls(&orders_step(), &ctx, &[BUSY, STARTED]).await;
+        expect_done(orders_step().run(&ctx, resume).await);
         assert_eq!(create.num_calls(), 1);
     }
 
     #[tokio::test]
     async fn pending_after_a_lost_answer_continues_with_its_snapshot() {
         let find = describe_snapshots(&[Some(("creating", 7))]);
-        expect_pending(
+        expect_pending_calls(
             &orders_step(),
             &rds_context([&find]),
             &["snapshot before-42 of orders is creating, 7 %"],
@@ -502,7 +504,7 @@ mod tests {
             instance_statuses(&["available"]),
             create_refused("DBSnapshotAlreadyExists"),
         );
-        expect_pending(
+        expect_pending_calls(
             &orders_step(),
             &rds_context([&find, &describe, &create]),
             &[STARTED],
@@ -516,7 +518,7 @@ mod tests {
         );
         let create = create_refused("DBSnapshotAlreadyExists");
         let ctx = rds_context([&find, &describe, &create]);
-        expect_pending(&orders_step(), &ctx, &[NOT_SHOWN, STARTED]).await;
+        expect_pending_calls(&orders_step(), &ctx, &[NOT_SHOWN, STARTED]).await;
         assert_eq!(create.num_calls(), 1);
     }
 
@@ -526,9 +528,9 @@ mod tests {
             Some(("creating", 7)),
             Some(("creating", 8)),
         ])]);
-        let (mut resume, first, _) = pending(orders_step().run(&ctx, None).await);
+        let (mut resume, first, _) = expect_pending(orders_step().run(&ctx, None).await);
         resume.since = 0;
-        let (_, later, _) = pending(orders_step().run(&ctx, Some(resume)).await);
+        let (_, later, _) = expect_pending(orders_step().run(&ctx, Some(resume)).await);
         assert_eq!((first, later), (POLL_INTERVAL, Duration::from_mins(5)));
     }
 
@@ -540,7 +542,7 @@ mod tests {
                 instance_statuses(&[status]),
                 create_succeeds(),
             );
-            expect_pending(
+            expect_pending_calls(
                 &orders_step(),
                 &rds_context([&find, &describe, &create]),
                 &[STARTED],
@@ -564,7 +566,7 @@ mod tests {
                 create_succeeds(),
             );
             let ctx = rds_context([&find, &describe, &create]);
-            let resume = expect_pending(&orders_step(), &ctx, &[STARTED]).await;
+            let resume = expect_pending_calls(&orders_step(), &ctx, &[STARTED]).await;
             let error = orders_step().run(&ctx, resume).await.unwrap_err();
             assert_eq!(error.name, ErrorName::StepFailed);
             assert!(error.message.contains(words), "{error}");
@@ -620,7 +622,7 @@ mod tests {
             instance_statuses(&["available", "backing-up"]),
         );
         let create = create_refused("InvalidDBInstanceState");
-        expect_pending(
+        expect_pending_calls(
             &orders_step(),
             &rds_context([&find, &describe, &create]),
             &[BUSY],
@@ -645,7 +647,7 @@ mod tests {
             "rds:AddTagsToResource",
             "The local cloud does not require it to tag a new resource.",
         )];
-        prove::<Capture>(&unenforced, async |scene| {
+        prove_permissions::<Capture>(&unenforced, async |scene| {
             let name = create_instance(scene).await;
             json!({
                 "instance": name,

@@ -136,15 +136,15 @@ mod tests {
     use aws_sdk_rds::operation::start_db_cluster::{StartDBClusterError, StartDbClusterOutput};
     use aws_smithy_mocks::mock;
     use serde_json::json;
-    use stepward::testing::step;
-    use stepward_testkit::proof::prove;
+    use stepward::testing::parse_step;
+    use stepward_testkit::proof::prove_permissions;
 
     use super::*;
     use crate::testing::change::{ChangeSuite, DatabaseKind};
     use crate::testing::{create_cluster, error_metadata};
 
     const SUITE: ChangeSuite<Start> = ChangeSuite {
-        build_step: || step(json!({ "cluster": "Shop" })),
+        build_step: || parse_step(json!({ "cluster": "Shop" })),
         kind: DatabaseKind::Cluster,
         statuses: ["stopped", "starting", "available"],
         activity: "Starting",
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn permissions_match_what_the_local_cloud_enforces() {
-        prove::<Start>(&[], async |scene| {
+        prove_permissions::<Start>(&[], async |scene| {
             let name = create_cluster(scene).await;
             let rds = scene.client(Client::new);
             rds.stop_db_cluster()

@@ -137,15 +137,15 @@ mod tests {
     use aws_sdk_rds::operation::start_db_instance::{StartDBInstanceError, StartDbInstanceOutput};
     use aws_smithy_mocks::mock;
     use serde_json::json;
-    use stepward::testing::step;
-    use stepward_testkit::proof::prove;
+    use stepward::testing::parse_step;
+    use stepward_testkit::proof::prove_permissions;
 
     use super::*;
     use crate::testing::change::{ChangeSuite, DatabaseKind, everywhere};
     use crate::testing::{create_instance, error_metadata, instance_statuses, rds_context};
 
     const SUITE: ChangeSuite<Start> = ChangeSuite {
-        build_step: || step(json!({ "instance": "Orders" })),
+        build_step: || parse_step(json!({ "instance": "Orders" })),
         kind: DatabaseKind::Instance,
         statuses: ["stopped", "starting", "available"],
         activity: "Starting",
@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn permissions_match_what_the_local_cloud_enforces() {
-        prove::<Start>(&[], async |scene| {
+        prove_permissions::<Start>(&[], async |scene| {
             let name = create_instance(scene).await;
             let rds = scene.client(Client::new);
             rds.stop_db_instance()

@@ -370,8 +370,8 @@ mod tests {
     use aws_sdk_rds::types::DbParameterGroupStatus;
     use aws_smithy_mocks::{Rule, mock};
     use serde_json::json;
-    use stepward::testing::{done, log, step};
-    use stepward_testkit::proof::prove;
+    use stepward::testing::{expect_done, log_lines, parse_step};
+    use stepward_testkit::proof::prove_permissions;
 
     use super::*;
     use crate::testing::{
@@ -379,7 +379,7 @@ mod tests {
     };
 
     fn orders_step() -> Look {
-        step(json!({ "instance": "Orders" }))
+        parse_step(json!({ "instance": "Orders" }))
     }
 
     fn describe_output(status: &str) -> DescribeDbInstancesOutput {
@@ -457,7 +457,7 @@ mod tests {
     async fn done_returns_the_instance_and_all_its_events() {
         let (describe, events) = (describe_instances("available"), describe_events());
         let ctx = rds_context([&describe, &events]);
-        let status = done(orders_step().run(&ctx, None).await);
+        let status = expect_done(orders_step().run(&ctx, None).await);
 
         let categories = json!(["availability"]);
         assert_eq!(
@@ -495,7 +495,7 @@ mod tests {
                                 #database:id=orders;is-cluster=false",
             })
         );
-        assert_eq!(log(&ctx)[0], "orders instance status is: available");
+        assert_eq!(log_lines(&ctx)[0], "orders instance status is: available");
         assert_eq!(events.num_calls(), 2);
     }
 
@@ -516,7 +516,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn throttled_polls_are_retried_and_the_step_continues() {
         let describe = throttled_poll("available");
-        done(
+        expect_done(
             orders_step()
                 .run(&rds_context([&describe, &describe_events()]), None)
                 .await,
@@ -531,7 +531,7 @@ mod tests {
             ("failed", "restore"),
             ("incompatible-parameters", "parameter group"),
         ] {
-            let output = done(
+            let output = expect_done(
                 orders_step()
                     .run(
                         &rds_context([&describe_instances(status), &describe_events()]),
@@ -543,7 +543,8 @@ mod tests {
             assert!(output.trouble.unwrap().contains(advice), "{status}");
 
             let ctx = rds_context([&describe_instances(status), &describe_events()]);
-            let strict: Look = step(json!({ "instance": "orders", "fail_unless_available": true }));
+            let strict: Look =
+                parse_step(json!({ "instance": "orders", "fail_unless_available": true }));
             let error = strict.run(&ctx, None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::StepFailed);
             let prefix = format!("orders instance status is: {status}; not available: ");
@@ -551,14 +552,17 @@ mod tests {
                 error.message.starts_with(&prefix) && error.message.contains(advice),
                 "{error}"
             );
-            assert!(log(&ctx).contains(&"2027-01-15T08:00:09Z DB instance restarted".to_owned()));
+            assert!(
+                log_lines(&ctx).contains(&"2027-01-15T08:00:09Z DB instance restarted".to_owned())
+            );
         }
     }
 
     #[tokio::test]
     async fn an_available_instance_passes_the_strict_check() {
-        let strict: Look = step(json!({ "instance": "orders", "fail_unless_available": true }));
-        done(
+        let strict: Look =
+            parse_step(json!({ "instance": "orders", "fail_unless_available": true }));
+        expect_done(
             strict
                 .run(
                     &rds_context([&describe_instances("available"), &describe_events()]),
@@ -570,7 +574,7 @@ mod tests {
 
     #[test]
     fn permissions_match_what_the_local_cloud_enforces() {
-        prove::<Look>(&[], async |scene| {
+        prove_permissions::<Look>(&[], async |scene| {
             let name = create_instance(scene).await;
             json!({ "instance": name, "fail_unless_available": true })
         });

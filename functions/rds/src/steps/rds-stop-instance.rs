@@ -138,15 +138,15 @@ mod tests {
     use aws_sdk_rds::operation::stop_db_instance::{StopDBInstanceError, StopDbInstanceOutput};
     use aws_smithy_mocks::mock;
     use serde_json::json;
-    use stepward::testing::step;
-    use stepward_testkit::proof::prove;
+    use stepward::testing::parse_step;
+    use stepward_testkit::proof::prove_permissions;
 
     use super::*;
     use crate::testing::change::{ChangeSuite, DatabaseKind, everywhere};
     use crate::testing::{create_instance, error_metadata};
 
     const SUITE: ChangeSuite<Stop> = ChangeSuite {
-        build_step: || step(json!({ "instance": "Orders" })),
+        build_step: || parse_step(json!({ "instance": "Orders" })),
         kind: DatabaseKind::Instance,
         statuses: ["available", "stopping", "stopped"],
         activity: "Stopping",
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn permissions_match_what_the_local_cloud_enforces() {
-        prove::<Stop>(
+        prove_permissions::<Stop>(
             &[],
             async |scene| json!({ "instance": create_instance(scene).await }),
         );

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use aws_smithy_mocks::Rule;
-use stepward::testing::{done, log, pending};
+use stepward::testing::{expect_done, expect_pending, log_lines};
 use stepward::{Context, ErrorName, Resume, Step};
 
 pub(crate) use super::kind::{DatabaseKind, Statuses, everywhere};
@@ -73,7 +73,7 @@ impl<S: Step<Output = DatabaseChange>> ChangeSuite<S> {
         assert!(url.ends_with(&fragment), "{url}");
         assert_eq!(request.num_calls(), 1);
         assert_eq!(
-            log(&ctx),
+            log_lines(&ctx),
             [
                 format!("{} {name}", self.activity),
                 format!("{name} is {after}")
@@ -316,7 +316,7 @@ impl<S: Step<Output = DatabaseChange>> ChangeSuite<S> {
                 Duration::from_mins(5)
             };
             let (mut next, retry_after, progress) =
-                pending((self.build_step)().run(ctx, resume).await);
+                expect_pending((self.build_step)().run(ctx, resume).await);
             assert_eq!(
                 (progress.as_str(), retry_after),
                 (message.as_str(), interval)
@@ -329,6 +329,6 @@ impl<S: Step<Output = DatabaseChange>> ChangeSuite<S> {
     }
 
     async fn expect_done(&self, ctx: &Context, resume: Option<Resume>) -> DatabaseChange {
-        done((self.build_step)().run(ctx, resume).await)
+        expect_done((self.build_step)().run(ctx, resume).await)
     }
 }

@@ -262,8 +262,8 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use serde_json::{Value, json};
-    use stepward::testing::{done, log, names_invalid_parameters};
-    use stepward_testkit::proof::prove;
+    use stepward::testing::{assert_invalid_parameters_are_named, expect_done, log_lines};
+    use stepward_testkit::proof::prove_permissions;
 
     use super::*;
     use crate::testing::scenes::{
@@ -329,13 +329,13 @@ mod tests {
                 "sse": "aws:kms", "sse_kms_key_id": "key-1",
             }));
             let ctx = s3.context();
-            let output = done(step.run(&ctx, None).await);
+            let output = expect_done(step.run(&ctx, None).await);
             assert_eq!((output.transferred, output.bytes), (1, 4));
             let line = format!(
                 "upload: {}/today.csv to s3://data/reports/today.csv",
                 root.display()
             );
-            assert_eq!(log(&ctx), [line]);
+            assert_eq!(log_lines(&ctx), [line]);
             let [sent] = &s3.take_requests()[..] else {
                 panic!("one request")
             };
@@ -372,7 +372,7 @@ mod tests {
             );
             let mut params = theirs;
             params["bucket_owner"] = PEER_ACCOUNT.into();
-            done(copy_step(params).run(&s3.context(), None).await);
+            expect_done(copy_step(params).run(&s3.context(), None).await);
             assert!(s3.object("theirs", "a").is_some());
         });
     }
@@ -382,7 +382,7 @@ mod tests {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             fs::write(root.join("object"), mib_bytes(3)).unwrap();
-            done(upload("object").run(&s3.context(), None).await);
+            expect_done(upload("object").run(&s3.context(), None).await);
             let [sent] = &s3.take_requests()[..] else {
                 panic!("one request")
             };
@@ -405,7 +405,7 @@ mod tests {
             let step = copy_step(
                 json!({ "source": "large.tar", "destination": "s3://data/copy", "sse": "AES256" }),
             );
-            done(step.run(&s3.context_in_session(SESSION), None).await);
+            expect_done(step.run(&s3.context_in_session(SESSION), None).await);
             let sent = s3.take_requests();
             let lines: Vec<_> = sent.iter().map(SentRequest::summary).collect();
             assert_eq!(
@@ -463,14 +463,14 @@ mod tests {
             let step =
                 copy_step(json!({ "source": "s3://data/object", "destination": "new/folder/" }));
             let ctx = s3.context();
-            done(step.run(&ctx, None).await);
+            expect_done(step.run(&ctx, None).await);
             assert_eq!(
                 s3.take_summaries(),
                 ["HeadObject data/object", "GetObject data/object"]
             );
             let path = root.join("new/folder/object");
             assert_eq!(
-                log(&ctx),
+                log_lines(&ctx),
                 [format!("download: s3://data/object to {}", path.display())]
             );
             assert_eq!(fs::read_to_string(&path).unwrap(), "content");
@@ -485,7 +485,7 @@ mod tests {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             s3.put("data", "object", mib_bytes(20));
-            done(download().run(&s3.context(), None).await);
+            expect_done(download().run(&s3.context(), None).await);
             let etag = s3.object("data", "object").unwrap().etag;
             let mut ranges: Vec<_> = s3
                 .sent_requests("GetObject")
@@ -520,8 +520,8 @@ mod tests {
             "storage_class": "GLACIER_IR", "sse": "AES256",
         }));
         let ctx = s3.context();
-        assert_eq!(done(step.run(&ctx, None).await).bytes, 7);
-        assert_eq!(log(&ctx), ["copy: s3://data/a b/ü to s3://other/ü"]);
+        assert_eq!(expect_done(step.run(&ctx, None).await).bytes, 7);
+        assert_eq!(log_lines(&ctx), ["copy: s3://data/a b/ü to s3://other/ü"]);
         let sent = s3.take_requests();
         assert_eq!(
             sent.iter().map(SentRequest::summary).collect::<Vec<_>>(),
@@ -563,7 +563,7 @@ mod tests {
             json!({ "source": "s3://data/object", "destination": "s3://data/copy",
                 "storage_class": "STANDARD_IA" }),
         );
-        done(step.run(&s3.context(), None).await);
+        expect_done(step.run(&s3.context(), None).await);
         let [started] = &s3.sent_requests("CreateMultipartUpload")[..] else {
             panic!("one upload")
         };
@@ -599,7 +599,7 @@ mod tests {
     async fn done_lets_s3_copy_between_accounts_if_it_may() {
         let s3 = FakeS3::default();
         s3.put("theirs", "object", "content");
-        done(
+        expect_done(
             copy_between_accounts()
                 .run(&s3.context_with_peer(), None)
                 .await,
@@ -646,8 +646,8 @@ mod tests {
         }));
         let ctx = s3.context_with_peer();
         // The first refused copy decides for all later objects.
-        assert_eq!(done(step.run(&ctx, None).await).transferred, 3);
-        let notices = log(&ctx)
+        assert_eq!(expect_done(step.run(&ctx, None).await).transferred, 3);
+        let notices = log_lines(&ctx)
             .iter()
             .filter(|line| line.contains("is not allowed to copy between the two accounts"))
             .count();
@@ -696,7 +696,10 @@ mod tests {
                 "source": "s3://data/in", "destination": "out", "recursive": true,
                 "filters": [{ "exclude": "*" }, { "include": "*.log" }],
             }));
-            assert_eq!(done(step.run(&s3.context(), None).await).transferred, 2);
+            assert_eq!(
+                expect_done(step.run(&s3.context(), None).await).transferred,
+                2
+            );
             assert_eq!(files(root), ["out/a.log", "out/b/c.log"]);
             let lists = s3.sent_requests("ListObjectsV2");
             assert!(
@@ -716,13 +719,13 @@ mod tests {
             let ctx = s3.context();
             let step =
                 copy_step(json!({ "source": "a", "destination": "s3://data/", "dry_run": true }));
-            let output = done(step.run(&ctx, None).await);
+            let output = expect_done(step.run(&ctx, None).await);
             assert_eq!(
                 (output.transferred, output.bytes, output.dry_run),
                 (1, 3, true)
             );
             assert_eq!(
-                log(&ctx),
+                log_lines(&ctx),
                 [format!(
                     "(dryrun) upload: {}/a to s3://data/a",
                     root.display()
@@ -772,7 +775,7 @@ mod tests {
 
     #[test]
     fn invalid_parameters_are_named() {
-        names_invalid_parameters::<S3Copy>();
+        assert_invalid_parameters_are_named::<S3Copy>();
         let params =
             json!({ "source": "a", "destination": "s3://data/a", "filters": [{ "include": 7 }] });
         let error = serde_json::from_value::<S3Copy>(params)
@@ -909,7 +912,7 @@ mod tests {
             ] {
                 s3.refuse_requests(operation, 2, 503, "SlowDown");
             }
-            done(upload("large").run(&s3.context(), None).await);
+            expect_done(upload("large").run(&s3.context(), None).await);
             let counts = [
                 "CreateMultipartUpload",
                 "UploadPart",
@@ -925,7 +928,7 @@ mod tests {
                     json!({ "source": "s3://data", "destination": destination, "recursive": true }),
                 );
                 assert_eq!(
-                    done(step.run(&s3.context(), None).await).transferred,
+                    expect_done(step.run(&s3.context(), None).await).transferred,
                     1,
                     "{destination}"
                 );
@@ -947,7 +950,7 @@ mod tests {
                 (8, 1)
             );
             s3.take_requests();
-            let output = done(upload("large").run(&s3.context(), Some(resume)).await);
+            let output = expect_done(upload("large").run(&s3.context(), Some(resume)).await);
             assert_eq!((output.transferred, output.bytes), (1, 65 * MIB));
             assert_eq!(
                 s3.take_summaries(),
@@ -975,7 +978,7 @@ mod tests {
             assert!(unfinished.starts_with(".stepward/"), "{unfinished}");
             assert_eq!(s3.sent_requests("GetObject").len(), 8);
             s3.take_requests();
-            done(download().run(&s3.context(), Some(resume)).await);
+            expect_done(download().run(&s3.context(), Some(resume)).await);
             let ranges: Vec<_> = s3
                 .sent_requests("GetObject")
                 .iter()
@@ -1000,7 +1003,7 @@ mod tests {
                 } else {
                     s3.put("data", "object", mib_bytes(10));
                 }
-                done(download().run(&s3.context(), Some(resume)).await);
+                expect_done(download().run(&s3.context(), Some(resume)).await);
                 assert!(
                     fs::read(root.join("file")).unwrap()
                         == s3.object("data", "object").unwrap().bytes
@@ -1020,7 +1023,7 @@ mod tests {
         let (resume, _) = unwrap_pending(step.run(&s3.context(), None).await);
         assert_eq!(s3.sent_requests("UploadPartCopy").len(), 8);
         s3.take_requests();
-        done(step.run(&s3.context(), Some(resume)).await);
+        expect_done(step.run(&s3.context(), Some(resume)).await);
         let copied: Vec<_> = s3
             .sent_requests("UploadPartCopy")
             .iter()
@@ -1122,7 +1125,7 @@ mod tests {
                     .await,
             );
             s3.take_requests();
-            done(
+            expect_done(
                 upload("large")
                     .run(&s3.context_in_session(SESSION), None)
                     .await,
@@ -1148,7 +1151,7 @@ mod tests {
             s3.put("data", "object", mib_bytes(65));
             s3.spend_budget_at("GetObject", 1);
             unwrap_pending(download().run(&s3.context(), None).await);
-            done(download().run(&s3.context(), None).await);
+            expect_done(download().run(&s3.context(), None).await);
             assert_eq!(files(root), ["file"]);
         });
     }
@@ -1172,7 +1175,7 @@ mod tests {
             );
             s3.take_requests();
             assert_eq!(
-                done(step.run(&s3.context(), Some(resume)).await).transferred,
+                expect_done(step.run(&s3.context(), Some(resume)).await).transferred,
                 200
             );
             assert_eq!(
@@ -1202,7 +1205,7 @@ mod tests {
             assert_eq!(error.name, ErrorName::TimedOut, "{error}");
             assert!(s3.uploads().is_empty(), "a whole call made no progress");
             s3.answer_again();
-            done(
+            expect_done(
                 upload("large")
                     .run(&s3.context_in_session(SESSION), Some(resume))
                     .await,
@@ -1227,7 +1230,7 @@ mod tests {
                 unwrap_pending(before_deadline(download().run(&s3.context(), None)).await);
             s3.answer_again();
             s3.take_requests();
-            done(download().run(&s3.context(), Some(resume)).await);
+            expect_done(download().run(&s3.context(), Some(resume)).await);
             assert_eq!(
                 (
                     s3.sent_requests("GetObject").len(),
@@ -1295,7 +1298,7 @@ mod tests {
                 assert!(error.message.contains(part), "{error}");
             }
             assert_eq!(files(root), ["out/a", "out/e"]);
-            let log = log(&ctx);
+            let log = log_lines(&ctx);
             assert_eq!(
                 log.iter()
                     .filter(|line| line.starts_with("download failed: s3://data/in/"))
@@ -1550,7 +1553,7 @@ mod tests {
                     refusal(500, "InternalError")
                 })
             });
-            done(
+            expect_done(
                 upload("large")
                     .run(&s3.context_in_session(SESSION), None)
                     .await,
@@ -1609,7 +1612,7 @@ mod tests {
             s3.spend_budget_at("UploadPart", 1);
             let (resume, _) = unwrap_pending(upload("large").run(&s3.context(), None).await);
             fs::write(root.join("large"), "small").unwrap();
-            done(upload("large").run(&s3.context(), Some(resume)).await);
+            expect_done(upload("large").run(&s3.context(), Some(resume)).await);
             assert_eq!(
                 (s3.object("data", "copy").unwrap().size, s3.uploads().len()),
                 (5, 0)
@@ -1654,7 +1657,7 @@ mod tests {
             ("s3:PutObjectTagging", COPY_ONLY),
         ]);
         run_with_root(|root| {
-            prove::<S3Copy>(&unused, async |scene| {
+            prove_permissions::<S3Copy>(&unused, async |scene| {
                 scenes::upload_scene(scene, root).await
             });
         });
@@ -1668,7 +1671,7 @@ mod tests {
             ("s3:PutObject", S3_DESTINATION_ONLY),
             ("s3:PutObjectTagging", COPY_ONLY),
         ]);
-        run_with_root(|_| prove::<S3Copy>(&unused, scenes::download_scene));
+        run_with_root(|_| prove_permissions::<S3Copy>(&unused, scenes::download_scene));
     }
 
     #[test]
@@ -1679,7 +1682,7 @@ mod tests {
             ("s3:ListBucketMultipartUploads", LARGE_ONLY),
             ("s3:PutObjectTagging", TAGS),
         ]);
-        prove::<S3Copy>(&unused, scenes::between_buckets);
+        prove_permissions::<S3Copy>(&unused, scenes::between_buckets);
     }
 
     #[test]
@@ -1696,6 +1699,6 @@ mod tests {
                 "The local cloud writes tags without checking it.",
             ),
         ]);
-        prove::<S3Copy>(&unused, scenes::between_accounts);
+        prove_permissions::<S3Copy>(&unused, scenes::between_accounts);
     }
 }

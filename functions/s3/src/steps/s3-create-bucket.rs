@@ -99,7 +99,7 @@ impl CreateBucket {
 
     /// Creates the bucket with `bucket_ctx`, and logs to `ctx`.
     async fn create(&self, ctx: &Context, bucket_ctx: &Context) -> Result<Present, StepError> {
-        let (bucket, region) = (self.bucket_name()?, bucket_ctx.place.region.clone());
+        let (bucket, region) = (self.bucket_name()?, bucket_ctx.scope.region.clone());
         let s3 = bucket_ctx.client(Client::new);
         let console_url = bucket_ctx.console(&format!("s3/buckets/{bucket}"), "");
         let created = match find_own_bucket(&s3, &bucket).await? {
@@ -109,9 +109,9 @@ impl CreateBucket {
         };
 
         if created {
-            if let Err(error) = make_settings(&s3, &bucket, &bucket_ctx.place.account_id).await {
+            if let Err(error) = make_settings(&s3, &bucket, &bucket_ctx.scope.account_id).await {
                 return Err(
-                    delete_after_error(&s3, &bucket, &bucket_ctx.place.account_id, error).await,
+                    delete_after_error(&s3, &bucket, &bucket_ctx.scope.account_id, error).await,
                 );
             }
             ctx.log(format_args!("Created bucket {bucket} in {region}"));
@@ -385,7 +385,7 @@ mod tests {
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
     use stepward::testing;
-    use stepward_testkit::proof::prove;
+    use stepward_testkit::proof::prove_permissions;
 
     use super::*;
 
@@ -511,7 +511,7 @@ mod tests {
             (1, 1, 1)
         );
         assert_eq!(
-            testing::log(&ctx),
+            testing::log_lines(&ctx),
             ["Created bucket acme-reports in eu-west-1"]
         );
     }
@@ -526,7 +526,7 @@ mod tests {
         );
         let ctx = context(&[]);
         let mut peer_ctx = context(&[&none, &create, &block, &encrypt]);
-        peer_ctx.place.region = "us-east-1".into();
+        peer_ctx.scope.region = "us-east-1".into();
         let output = step().create(&ctx, &peer_ctx).await.unwrap();
         assert_eq!(
             (output.region.as_str(), create.num_calls()),
@@ -572,7 +572,7 @@ mod tests {
         ])]);
         assert!(!run_step(&ctx).await.unwrap().created);
         assert_eq!(
-            testing::log(&ctx),
+            testing::log_lines(&ctx),
             ["Bucket acme-reports already exists in eu-west-1; it is unchanged"]
         );
     }
@@ -717,7 +717,7 @@ mod tests {
                 .ends_with("the new bucket \"acme-reports\" was deleted again"),
             "{error}"
         );
-        assert!(testing::log(&ctx).is_empty());
+        assert!(testing::log_lines(&ctx).is_empty());
         let kept = mock!(Client::delete_bucket)
             .then_error(|| DeleteBucketError::generic(error_metadata("AccessDenied")));
         let error = run_step(&context(&[
@@ -746,7 +746,7 @@ mod tests {
                 "The local cloud does not check it when a bucket is created.",
             ),
         ];
-        prove::<CreateBucket>(
+        prove_permissions::<CreateBucket>(
             &idle,
             async |scene| json!({ "uri": format!("s3://{}", scene.name("made")) }),
         );

@@ -331,7 +331,7 @@ impl Step for DeleteBucket {
         ctx: &Context,
         resume: Option<Resume>,
     ) -> Result<Progress<Deleted>, StepError> {
-        let owner = Some(ctx.place.account_id.clone());
+        let owner = Some(ctx.scope.account_id.clone());
         let bucket = Bucket {
             client: ctx.client(Client::new),
             name: self.bucket_name()?,
@@ -385,7 +385,7 @@ mod tests {
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
     use stepward::testing;
-    use stepward_testkit::proof::prove;
+    use stepward_testkit::proof::prove_permissions;
 
     use super::*;
 
@@ -538,7 +538,7 @@ mod tests {
             panic!("not pending: {answer:?}")
         };
         (
-            Some(stepward::testing::resume(&state)),
+            Some(stepward::testing::resume_from(&state)),
             retry_after,
             progress,
         )
@@ -579,7 +579,7 @@ mod tests {
             (0, 0)
         );
         assert_eq!(
-            (delete.num_calls(), testing::log(&ctx)),
+            (delete.num_calls(), testing::log_lines(&ctx)),
             (1, vec!["Deleted bucket acme-old".to_owned()])
         );
     }
@@ -668,7 +668,7 @@ mod tests {
             (1, 2, 1)
         );
         assert_eq!(
-            testing::log(&ctx)[0],
+            testing::log_lines(&ctx)[0],
             "Removed 5 versions and 2 unfinished uploads"
         );
     }
@@ -712,7 +712,7 @@ mod tests {
             (6, 0)
         );
         assert_eq!(
-            testing::log(&ctx)[0],
+            testing::log_lines(&ctx)[0],
             format!("Could not delete c version 2 ({LOCKED})")
         );
     }
@@ -983,12 +983,12 @@ mod tests {
             .cancel(&ctx, Some(serde_json::from_value(resume).unwrap()))
             .await
             .unwrap();
-        assert!(testing::log(&ctx)[0].starts_with("Stopped: 7 versions in bucket acme-old"));
+        assert!(testing::log_lines(&ctx)[0].starts_with("Stopped: 7 versions in bucket acme-old"));
     }
 
     #[test]
     fn permissions_match_the_local_cloud() {
-        prove::<DeleteBucket>(&[], async |scene| {
+        prove_permissions::<DeleteBucket>(&[], async |scene| {
             let (bucket, s3) = (scene.name("old"), scene.client(Client::new));
             let make = json!({ "Type": "AWS::S3::Bucket", "Properties": { "BucketName": bucket } });
             scene.make(&json!({ "Resources": { "Old": make } })).await;
@@ -1040,7 +1040,7 @@ mod tests {
             ("s3:DeleteObjectVersion", forced),
             ("s3:ListBucketMultipartUploads", forced),
         ];
-        prove::<DeleteBucket>(&idle, async |scene| {
+        prove_permissions::<DeleteBucket>(&idle, async |scene| {
             let bucket = scene.name("old");
             let make = json!({ "Type": "AWS::S3::Bucket", "Properties": { "BucketName": bucket } });
             scene.make(&json!({ "Resources": { "Old": make } })).await;

@@ -166,8 +166,8 @@ impl Step for S3Delete {
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
-    use stepward::testing::{done, log, names_invalid_parameters};
-    use stepward_testkit::proof::prove;
+    use stepward::testing::{assert_invalid_parameters_are_named, expect_done, log_lines};
+    use stepward_testkit::proof::prove_permissions;
 
     use super::*;
     use crate::testing::{Answer, FakeS3, SentRequest, unwrap_pending, valid_step};
@@ -225,7 +225,7 @@ mod tests {
         let s3 = FakeS3::default();
         put_objects(&s3, ["logs/a", "logs/a/b", "logs/ab"]);
         let ctx = s3.context();
-        let output = done(
+        let output = expect_done(
             delete_step(json!({ "uri": "s3://data/logs/a" }))
                 .run(&ctx, None)
                 .await,
@@ -234,7 +234,7 @@ mod tests {
         let expected =
             json!({ "transferred": 0, "bytes": 0, "deleted": 1, "unchanged": 0, "dry_run": false });
         assert_eq!(
-            (output, log(&ctx)),
+            (output, log_lines(&ctx)),
             (expected, vec!["delete: s3://data/logs/a".to_owned()])
         );
         let [request] = &s3.take_requests()[..] else {
@@ -269,7 +269,7 @@ mod tests {
             s3.put("data", folder, "");
         }
         let step = delete_step(json!({ "uri": "s3://data/logs", "recursive": true }));
-        assert_eq!(done(step.run(&s3.context(), None).await).deleted, 5);
+        assert_eq!(expect_done(step.run(&s3.context(), None).await).deleted, 5);
         let list = &s3.sent_requests("ListObjectsV2")[0];
         assert_eq!(
             (list.key.as_str(), list.query["encoding-type"].as_str()),
@@ -295,7 +295,7 @@ mod tests {
         let s3 = FakeS3::default();
         put_objects(&s3, (0..2_001).map(|n| format!("{n:04}")));
         assert_eq!(
-            done(delete_all().run(&s3.context(), None).await).deleted,
+            expect_done(delete_all().run(&s3.context(), None).await).deleted,
             2_001
         );
         let mut sizes: Vec<_> = s3
@@ -318,13 +318,13 @@ mod tests {
         let mut params =
             json!({ "uri": "s3://data", "recursive": true, "filters": filters, "dry_run": true });
         let ctx = s3.context();
-        let output = done(delete_step(params.clone()).run(&ctx, None).await);
+        let output = expect_done(delete_step(params.clone()).run(&ctx, None).await);
         assert_eq!(
             (output.deleted, output.dry_run, remaining_keys(&s3).len()),
             (2, true, 3)
         );
         assert_eq!(
-            log(&ctx),
+            log_lines(&ctx),
             [
                 "(dryrun) delete: s3://data/a.log",
                 "(dryrun) delete: s3://data/in/c.log"
@@ -332,10 +332,10 @@ mod tests {
         );
         assert_eq!(s3.take_summaries(), ["ListObjectsV2 data/"]);
         params["dry_run"] = false.into();
-        done(delete_step(params).run(&s3.context(), None).await);
+        expect_done(delete_step(params).run(&s3.context(), None).await);
         assert_eq!(remaining_keys(&s3), ["b.txt"]);
         let step = delete_step(json!({ "uri": "s3://data/b.txt", "filters": filters }));
-        assert_eq!(done(step.run(&s3.context(), None).await).deleted, 0);
+        assert_eq!(expect_done(step.run(&s3.context(), None).await).deleted, 0);
         assert_eq!(remaining_keys(&s3), ["b.txt"]);
     }
 
@@ -344,7 +344,7 @@ mod tests {
         let s3 = FakeS3::default();
         put_objects(&s3, ["line\nbreak", "plain", "\u{1}"]);
         let ctx = s3.context();
-        assert_eq!(done(delete_all().run(&ctx, None).await).deleted, 3);
+        assert_eq!(expect_done(delete_all().run(&ctx, None).await).deleted, 3);
         let [batch] = &s3.sent_requests("DeleteObjects")[..] else {
             panic!("one request")
         };
@@ -359,7 +359,7 @@ mod tests {
                 .all(|sent| sent.header("x-amz-expected-bucket-owner") == Some("222222222222"))
         );
         assert!(
-            log(&ctx).contains(&r"delete: s3://data/line\nbreak".to_owned()),
+            log_lines(&ctx).contains(&r"delete: s3://data/line\nbreak".to_owned()),
             "the key stays on one line"
         );
     }
@@ -368,7 +368,7 @@ mod tests {
     async fn already_deleted_is_success() {
         let s3 = FakeS3::default();
         assert_eq!(
-            done(
+            expect_done(
                 delete_step(json!({ "uri": "s3://data/gone" }))
                     .run(&s3.context(), None)
                     .await
@@ -378,7 +378,10 @@ mod tests {
         );
         assert_eq!(s3.take_summaries(), ["DeleteObjects data/"]);
         let prefix = delete_step(json!({ "uri": "s3://data/gone", "recursive": true }));
-        assert_eq!(done(prefix.run(&s3.context(), None).await).deleted, 0);
+        assert_eq!(
+            expect_done(prefix.run(&s3.context(), None).await).deleted,
+            0
+        );
         assert_eq!(s3.take_summaries(), ["ListObjectsV2 data/gone/"]);
     }
 
@@ -397,7 +400,7 @@ mod tests {
 
     #[test]
     fn invalid_parameters_are_named() {
-        names_invalid_parameters::<S3Delete>();
+        assert_invalid_parameters_are_named::<S3Delete>();
     }
 
     #[test]
@@ -452,7 +455,10 @@ mod tests {
             Some(refusals(&[("a", "InternalError"), ("c", "SlowDown")]))
         });
         s3.refuse_requests("DeleteObject", 1, 503, "SlowDown");
-        assert_eq!(done(delete_all().run(&s3.context(), None).await).deleted, 3);
+        assert_eq!(
+            expect_done(delete_all().run(&s3.context(), None).await).deleted,
+            3
+        );
         let count_requests = |operation: &str| s3.sent_requests(operation).len();
         assert_eq!(
             (
@@ -548,7 +554,7 @@ mod tests {
         let rest = remaining_keys(&s3).len() as u64;
         assert!(rest > 0 && rest < 1_000);
         assert_eq!(
-            done(delete_all().run(&s3.context(), None).await).deleted,
+            expect_done(delete_all().run(&s3.context(), None).await).deleted,
             rest
         );
         assert_eq!(
@@ -591,7 +597,7 @@ mod tests {
             "{error}"
         );
         assert!(error.message.ends_with("; the log has 2 more"), "{error}");
-        let failures: Vec<_> = log(&ctx)
+        let failures: Vec<_> = log_lines(&ctx)
             .into_iter()
             .filter(|line| line.starts_with("delete failed: "))
             .collect();
@@ -657,12 +663,12 @@ mod tests {
         assert_eq!(error.name, ErrorName::AccessDenied);
         let deleted = 2_500 - remaining_keys(&s3).len();
         assert!(
-            deleted == 1_000 && log(&ctx).len() == deleted,
+            deleted == 1_000 && log_lines(&ctx).len() == deleted,
             "{deleted} {}",
-            log(&ctx).len()
+            log_lines(&ctx).len()
         );
         assert_eq!(
-            done(delete_all().run(&s3.context(), None).await).deleted,
+            expect_done(delete_all().run(&s3.context(), None).await).deleted,
             1_500
         );
     }
@@ -676,7 +682,7 @@ mod tests {
 
     #[test]
     fn permissions_match_the_local_cloud() {
-        prove::<S3Delete>(&[], async |scene| {
+        prove_permissions::<S3Delete>(&[], async |scene| {
             let name = scene.name("old");
             let bucket = json!({ "Type": "AWS::S3::Bucket", "Properties": { "BucketName": name } });
             scene.make(&json!({ "Resources": { "Old": bucket } })).await;

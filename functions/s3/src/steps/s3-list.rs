@@ -381,7 +381,7 @@ mod tests {
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
     use stepward::testing;
-    use stepward_testkit::proof::prove;
+    use stepward_testkit::proof::prove_permissions;
 
     use super::*;
     use crate::list_output::{MAX_KEPT, MAX_LINES};
@@ -406,7 +406,7 @@ mod tests {
             Progress::Done(listing) => listing,
             Progress::Pending { .. } => panic!("the listing needs one call only"),
         });
-        (answer, testing::log(&ctx))
+        (answer, testing::log_lines(&ctx))
     }
 
     #[tokio::test]
@@ -653,7 +653,7 @@ mod tests {
                             state, retry_after, ..
                         } => {
                             assert_eq!(retry_after, Duration::ZERO);
-                            resume = Some(stepward::testing::resume(&state));
+                            resume = Some(stepward::testing::resume_from(&state));
                         }
                     }
                 };
@@ -667,7 +667,7 @@ mod tests {
                 listed.sort_unstable();
                 assert_eq!((listed.as_slice(), listing.truncated), (rows, false));
                 assert!(calls > rows.len() / 2, "{calls} calls");
-                let log = testing::log(&ctx);
+                let log = testing::log_lines(&ctx);
                 assert_eq!(log.len(), rows.len() + 2, "{log:?}");
                 assert_eq!(
                     log[rows.len()],
@@ -710,7 +710,7 @@ mod tests {
                         (MAX_KEPT / 2..MAX_KEPT + 1024).contains(&bytes),
                         "{bytes} bytes"
                     );
-                    resume = Some(stepward::testing::resume(&state));
+                    resume = Some(stepward::testing::resume_from(&state));
                     progresses.push(progress);
                 }
             }
@@ -735,7 +735,7 @@ mod tests {
             "{first}"
         );
         assert_eq!(listing.prefixes, ["0000/"]);
-        assert_eq!(testing::log(&ctx).len(), MAX_LINES + 1);
+        assert_eq!(testing::log_lines(&ctx).len(), MAX_LINES + 1);
     }
 
     #[tokio::test(start_paused = true)]
@@ -781,7 +781,7 @@ mod tests {
             "s3:ListAllMyBuckets",
             "Only a listing without a URI lists buckets; another test proves it.",
         )];
-        prove::<S3List>(&idle, async |scene| {
+        prove_permissions::<S3List>(&idle, async |scene| {
             let bucket = scene.name("data");
             let make = json!({ "Type": "AWS::S3::Bucket", "Properties": { "BucketName": bucket } });
             scene.make(&json!({ "Resources": { "Data": make } })).await;
@@ -795,6 +795,6 @@ mod tests {
             "s3:ListBucket",
             "Only a listing with a URI lists objects; another test proves it.",
         )];
-        prove::<S3List>(&idle, async |_| json!({}));
+        prove_permissions::<S3List>(&idle, async |_| json!({}));
     }
 }

@@ -227,8 +227,8 @@ mod tests {
     use std::path::Path;
 
     use serde_json::{Value, json};
-    use stepward::testing::{done, log, names_invalid_parameters};
-    use stepward_testkit::proof::prove;
+    use stepward::testing::{assert_invalid_parameters_are_named, expect_done, log_lines};
+    use stepward_testkit::proof::prove_permissions;
 
     use super::*;
     use crate::testing::scenes::{
@@ -289,7 +289,7 @@ mod tests {
                     );
                     None
                 });
-                let output = done(check_then_move(&upload(), &s3).await);
+                let output = expect_done(check_then_move(&upload(), &s3).await);
                 assert_eq!(
                     (output.transferred, output.bytes),
                     (1, u64::from(size) * MIB)
@@ -322,7 +322,7 @@ mod tests {
                     );
                     None
                 });
-                done(check_then_move(&download(), &s3).await);
+                expect_done(check_then_move(&download(), &s3).await);
                 let [deleted] = &s3.sent_requests("DeleteObject")[..] else {
                     panic!("one deletion")
                 };
@@ -340,7 +340,7 @@ mod tests {
         let s3 = FakeS3::default();
         s3.put("data", "object", "content");
         let etag = s3.object("data", "object").unwrap().etag;
-        done(check_then_move(&move_between_buckets(), &s3).await);
+        expect_done(check_then_move(&move_between_buckets(), &s3).await);
         let sent = s3.take_requests();
         assert_eq!(
             sent.iter().map(SentRequest::summary).collect::<Vec<_>>(),
@@ -375,7 +375,7 @@ mod tests {
             }
             None
         });
-        done(check_then_move(&move_between_buckets(), &s3).await);
+        expect_done(check_then_move(&move_between_buckets(), &s3).await);
         let mut read: Vec<_> = s3
             .sent_requests("GetObject")
             .iter()
@@ -398,7 +398,7 @@ mod tests {
                 "source": "s3://theirs/in", "source_account": "archive",
                 "destination": "s3://data/out", "recursive": true,
             }));
-            done(step.run(&s3.context_with_peer(), None).await);
+            expect_done(step.run(&s3.context_with_peer(), None).await);
             assert_eq!(s3.sent_requests("DeleteObject")[0].account, PEER_ACCOUNT);
             assert!(
                 s3.sent_requests("HeadObject")
@@ -417,7 +417,10 @@ mod tests {
             let step = move_step(
                 json!({ "source": "file", "destination": "s3://data/", "dry_run": true }),
             );
-            assert_eq!(done(step.run(&s3.context(), None).await).transferred, 1);
+            assert_eq!(
+                expect_done(step.run(&s3.context(), None).await).transferred,
+                1
+            );
             assert!(root.join("file").exists() && s3.take_summaries().is_empty());
         });
     }
@@ -445,7 +448,7 @@ mod tests {
 
     #[test]
     fn invalid_parameters_are_named() {
-        names_invalid_parameters::<S3Move>();
+        assert_invalid_parameters_are_named::<S3Move>();
     }
 
     #[test]
@@ -523,9 +526,9 @@ mod tests {
             for operation in ["PutObject", "HeadObject", "DeleteObject", "CopyObject"] {
                 s3.refuse_requests(operation, 2, 503, "SlowDown");
             }
-            done(check_then_move(&upload(), &s3).await);
+            expect_done(check_then_move(&upload(), &s3).await);
             let put = s3.sent_requests("PutObject").len();
-            done(check_then_move(&move_between_buckets(), &s3).await);
+            expect_done(check_then_move(&move_between_buckets(), &s3).await);
             let counts =
                 ["CopyObject", "DeleteObject"].map(|operation| s3.sent_requests(operation).len());
             assert_eq!((put, counts), (3, [3, 3]));
@@ -542,7 +545,7 @@ mod tests {
             let (resume, _) = unwrap_pending(check_then_move(&upload(), &s3).await);
             assert!(root.join("file").exists());
             s3.take_requests();
-            done(upload().run(&s3.context(), Some(resume)).await);
+            expect_done(upload().run(&s3.context(), Some(resume)).await);
             assert_eq!(
                 s3.take_summaries(),
                 [
@@ -557,7 +560,7 @@ mod tests {
             s3.spend_budget_at("GetObject", 1);
             let (resume, _) = unwrap_pending(check_then_move(&download(), &s3).await);
             assert!(is_source_kept(&s3) && !root.join("file").exists());
-            done(download().run(&s3.context(), Some(resume)).await);
+            expect_done(download().run(&s3.context(), Some(resume)).await);
             assert!(
                 s3.object("data", "object").is_none()
                     && fs::read(root.join("file")).unwrap() == mib_bytes(65)
@@ -577,7 +580,7 @@ mod tests {
         let moved = s3.sent_requests("CopyObject").len();
         assert!((1..200).contains(&moved), "{moved}");
         assert_eq!(
-            done(step.run(&s3.context(), None).await).transferred,
+            expect_done(step.run(&s3.context(), None).await).transferred,
             200 - moved as u64
         );
         assert_eq!(
@@ -605,13 +608,13 @@ mod tests {
             || async { unwrap_pending(move_between_buckets().run(&s3.context(), None).await).0 };
         let (resume, second_resume) = (first_call().await, first_call().await);
         assert!(is_source_kept(&s3), "a first call only checks the source");
-        done(
+        expect_done(
             move_between_buckets()
                 .run(&s3.context(), Some(resume))
                 .await,
         );
         assert_eq!(
-            done(
+            expect_done(
                 move_between_buckets()
                     .run(&s3.context(), Some(second_resume))
                     .await
@@ -683,7 +686,7 @@ mod tests {
                     assert_eq!(answer.unwrap_err().name, ErrorName::StepFailed);
                     assert!(is_source_kept(&s3));
                 } else {
-                    done(answer);
+                    expect_done(answer);
                     assert_eq!(
                         s3.take_summaries(),
                         ["HeadObject data/object", "DeleteObject data/object"]
@@ -716,7 +719,7 @@ mod tests {
                 s3.spend_budget_at(slow_operation, 1);
                 let (resume, _) = unwrap_pending(call(Some(first_resume)).await);
                 for _ in 0..2 {
-                    let output = done(call(Some(resume.clone())).await);
+                    let output = expect_done(call(Some(resume.clone())).await);
                     assert_eq!(
                         (output.transferred, output.bytes),
                         (1, 65 * MIB),
@@ -869,7 +872,7 @@ mod tests {
             let exists = |name: &str| Path::new(root).join("up").join(name).exists();
             assert_eq!(["a", "b", "c"].map(exists), [false, true, false]);
             assert!(
-                log(&ctx)
+                log_lines(&ctx)
                     .iter()
                     .any(|line| line.starts_with("move failed: ") && line.contains("up/b"))
             );
@@ -937,7 +940,7 @@ mod tests {
             ("s3:PutObjectTagging", COPY_ONLY),
         ]);
         run_with_root(|root| {
-            prove::<S3Move>(&unused, async |scene| {
+            prove_permissions::<S3Move>(&unused, async |scene| {
                 scenes::upload_scene(scene, root).await
             });
         });
@@ -951,7 +954,7 @@ mod tests {
             ("s3:PutObject", S3_DESTINATION_ONLY),
             ("s3:PutObjectTagging", COPY_ONLY),
         ]);
-        run_with_root(|_| prove::<S3Move>(&unused, scenes::download_scene));
+        run_with_root(|_| prove_permissions::<S3Move>(&unused, scenes::download_scene));
     }
 
     #[test]
@@ -962,7 +965,7 @@ mod tests {
             ("s3:ListBucketMultipartUploads", LARGE_ONLY),
             ("s3:PutObjectTagging", TAGS),
         ]);
-        prove::<S3Move>(&unused, scenes::between_buckets);
+        prove_permissions::<S3Move>(&unused, scenes::between_buckets);
     }
 
     #[test]
@@ -979,6 +982,6 @@ mod tests {
                 "The local cloud writes tags without checking it.",
             ),
         ]);
-        prove::<S3Move>(&unused, scenes::between_accounts);
+        prove_permissions::<S3Move>(&unused, scenes::between_accounts);
     }
 }

@@ -238,8 +238,8 @@ mod tests {
 
     use aws_sdk_s3::types::CreateBucketConfiguration;
     use serde_json::{Value, json};
-    use stepward::testing::{done, log, names_invalid_parameters};
-    use stepward_testkit::proof::prove;
+    use stepward::testing::{assert_invalid_parameters_are_named, expect_done, log_lines};
+    use stepward_testkit::proof::prove_permissions;
 
     use super::*;
     use crate::testing::{
@@ -348,7 +348,7 @@ mod tests {
             "storage_class": "STANDARD_IA",
         }));
         let ctx = s3.context();
-        let output = serde_json::to_value(done(step.run(&ctx, None).await)).unwrap();
+        let output = serde_json::to_value(expect_done(step.run(&ctx, None).await)).unwrap();
         let expected = json!({ "transferred": 4, "bytes": 22, "deleted": 0, "unchanged": 2,
             "dry_run": false });
         assert_eq!(output, expected);
@@ -369,7 +369,8 @@ mod tests {
             assert_eq!(newer.header(name), Some(value), "{name}");
         }
         assert!(
-            log(&ctx).contains(&"copy: s3://from-here/p/newer to s3://to-there/q/newer".to_owned())
+            log_lines(&ctx)
+                .contains(&"copy: s3://from-here/p/newer to s3://to-there/q/newer".to_owned())
         );
         assert_eq!(
             s3.take_summaries().len(),
@@ -385,7 +386,7 @@ mod tests {
             put_at_source(&s3, ["b", "b/1"]);
             put_at_destination(&s3, ["a", "b", "b-", "b/1", "c/1"]);
             let ctx = s3.context();
-            let output = done(sync_buckets(delete).run(&ctx, None).await);
+            let output = expect_done(sync_buckets(delete).run(&ctx, None).await);
             assert_eq!(
                 (output.transferred, output.deleted, output.unchanged),
                 (0, u64::from(delete) * 3, 2)
@@ -400,7 +401,7 @@ mod tests {
                     request.header("x-amz-expected-bucket-owner"),
                     Some("222222222222")
                 );
-                assert_eq!(log(&ctx)[0], "delete: s3://to-there/a");
+                assert_eq!(log_lines(&ctx)[0], "delete: s3://to-there/a");
                 assert_eq!(
                     sorted_requests(&s3),
                     ["DeleteObjects to-there/", lists[0], lists[1]]
@@ -417,7 +418,7 @@ mod tests {
         let s3 = FakeS3::default();
         put_at_destination(&s3, (0..2_500).map(|n| format!("{n:04}")));
         assert_eq!(
-            done(sync_buckets(true).run(&s3.context(), None).await).deleted,
+            expect_done(sync_buckets(true).run(&s3.context(), None).await).deleted,
             2_500
         );
         assert_eq!(keys_in(&s3, "to-there"), [""; 0]);
@@ -438,7 +439,7 @@ mod tests {
             "source": "s3://from-here", "destination": "s3://to-there", "delete": true,
             "filters": [{ "exclude": "*" }, { "include": "*.log" }, { "exclude": "tmp/*" }],
         }));
-        done(step.run(&s3.context(), None).await);
+        expect_done(step.run(&s3.context(), None).await);
         assert_eq!(keys_in(&s3, "to-there"), ["a.log", "old.tmp", "tmp/c.log"]);
     }
 
@@ -452,7 +453,7 @@ mod tests {
             "dry_run": true,
         }));
         let ctx = s3.context();
-        let output = done(step.run(&ctx, None).await);
+        let output = expect_done(step.run(&ctx, None).await);
         assert_eq!(
             (
                 output.transferred,
@@ -467,7 +468,7 @@ mod tests {
             "(dryrun) copy: s3://from-here/a to s3://to-there/a",
             "(dryrun) delete: s3://to-there/c",
         ];
-        assert_eq!(log(&ctx), expected);
+        assert_eq!(log_lines(&ctx), expected);
         assert_eq!(
             sorted_requests(&s3),
             ["ListObjectsV2 from-here/", "ListObjectsV2 to-there/"]
@@ -493,7 +494,7 @@ mod tests {
             put_object(&s3, "data", "only/there", 7, 0);
             let step =
                 sync_step(json!({ "source": "in", "destination": "s3://data", "delete": true }));
-            let output = done(step.run(&s3.context(), None).await);
+            let output = expect_done(step.run(&s3.context(), None).await);
             assert_eq!(
                 (output.transferred, output.deleted, output.unchanged),
                 (3, 1, 2)
@@ -528,7 +529,7 @@ mod tests {
             let make_step = || {
                 sync_step(json!({ "source": "s3://data", "destination": "out", "delete": true }))
             };
-            let output = done(make_step().run(&s3.context(), None).await);
+            let output = expect_done(make_step().run(&s3.context(), None).await);
             assert_eq!(
                 (output.transferred, output.deleted, output.unchanged),
                 (3, 1, 2)
@@ -545,7 +546,7 @@ mod tests {
             assert!(root.join("out/only").is_dir() && !root.join("out/only/there").exists());
             assert!(!root.join(".stepward").exists());
             assert_eq!(
-                done(make_step().run(&s3.context(), None).await).unchanged,
+                expect_done(make_step().run(&s3.context(), None).await).unchanged,
                 5
             );
             assert_eq!(sorted_requests(&s3), ["ListObjectsV2 data/"]);
@@ -560,7 +561,10 @@ mod tests {
             let step = sync_step(
                 json!({ "source": "s3://data", "destination": "new/folder", "delete": true }),
             );
-            assert_eq!(done(step.run(&s3.context(), None).await).transferred, 1);
+            assert_eq!(
+                expect_done(step.run(&s3.context(), None).await).transferred,
+                1
+            );
             assert_eq!(fs::read(root.join("new/folder/a")).unwrap(), b"xxxxxxx");
         });
     }
@@ -578,7 +582,7 @@ mod tests {
             }
             let step =
                 sync_step(json!({ "source": "s3://data", "destination": "out", "delete": true }));
-            let output = done(step.run(&s3.context(), None).await);
+            let output = expect_done(step.run(&s3.context(), None).await);
             assert_eq!((output.transferred, output.deleted), (3, 1_102));
             assert!(
                 ["a/b", "a/c", "z/1"]
@@ -595,7 +599,7 @@ mod tests {
         let all: Vec<_> = (0..10).map(|n| format!("{n}")).collect();
         put_at_source(&s3, &all);
         put_at_destination(&s3, &all);
-        let output = done(sync_buckets(true).run(&s3.context(), None).await);
+        let output = expect_done(sync_buckets(true).run(&s3.context(), None).await);
         assert_eq!(
             (output.transferred, output.deleted, output.unchanged),
             (0, 0, 10)
@@ -653,7 +657,7 @@ mod tests {
 
     #[test]
     fn invalid_parameters_are_named() {
-        names_invalid_parameters::<S3Sync>();
+        assert_invalid_parameters_are_named::<S3Sync>();
     }
 
     #[test]
@@ -759,7 +763,7 @@ mod tests {
         for operation in ["ListObjectsV2", "CopyObject", "DeleteObjects"] {
             s3.refuse_requests(operation, 1, 503, "SlowDown");
         }
-        let output = done(sync_buckets(true).run(&s3.context(), None).await);
+        let output = expect_done(sync_buckets(true).run(&s3.context(), None).await);
         assert_eq!((output.transferred, output.deleted), (1, 1));
         let count_requests = |operation: &str| s3.sent_requests(operation).len();
         assert_eq!(
@@ -836,7 +840,7 @@ mod tests {
                 .iter()
                 .any(|sent| sent.query.contains_key("start-after"))
         );
-        let output = done(step.run(&s3.context(), Some(resume)).await);
+        let output = expect_done(step.run(&s3.context(), Some(resume)).await);
         let second = s3.take_requests();
         for (bucket, prefix) in [("from-here", "p/"), ("to-there", "q/")] {
             let list = second
@@ -939,7 +943,7 @@ mod tests {
             "{state}"
         );
         assert_eq!(
-            done(sync_buckets(false).run(&s3.context(), Some(resume)).await).unchanged,
+            expect_done(sync_buckets(false).run(&s3.context(), Some(resume)).await).unchanged,
             0
         );
     }
@@ -950,7 +954,7 @@ mod tests {
         put_at_source(&s3, (0..200).map(|n| format!("{n:03}")));
         s3.spend_budget_at("ListObjectsV2", 1);
         assert_eq!(
-            done(sync_buckets(false).run(&s3.context(), None).await).transferred,
+            expect_done(sync_buckets(false).run(&s3.context(), None).await).transferred,
             200
         );
     }
@@ -974,7 +978,7 @@ mod tests {
         assert_eq!(error.name, ErrorName::TimedOut, "{error}");
         s3.answer_again();
         assert_eq!(
-            done(sync_buckets(false).run(&s3.context(), Some(resume)).await).transferred,
+            expect_done(sync_buckets(false).run(&s3.context(), Some(resume)).await).transferred,
             20
         );
     }
@@ -1038,7 +1042,7 @@ mod tests {
             .iter()
             .filter(|sent| sent.operation == "CopyObject")
             .count();
-        let output = done(sync_buckets(true).run(&s3.context(), None).await);
+        let output = expect_done(sync_buckets(true).run(&s3.context(), None).await);
         let copies = s3.sent_requests("CopyObject").len();
         assert!(first > 0 && copies > 0);
         assert_eq!((first + copies, output.unchanged), (20, first as u64));
@@ -1104,7 +1108,7 @@ mod tests {
             assert!(error.message.contains(message), "{error}");
         }
         assert_eq!(
-            log(&ctx)
+            log_lines(&ctx)
                 .iter()
                 .filter(|line| line.contains("failed: "))
                 .count(),
@@ -1130,7 +1134,7 @@ mod tests {
             assert!(error.message.contains("s3:ListObjectsV2"), "{error}");
             let copied = s3.sent_requests("CopyObject").len();
             assert_eq!(
-                log(&ctx)
+                log_lines(&ctx)
                     .iter()
                     .filter(|line| line.starts_with("copy: "))
                     .count(),
@@ -1328,7 +1332,7 @@ mod tests {
             ("s3:GetObjectTagging", TAGS),
             ("s3:PutObjectTagging", TAGS),
         ]);
-        prove::<S3Sync>(&unused, async |scene| {
+        prove_permissions::<S3Sync>(&unused, async |scene| {
             let (source_bucket, target_bucket) = (scene.name("from"), scene.name("to"));
             scene
                 .make(
@@ -1358,7 +1362,7 @@ mod tests {
             ("s3:PutObject", NONE),
             ("s3:PutObjectTagging", NONE),
         ]);
-        prove::<S3Sync>(&unused, async |scene| {
+        prove_permissions::<S3Sync>(&unused, async |scene| {
             let (source_bucket, target_bucket) = (scene.name("from"), scene.name("to"));
             scene
                 .make(
@@ -1401,7 +1405,7 @@ mod tests {
                 "The local cloud writes tags without checking it.",
             ),
         ]);
-        prove::<S3Sync>(&unused, async |scene| {
+        prove_permissions::<S3Sync>(&unused, async |scene| {
             let (source_bucket, target_bucket) = (scene.name("from"), scene.name("to"));
             scene
                 .make(&json!({ "Resources": { "To": bucket_resource(&target_bucket) } }))

@@ -50,7 +50,7 @@ impl Task<'_> {
         let (source, destination) = self.locations()?;
         let owner = self
             .bucket_owner
-            .unwrap_or(&ctx.place.account_id)
+            .unwrap_or(&ctx.scope.account_id)
             .to_owned();
         let written_bucket = |uri: &S3Uri| Bucket {
             client: ctx.client(transfer_client),

@@ -319,8 +319,8 @@ mod tests {
     use serde_json::{Value, json};
     use stepward::model::digest::sha256;
     use stepward::node::Status;
-    use stepward::testing::{log, names_invalid_parameters, with_artifacts};
-    use stepward_testkit::proof::prove;
+    use stepward::testing::{assert_invalid_parameters_are_named, log_lines, with_artifacts};
+    use stepward_testkit::proof::prove_permissions;
 
     use super::*;
     use crate::testing::{
@@ -372,7 +372,7 @@ mod tests {
         }
         // Neither the log nor the resume state has the link or the content's SHA-256.
         let resume = resume_from(answer);
-        let saved = serde_json::to_string(&resume).unwrap() + &log(&ctx).join("");
+        let saved = serde_json::to_string(&resume).unwrap() + &log_lines(&ctx).join("");
         assert!(
             !saved.contains("X-Amz") && !saved.contains("http"),
             "{saved}"
@@ -515,7 +515,7 @@ mod tests {
 
     #[test]
     fn invalid_parameters_are_named() {
-        names_invalid_parameters::<CopyFile>();
+        assert_invalid_parameters_are_named::<CopyFile>();
     }
 
     #[test]
@@ -659,7 +659,7 @@ mod tests {
             ],
         ]
         .concat();
-        prove::<CopyFile>(&unproven, async |scene| {
+        prove_permissions::<CopyFile>(&unproven, async |scene| {
             json!({
                 "instance_ids": create_nodes(scene).await,
                 "content": "hello",
@@ -679,7 +679,7 @@ mod tests {
             ("s3:DeleteObject", EXISTING),
             ("kms:GenerateDataKey", EXISTING),
         ];
-        prove::<CopyFile>(&[&UNPROVEN[..], &not_for_objects].concat(), async |scene| {
+        prove_permissions::<CopyFile>(&[&UNPROVEN[..], &not_for_objects].concat(), async |scene| {
             let bucket = create_bucket(scene).await;
             let put = scene
                 .client(aws_sdk_s3::Client::new)

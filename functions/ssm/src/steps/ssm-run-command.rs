@@ -262,8 +262,8 @@ mod tests {
     use aws_sdk_ssm::types::PingStatus;
     use serde_json::{Value, json};
     use stepward::node::Status;
-    use stepward::testing::{log, names_invalid_parameters};
-    use stepward_testkit::proof::prove;
+    use stepward::testing::{assert_invalid_parameters_are_named, log_lines};
+    use stepward_testkit::proof::prove_permissions;
 
     use super::*;
     use crate::testing::{self, FakeSsm, IDS, create_bucket, create_nodes, run_to_end};
@@ -308,7 +308,7 @@ mod tests {
             (sent.bucket.as_deref(), sent.log_group.as_deref()),
             (Some("bucket"), Some("group"))
         );
-        let log = log(&ctx);
+        let log = log_lines(&ctx);
         assert!(
             log.contains(&format!("{} succeeded (exit 0)", IDS[0])),
             "{log:?}"
@@ -339,7 +339,7 @@ mod tests {
         let results = run_to_end(&step, &ctx).await.unwrap();
         assert_eq!((results.succeeded, fake.call_count("SendCommand")), (2, 1));
         assert!(
-            log(&ctx)
+            log_lines(&ctx)
                 .iter()
                 .any(|line| line.contains("whose response was lost"))
         );
@@ -367,7 +367,7 @@ mod tests {
 
     #[test]
     fn invalid_parameters_are_named() {
-        names_invalid_parameters::<RunCommand>();
+        assert_invalid_parameters_are_named::<RunCommand>();
     }
 
     #[test]
@@ -425,7 +425,7 @@ mod tests {
         let state_with_age = |seconds: i64| {
             let mut state = state.clone();
             state["moved"] = json!(state["moved"].as_i64().unwrap() - seconds);
-            stepward::testing::resume(&state)
+            stepward::testing::resume_from(&state)
         };
         for (age, interval) in [(0, 2), (1200, 60), (864_000, 300)] {
             let Progress::Pending { retry_after, .. } =
@@ -481,7 +481,7 @@ mod tests {
 
     #[test]
     fn permissions_match_those_that_the_local_cloud_requires() {
-        prove::<RunCommand>(&UNPROVEN, async |scene| {
+        prove_permissions::<RunCommand>(&UNPROVEN, async |scene| {
             json!({
                 "instance_ids": create_nodes(scene).await,
                 "command": LONG_OUTPUT,
@@ -493,7 +493,7 @@ mod tests {
 
     #[test]
     fn permissions_with_an_output_bucket_match_too() {
-        prove::<RunCommand>(&UNPROVEN, async |scene| {
+        prove_permissions::<RunCommand>(&UNPROVEN, async |scene| {
             json!({
                 "instance_ids": create_nodes(scene).await,
                 "command": LONG_OUTPUT,

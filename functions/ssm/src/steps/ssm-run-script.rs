@@ -304,8 +304,8 @@ mod tests {
     use serde_json::{Value, json};
     use stepward::model::digest::sha256;
     use stepward::node::Status;
-    use stepward::testing::{names_invalid_parameters, with_artifacts};
-    use stepward_testkit::proof::prove;
+    use stepward::testing::{assert_invalid_parameters_are_named, with_artifacts};
+    use stepward_testkit::proof::prove_permissions;
 
     use super::*;
     use crate::testing::{self, FakeBucket, FakeSsm, IDS, create_bucket, create_nodes, run_to_end};
@@ -432,7 +432,7 @@ mod tests {
 
     #[test]
     fn invalid_parameters_are_named() {
-        names_invalid_parameters::<RunScript>();
+        assert_invalid_parameters_are_named::<RunScript>();
     }
 
     #[test]
@@ -537,7 +537,7 @@ mod tests {
 
     #[test]
     fn permissions_match_those_that_the_local_cloud_requires() {
-        prove::<RunScript>(&UNPROVEN, async |scene| {
+        prove_permissions::<RunScript>(&UNPROVEN, async |scene| {
             json!({
                 "instance_ids": create_nodes(scene).await,
                 "script": "i=0; while [ $i -lt $1 ]; do echo 123456789; i=$((i+1)); done",

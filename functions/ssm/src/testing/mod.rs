@@ -29,7 +29,7 @@ pub(crate) fn resume_from<T: std::fmt::Debug>(answer: Progress<T>) -> Resume {
     let Progress::Pending { state, .. } = answer else {
         panic!("not pending: {answer:?}")
     };
-    stepward::testing::resume(&state)
+    stepward::testing::resume_from(&state)
 }
 
 /// Calls the step until it is done.

@@ -228,7 +228,7 @@ async fn a_failed_cleanup_is_logged_and_keeps_the_results() {
         2
     );
     assert!(
-        testing::log(&ctx)
+        testing::log_lines(&ctx)
             .join("")
             .contains("remove it manually: removal denied")
     );
@@ -286,7 +286,7 @@ async fn a_command_that_ssm_lost_keeps_the_other_results() {
         (59, 1, Status::Unknown)
     );
     assert!(
-        testing::log(&ctx)
+        testing::log_lines(&ctx)
             .join("")
             .contains("SSM no longer lists command")
     );

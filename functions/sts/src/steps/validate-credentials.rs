@@ -172,7 +172,7 @@ mod tests {
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
     use stepward::testing;
-    use stepward_testkit::proof::prove;
+    use stepward_testkit::proof::prove_permissions;
 
     use super::*;
 
@@ -203,7 +203,7 @@ mod tests {
         );
         assert!(output.trust.is_none());
         assert_eq!(
-            testing::log(&ctx),
+            testing::log_lines(&ctx),
             [
                 "Reached account 222222222222",
                 "This credential provider does not assume a role, so there is no trust policy to \
@@ -270,6 +270,6 @@ mod tests {
             "sts:GetCallerIdentity",
             "AWS answers this call even if a policy denies it, and so does the local cloud.",
         )];
-        prove::<ValidateCredentials>(&unenforced, async |_| json!({}));
+        prove_permissions::<ValidateCredentials>(&unenforced, async |_| json!({}));
     }
 }

@@ -342,7 +342,7 @@ impl Step for CreateFlowLogs {
         resume: Option<Resume>,
     ) -> Result<Progress<FlowLogs>, StepError> {
         if let Some((role_account, _)) = self.settings().role_account_and_name() {
-            let account_id = &ctx.place.account_id;
+            let account_id = &ctx.scope.account_id;
             require(role_account == account_id, || {
                 format!(
                     "parameter \"role_arn\": the role belongs to account \"{role_account}\", but \
@@ -394,7 +394,7 @@ mod tests {
     use aws_smithy_types::error::ErrorMetadata;
     use stepward::model::permissions::ArnScope;
     use stepward::testing;
-    use stepward_testkit::proof::prove;
+    use stepward_testkit::proof::prove_permissions;
 
     use super::*;
 
@@ -542,7 +542,7 @@ mod tests {
         );
         assert_eq!(create.num_calls(), 1);
         assert_eq!(
-            testing::log(&ctx),
+            testing::log_lines(&ctx),
             [
                 format!("Created fl-2 for {OTHER_ID}"),
                 format!("{ID} already has this flow log: fl-1")
@@ -599,7 +599,9 @@ mod tests {
             output.flow_logs[1].delivery_error.as_deref(),
             Some("Access error")
         );
-        assert!(testing::log(&ctx).contains(&"fl-2 does not deliver: Access error".to_owned()));
+        assert!(
+            testing::log_lines(&ctx).contains(&"fl-2 does not deliver: Access error".to_owned())
+        );
     }
 
     #[test]
@@ -696,7 +698,7 @@ mod tests {
     #[tokio::test]
     async fn invalid_role_of_another_account_is_refused() {
         let mut ctx = context(&[]);
-        "333333333333".clone_into(&mut ctx.place.account_id);
+        "333333333333".clone_into(&mut ctx.scope.account_id);
         let error = log_group_step().run(&ctx, None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::InvalidInput);
         assert!(error.message.contains("222222222222"), "{error}");
@@ -737,7 +739,7 @@ mod tests {
             (retry_after, progress.as_str()),
             (POLL_INTERVAL, "1 of 2 flow logs are visible")
         );
-        let resume = stepward::testing::resume(&state);
+        let resume = stepward::testing::resume_from(&state);
         let output = done_rows(log_group_step().run(&ctx, Some(resume)).await.unwrap());
         assert_eq!(output, [row(ID, "fl-1", true), row(OTHER_ID, "fl-2", true)]);
         // After a lost result, the step finds the flow logs.
@@ -815,8 +817,11 @@ mod tests {
                 )
             );
             let log = new_id.map(|id| format!("Created {id} for {OTHER_ID}"));
-            assert_eq!(testing::log(&ctx), log.into_iter().collect::<Vec<_>>());
-            let resume = stepward::testing::resume(&state);
+            assert_eq!(
+                testing::log_lines(&ctx),
+                log.into_iter().collect::<Vec<_>>()
+            );
+            let resume = stepward::testing::resume_from(&state);
             let output = done_rows(log_group_step().run(&ctx, Some(resume)).await.unwrap());
             assert_eq!(
                 output,
@@ -894,7 +899,7 @@ mod tests {
                 "The local cloud delivers no records.",
             ),
         ];
-        prove::<CreateFlowLogs>(&unchecked, async |scene| {
+        prove_permissions::<CreateFlowLogs>(&unchecked, async |scene| {
             let vpc = scene
                 .client(Client::new)
                 .create_vpc()

@@ -420,8 +420,8 @@ mod tests {
     };
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use aws_smithy_types::error::ErrorMetadata;
-    use stepward::testing::{self, done};
-    use stepward_testkit::proof::prove;
+    use stepward::testing::{self, expect_done};
+    use stepward_testkit::proof::prove_permissions;
 
     use super::*;
     use crate::activation::POLL_INTERVAL;
@@ -451,8 +451,8 @@ mod tests {
             |rules: &[&Rule]| mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules.iter().copied());
         let target = testing::context(client(target_rules));
         let mut peer = testing::context(client(peer_rules));
-        "333333333333".clone_into(&mut peer.place.account_id);
-        "eu-central-1".clone_into(&mut peer.place.region);
+        "333333333333".clone_into(&mut peer.scope.account_id);
+        "eu-central-1".clone_into(&mut peer.scope.region);
         [target, peer]
     }
 
@@ -490,7 +490,7 @@ mod tests {
             panic!("not pending: {result:?}")
         };
         assert_eq!((retry_after, progress.as_str()), (POLL_INTERVAL, expected));
-        stepward::testing::resume(&state)
+        stepward::testing::resume_from(&state)
     }
 
     fn error_metadata(code: &str) -> ErrorMetadata {
@@ -739,7 +739,7 @@ mod tests {
             advance(&step, &contexts, Some(resume)).await.unwrap(),
             &format!("{CONNECTION} is pending-acceptance"),
         );
-        let output = done(advance(&step, &contexts, Some(resume)).await);
+        let output = expect_done(advance(&step, &contexts, Some(resume)).await);
         assert_eq!(
             (
                 output.vpc_peering_connection_id.as_str(),
@@ -769,7 +769,7 @@ mod tests {
             assert_eq!(rule.num_calls(), 1);
         }
         assert_eq!(
-            testing::log(&contexts[0]),
+            testing::log_lines(&contexts[0]),
             [
                 format!(
                     "Requested {CONNECTION}: {TARGET_VPC} with {PEER_VPC} of account 333333333333 \
@@ -799,7 +799,7 @@ mod tests {
             &format!("{CONNECTION} is requested"),
         );
         assert_eq!(
-            done(advance(&step, &contexts, Some(resume)).await).status,
+            expect_done(advance(&step, &contexts, Some(resume)).await).status,
             "pending-acceptance"
         );
     }
@@ -815,7 +815,7 @@ mod tests {
             &peer_vpc_rule(),
             &main_table_rule(PEER_VPC, "rtb-2", Some(("10.0.0.0/16", CONNECTION))),
         ];
-        let output = done(
+        let output = expect_done(
             advance(
                 &step_with_routes(),
                 &create_contexts(&target_rules, &peer_rules),
@@ -926,7 +926,7 @@ mod tests {
             json!({ "vpc_id": TARGET_VPC, "peer_vpc_id": PEER_VPC, "peer_account": "shared" }),
         );
         assert_eq!(
-            done(advance(&step, &create_contexts(&[&describe], &[]), None).await).status,
+            expect_done(advance(&step, &create_contexts(&[&describe], &[]), None).await).status,
             "active"
         );
         assert_eq!(describe.num_calls(), 2);
@@ -961,7 +961,7 @@ mod tests {
                 &format!("{CONNECTION} is {status}"),
             ));
         }
-        assert!(done(advance(&step, &contexts, resume).await).created);
+        assert!(expect_done(advance(&step, &contexts, resume).await).created);
         assert_eq!((request.num_calls(), accept.num_calls()), (1, 1));
     }
 
@@ -989,7 +989,7 @@ mod tests {
             ))
         });
         let state = json!({ "vpc_peering_connection_id": CONNECTION, "created": true });
-        let resume = stepward::testing::resume(&state);
+        let resume = stepward::testing::resume_from(&state);
         let result = advance(
             &step_with_routes(),
             &create_contexts(&[&describe], &[]),
@@ -1018,7 +1018,7 @@ mod tests {
         );
         let poll = poll_rule(&[Status::Active, Status::Active, Status::Active]);
         let state = json!({ "vpc_peering_connection_id": CONNECTION, "created": true });
-        let mut resume = Some(stepward::testing::resume(&state));
+        let mut resume = Some(stepward::testing::resume_from(&state));
         // The target's table does not show the new route yet either.
         let target_rules = [
             &poll,
@@ -1046,7 +1046,7 @@ mod tests {
                 &expected,
             ));
         }
-        let output = done(
+        let output = expect_done(
             advance(
                 &step_with_routes(),
                 &create_contexts(&target_rules, &[&peer_vpc_rule(), &with_route]),
@@ -1072,7 +1072,7 @@ mod tests {
             Status::Deleted,
         ] {
             let state = json!({ "vpc_peering_connection_id": CONNECTION, "created": true });
-            let resume = stepward::testing::resume(&state);
+            let resume = stepward::testing::resume_from(&state);
             let contexts = create_contexts(&[&poll_rule(&[status])], &[]);
             let error = advance(&step_with_routes(), &contexts, Some(resume))
                 .await
@@ -1221,7 +1221,7 @@ mod tests {
             &main_table_rule(PEER_VPC, "rtb-2", None),
             &peer_route,
         ];
-        let output = done(
+        let output = expect_done(
             advance(
                 &step_with_routes(),
                 &create_contexts(&target_rules, &peer_rules),
@@ -1389,7 +1389,7 @@ mod tests {
                 "The step accepts only requests of the peer in the target's account.",
             ),
         ];
-        prove::<EnablePeering>(&unchecked, async |scene| {
+        prove_permissions::<EnablePeering>(&unchecked, async |scene| {
             let create_vpc = async |ec2: Client, block| {
                 ec2.create_vpc()
                     .cidr_block(block)

@@ -22,43 +22,43 @@ impl DispatchKeys {
     /// `InvalidInput` if a name cannot be part of an S3 key.
     pub fn new(customer: &str, execution: &str) -> Result<Self, StepError> {
         Ok(Self {
-            prefix: artifacts::prefix(customer, execution)?,
+            prefix: artifacts::execution_prefix(customer, execution)?,
         })
     }
 
     /// The key of the items of a round: a list of [`Item`](super::Item).
     #[must_use]
-    pub fn items(&self, round: usize) -> String {
+    pub fn items_key(&self, round: usize) -> String {
         self.dispatch_key(&format!("items-{round}.json"))
     }
 
     /// The key of the [`State`](super::State) during a round.
     #[must_use]
-    pub fn state(&self, round: usize) -> String {
+    pub fn state_key(&self, round: usize) -> String {
         self.dispatch_key(&format!("round-{round}.json"))
     }
 
     /// The prefix of the keys to which the Map of a round writes the results of its items.
     #[must_use]
-    pub fn results(&self, round: usize) -> String {
+    pub fn results_prefix(&self, round: usize) -> String {
         self.dispatch_key(&format!("results-{round}"))
     }
 
     /// The key of the [`State`](super::State) at the end.
     #[must_use]
-    pub fn outcome(&self) -> String {
+    pub fn outcome_key(&self) -> String {
         self.dispatch_key("outcome.json")
     }
 
     /// The key of an object that exists if no further item may start.
     #[must_use]
-    pub fn stop(&self) -> String {
+    pub fn stop_key(&self) -> String {
         self.dispatch_key("stop.json")
     }
 
     /// Whether a key belongs to this execution: to the dispatch, or to a step that it ran.
     #[must_use]
-    pub fn contain(&self, key: &str) -> bool {
+    pub fn contains(&self, key: &str) -> bool {
         key.starts_with(&self.prefix)
     }
 

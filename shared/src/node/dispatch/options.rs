@@ -130,7 +130,7 @@ pub enum NodeWork {
         /// The step's name.
         function: String,
         /// The step's parameters, which may contain references to the node. See
-        /// [`expand`](crate::node::reference::expand).
+        /// [`expand`](crate::node::reference::expand_references).
         params: Map<String, Value>,
     },
 }

@@ -398,17 +398,17 @@ fn the_roles_policy_allows_all_keys() {
     );
     let folder = globs.first().unwrap().strip_suffix("dispatch/*").unwrap();
     for key in [
-        keys.items(0),
-        keys.results(0),
-        keys.state(0),
-        keys.outcome(),
-        keys.stop(),
+        keys.items_key(0),
+        keys.results_prefix(0),
+        keys.state_key(0),
+        keys.outcome_key(),
+        keys.stop_key(),
     ] {
         assert!(
             key.starts_with(folder) && key.contains("/execution/dispatch/"),
             "{key}"
         );
-        assert!(keys.contain(&key), "{key}");
+        assert!(keys.contains(&key), "{key}");
     }
     let text = state_machine().to_string();
     assert_eq!(

@@ -16,7 +16,7 @@ use crate::model::s3_error::s3_error;
 /// computes the same key, so a later call can remove the object if an earlier call was lost. If no
 /// later call follows, the bucket's lifecycle rule removes the object.
 ///
-/// [`Context::scratch`](crate::Context::scratch) stores the object in the artifacts bucket. There
+/// [`Context::temporary_object`](crate::Context::temporary_object) stores the object in the artifacts bucket. There
 /// the broker role may write everywhere below `executions/`, but read and delete only below
 /// `.scratch/` folders.
 #[derive(Clone)]
@@ -71,8 +71,8 @@ impl TemporaryObject {
     ///
     /// # Errors
     /// `Internal` if the URL cannot be signed.
-    pub async fn link(&self, expires_in: Duration) -> Result<String, StepError> {
-        link(&self.s3, &self.bucket, &self.key, expires_in).await
+    pub async fn presigned_url(&self, expires_in: Duration) -> Result<String, StepError> {
+        presigned_url(&self.s3, &self.bucket, &self.key, expires_in).await
     }
 
     /// Deletes the object. Succeeds if the object does not exist.
@@ -104,7 +104,7 @@ impl fmt::Debug for TemporaryObject {
 ///
 /// # Errors
 /// `Internal` if the URL cannot be signed.
-pub async fn link(
+pub async fn presigned_url(
     s3: &Client,
     bucket: &str,
     key: &str,
@@ -166,16 +166,20 @@ mod tests {
             .then_output(|| DeleteObjectOutput::builder().build());
         let s3 = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&put, &delete]);
         let ctx = testing::with_artifacts(testing::context(()), s3, "artifacts");
-        ctx.scratch("file")
+        ctx.temporary_object("file")
             .unwrap()
             .put(b"x".to_vec())
             .await
             .unwrap();
-        ctx.scratch("file").unwrap().remove().await.unwrap();
+        ctx.temporary_object("file")
+            .unwrap()
+            .remove()
+            .await
+            .unwrap();
         assert_eq!((put.num_calls(), delete.num_calls()), (1, 1));
         assert_ne!(
-            ctx.scratch("file").unwrap().key,
-            ctx.scratch("other").unwrap().key
+            ctx.temporary_object("file").unwrap().key,
+            ctx.temporary_object("other").unwrap().key
         );
     }
 }

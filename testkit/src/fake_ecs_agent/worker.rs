@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
 
-use super::faults::{Mishap, SeededRandom};
+use super::faults::{AgentFault, SeededRandom};
 use super::frame::{Frame, SessionKeys, decode_frame, encode_frame};
 use super::shlex::split;
 use super::state::{CLUSTER, CONTAINER, KEY, RUNTIME_ID, Session, State, TASK, lock};
@@ -36,7 +36,7 @@ struct Worker {
     state: Arc<Mutex<State>>,
     id: String,
     random: SeededRandom,
-    fault: Mishap,
+    fault: AgentFault,
     /// Frames to send after a later frame.
     delayed: Vec<Vec<u8>>,
     next_sequence: i64,
@@ -72,7 +72,7 @@ pub(super) async fn serve_connection(stream: TcpStream, state: Arc<Mutex<State>>
             .and_then(|value| value.to_str().ok())
             .map(str::to_owned);
         match fault {
-            Mishap::Refused(status) => {
+            AgentFault::UpgradeRefused(status) => {
                 let mut refusal = ErrorResponse::new(None);
                 *refusal.status_mut() = status.try_into().unwrap_or_default();
                 Err(refusal)
@@ -133,7 +133,7 @@ impl Worker {
         mut terminated: watch::Receiver<bool>,
     ) -> Result<(), SessionEnded> {
         self.receive_opening(token).await?;
-        if self.fault == Mishap::Silent {
+        if self.fault == AgentFault::Silent {
             return self.stay_silent(&mut terminated).await;
         }
         if lock(&self.state).encrypts {
@@ -141,7 +141,7 @@ impl Worker {
         }
         let arguments = split(command);
         let started = match (&arguments, self.fault) {
-            (_, Mishap::Unstartable) => {
+            (_, AgentFault::CannotStart) => {
                 Err("Failed to start pty: fork/exec /bin/sh: no such file or directory".into())
             }
             (Err(error), _) => Err(format!("Failed to parse commands input: {error}")),
@@ -160,7 +160,7 @@ impl Worker {
             }
         };
         let result = match self.fault {
-            Mishap::Mute(message) => {
+            AgentFault::ClosedWithoutOutput(message) => {
                 sleep(Duration::from_secs(1)).await;
                 self.close_channel(message).await
             }
@@ -202,7 +202,7 @@ impl Worker {
     /// Sends a frame over the faulty network.
     async fn send_frame(&mut self, frame: Vec<u8>) -> Result<(), SessionEnded> {
         let network = lock(&self.state).network;
-        if self.fault == Mishap::Rubbish {
+        if self.fault == AgentFault::InvalidFrames {
             let mut altered = frame.clone();
             if let Some(last) = altered.last_mut() {
                 *last ^= 1;
@@ -214,14 +214,14 @@ impl Worker {
                     .map_err(|_| SessionEnded)?;
             }
         }
-        if self.random.happens(network.lost) {
+        if self.random.happens(network.lost_percent) {
             return Ok(());
         }
-        if self.random.happens(network.late) {
+        if self.random.happens(network.delayed_percent) {
             self.delayed.push(frame);
             return Ok(());
         }
-        if self.random.happens(network.doubled) {
+        if self.random.happens(network.duplicated_percent) {
             self.socket
                 .feed(Message::binary(frame.clone()))
                 .await
@@ -292,7 +292,7 @@ impl Worker {
             _ => return Err(SessionEnded),
         };
         let network = lock(&self.state).network;
-        if self.random.happens(network.lost) {
+        if self.random.happens(network.lost_percent) {
             return Ok(());
         }
         match decode_frame(&bytes) {
@@ -460,10 +460,10 @@ impl Worker {
         terminated: &mut watch::Receiver<bool>,
     ) -> Result<(), SessionEnded> {
         let fault_after = match self.fault {
-            Mishap::ContainerStops(after)
-            | Mishap::ContainerVanishes(after)
-            | Mishap::Cut(after)
-            | Mishap::Closed(after, _) => Some(after),
+            AgentFault::ContainerStops(after)
+            | AgentFault::ContainerVanishes(after)
+            | AgentFault::Cut(after)
+            | AgentFault::Closed(after, _) => Some(after),
             _ => None,
         };
         let never = Instant::now() + Duration::from_hours(1);
@@ -494,8 +494,8 @@ impl Worker {
         terminated: &mut watch::Receiver<bool>,
     ) -> Result<(), SessionEnded> {
         match self.fault {
-            Mishap::Closed(_, message) => self.close_channel(message).await,
-            Mishap::ContainerStops(_) => {
+            AgentFault::Closed(_, message) => self.close_channel(message).await,
+            AgentFault::ContainerStops(_) => {
                 lock(&self.state).task_status = "STOPPED";
                 let frame = encode_frame("pause_publication", 0, 0, 0, 0, b"");
                 self.socket
@@ -504,7 +504,7 @@ impl Worker {
                     .map_err(|_| SessionEnded)?;
                 self.stay_silent(terminated).await
             }
-            Mishap::ContainerVanishes(_) => {
+            AgentFault::ContainerVanishes(_) => {
                 lock(&self.state).task_status = "STOPPED";
                 self.stay_silent(terminated).await
             }

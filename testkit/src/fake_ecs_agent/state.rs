@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::faults::{Mishap, Weather};
+use super::faults::{AgentFault, NetworkFaults};
 
 /// The name of the task's cluster.
 pub const CLUSTER: &str = "production";
@@ -22,8 +22,8 @@ pub(super) const KEY: &str = "arn:aws:kms:eu-west-1:222222222222:key/0e1d";
 /// The state of the agent and of the three services.
 pub(super) struct State {
     pub(super) stream: String,
-    pub(super) network: Weather,
-    pub(super) fault: Mishap,
+    pub(super) network: NetworkFaults,
+    pub(super) fault: AgentFault,
     pub(super) encrypts: bool,
     pub(super) task_status: &'static str,
     pub(super) sessions: HashMap<String, Session>,

@@ -4,16 +4,16 @@ use std::time::Duration;
 
 /// A fault of the agent, the container or the service.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Mishap {
+pub enum AgentFault {
     /// No fault.
     #[default]
     None,
     /// The service refuses the upgrade to a WebSocket with this status.
-    Refused(u16),
+    UpgradeRefused(u16),
     /// The channel opens, but the agent sends nothing.
     Silent,
     /// The agent cannot start the command, as with an image without a shell.
-    Unstartable,
+    CannotStart,
     /// The container stops after this time. The channel stays open, and the service sends a message
     /// that the agent is gone.
     ContainerStops(Duration),
@@ -26,24 +26,24 @@ pub enum Mishap {
     Closed(Duration, &'static str),
     /// The command runs for a second without output. Then the service closes the channel with this
     /// message.
-    Mute(&'static str),
+    ClosedWithoutOutput(&'static str),
     /// The service refuses to terminate the session.
-    Unendable,
+    CannotTerminate,
     /// Between valid messages, the agent sends invalid data and messages with a wrong digest.
-    Rubbish,
+    InvalidFrames,
 }
 
 /// The percentages of frames that the network loses, duplicates and delays.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Weather {
+pub struct NetworkFaults {
     /// The seed of the random numbers that choose the frames.
     pub seed: u64,
     /// The percentage of frames that are lost, in either direction.
-    pub lost: u64,
+    pub lost_percent: u64,
     /// The percentage of frames that the client receives twice.
-    pub doubled: u64,
+    pub duplicated_percent: u64,
     /// The percentage of frames that the client receives after later ones.
-    pub late: u64,
+    pub delayed_percent: u64,
 }
 
 /// Random numbers (xorshift) that are the same for the same seed.

@@ -22,34 +22,34 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-pub use self::faults::{Mishap, Weather};
+pub use self::faults::{AgentFault, NetworkFaults};
 pub use self::shlex::split;
 pub use self::state::{CLUSTER, CONTAINER, OWNER, TASK};
 use self::state::{State, lock};
 use crate::http::Server;
 
 /// A running task with one container and its agent. It stops when dropped.
-pub struct EcsAgent {
+pub struct FakeEcsAgent {
     api: Server,
     state: Arc<Mutex<State>>,
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Default for EcsAgent {
+impl Default for FakeEcsAgent {
     fn default() -> Self {
-        Self::new(Mishap::None, Weather::default(), false)
+        Self::new(AgentFault::None, NetworkFaults::default(), false)
     }
 }
 
-impl EcsAgent {
+impl FakeEcsAgent {
     /// Starts an agent with a fault and with a faulty network. `encrypts` means that it encrypts
     /// its sessions with KMS.
     ///
     /// # Panics
     /// If no port is free.
     #[must_use]
-    pub fn new(fault: Mishap, network: Weather, encrypts: bool) -> Self {
+    pub fn new(fault: AgentFault, network: NetworkFaults, encrypts: bool) -> Self {
         let listener =
             std::net::TcpListener::bind("127.0.0.1:0").expect("a port on loopback is free");
         listener
@@ -112,7 +112,7 @@ impl EcsAgent {
 
     /// Returns the IDs of the sessions that were started and not terminated.
     #[must_use]
-    pub fn left_open(&self) -> Vec<String> {
+    pub fn open_sessions(&self) -> Vec<String> {
         let state = lock(&self.state);
         let open = state
             .sessions
@@ -123,7 +123,7 @@ impl EcsAgent {
 
     /// Returns the client's violations of the protocol.
     #[must_use]
-    pub fn wrongs(&self) -> Vec<String> {
+    pub fn violations(&self) -> Vec<String> {
         lock(&self.state).violations.clone()
     }
 
@@ -138,7 +138,7 @@ impl EcsAgent {
     }
 }
 
-impl Drop for EcsAgent {
+impl Drop for FakeEcsAgent {
     fn drop(&mut self) {
         let _ = self.stop.send(true);
         let _ = self.thread.take().map(JoinHandle::join);

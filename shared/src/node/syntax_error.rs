@@ -8,7 +8,12 @@ use crate::model::error::{ErrorName, StepError};
 ///
 /// `position` is the byte of `text` at which the error is.
 #[must_use]
-pub fn fault(parameter: &str, text: &str, position: usize, problem: impl Display) -> StepError {
+pub fn syntax_error(
+    parameter: &str,
+    text: &str,
+    position: usize,
+    problem: impl Display,
+) -> StepError {
     let mut position = position.min(text.len());
     while !text.is_char_boundary(position) {
         position -= 1;
@@ -49,7 +54,7 @@ mod tests {
 
     #[test]
     fn a_position_has_a_line_only_in_multiline_texts() {
-        let message = |text, position| fault("filter", text, position, "no").message;
+        let message = |text, position| syntax_error("filter", text, position, "no").message;
         assert_eq!(message("näme: x", 3), "filter, column 3: no");
         assert_eq!(message("a\nbc", 3), "filter, line 2, column 2: no");
         assert_eq!(message("a\nbc", 0), "filter, line 1, column 1: no");

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use stepward::model::digest::hex;
 use tokio::sync::watch;
 
-use super::faults::Mishap;
+use super::faults::AgentFault;
 use super::state::{CLUSTER, CONTAINER, KEY, OWNER, RUNTIME_ID, Session, State, TASK, lock};
 use crate::http::Call;
 
@@ -126,7 +126,7 @@ fn execute_command(state: &mut State, body: &Value) -> Answer {
 
 fn terminate_session(state: &State, body: &Value) -> Answer {
     let id = body["SessionId"].as_str().unwrap_or_default();
-    if state.fault == Mishap::Unendable {
+    if state.fault == AgentFault::CannotTerminate {
         return Err((
             "AccessDeniedException",
             format!("not authorized to perform: ssm:TerminateSession on {id}"),
