@@ -318,7 +318,11 @@ impl Proof {
             };
             if manifest.permissions.is_empty() {
                 // A policy needs a statement. This action is allowed without any permission.
-                let statement = json!({ "actions": ["sts:GetCallerIdentity"], "resources": ["*"] });
+                let statement = json!({
+                    "actions": ["sts:GetCallerIdentity"],
+                    "resources": ["*"],
+                    "purpose": "keep the role's policy from being empty",
+                });
                 manifest.permissions =
                     vec![serde_json::from_value(statement).expect("a valid statement")];
             }
