@@ -48,7 +48,7 @@ pub(crate) fn with_stack<F: Future<Output = ()>>(test: impl FnOnce(&'static Test
     test_stack.runtime.block_on(async {
         tokio::time::timeout(TEST_LIMIT, test(test_stack))
             .await
-            .expect("the test ends within its limit")
+            .expect("the test ends within its limit");
     });
 }
 
