@@ -228,19 +228,19 @@ fn invalid_json_is_refused_and_the_process_continues() {
 fn ten_megabytes_of_input_are_refused_with_advice() {
     let setup = TestSetup::new();
     let event = event_with("/params/instance_ids", json!("x".repeat(10 * 1024 * 1024)));
-    let said = assert_error(
+    let message = assert_error(
         &setup.call("ec2-start", &event),
         "InvalidInput",
         &["at most 262144", "S3"],
     );
-    assert!(said.len() < 500);
+    assert!(message.len() < 500);
 }
 
 #[test]
 fn missing_unknown_and_mistyped_fields_are_named() {
     let setup = TestSetup::new();
     let mut process = setup.process("ec2-start", &[]);
-    for (event, tells) in [
+    for (event, expected) in [
         (event_without("target"), "missing field `target`"),
         (event_without("execution"), "missing field `execution`"),
         (event_without("params"), "give either instance_ids"),
@@ -297,7 +297,7 @@ fn missing_unknown_and_mistyped_fields_are_named() {
             "not both",
         ),
     ] {
-        assert_error(&process.call(&event), "InvalidInput", &[tells]);
+        assert_error(&process.call(&event), "InvalidInput", &[expected]);
     }
     assert!(
         setup.aws.requests().is_empty(),
@@ -345,14 +345,14 @@ fn unknown_and_suspended_customers_are_refused_with_advice() {
 #[test]
 fn a_forbidden_region_is_refused_with_the_allowed_ones() {
     let setup = TestSetup::new();
-    let tells = ["us-east-1", "allowed: eu-west-1, eu-central-1"];
+    let expected = ["us-east-1", "allowed: eu-west-1, eu-central-1"];
     assert_error(
         &setup.call(
             "ec2-start",
             &event_with("/target/region", json!("us-east-1")),
         ),
         "InvalidInput",
-        &tells,
+        &expected,
     );
     assert!(setup.aws.calls("sts:AssumeRole").is_empty());
 }
@@ -486,11 +486,11 @@ fn a_role_with_another_external_id_is_access_denied() {
 #[test]
 fn throttling_by_the_table_is_throttled() {
     let setup = TestSetup::new();
-    let said = "The level of configured provisioned throughput for the table was exceeded.";
+    let message = "The level of configured provisioned throughput for the table was exceeded.";
     let code = "ProvisionedThroughputExceededException";
     setup
         .aws
-        .fail_calls("dynamodb:BatchGetItem", usize::MAX, 400, code, said);
+        .fail_calls("dynamodb:BatchGetItem", usize::MAX, 400, code, message);
     let answer = setup.call("ec2-start", &start_event("acme", "prod", ACME_INSTANCE));
     assert_error(
         &answer,

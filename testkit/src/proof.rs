@@ -94,7 +94,7 @@ impl Scene {
 ///
 /// 1. With a role that has exactly the declared permissions, the step succeeds.
 /// 2. With a role that lacks one of the declared actions, the step fails with `AccessDenied` and
-/// names the action. The proof repeats this for every action.
+///    names the action. The proof repeats this for every action.
 ///
 /// For each run, `scene` creates the resources that the step needs and returns the step's
 /// parameters. `idle` lists actions that the local cloud does not check, or that the scene does not
@@ -319,9 +319,9 @@ impl Proof {
             if manifest.permissions.is_empty() {
                 // A policy needs a statement. This action is allowed without any permission.
                 let statement = json!({
-                    "purpose": "identify the caller",
                     "actions": ["sts:GetCallerIdentity"],
                     "resources": ["*"],
+                    "purpose": "keep the role's policy from being empty",
                 });
                 manifest.permissions =
                     vec![serde_json::from_value(statement).expect("a valid statement")];

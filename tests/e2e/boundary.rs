@@ -20,7 +20,7 @@ fn sts_refuses_the_broker_without_the_right_external_id() {
     with_stack(async |test_stack| {
         let acme = test_stack.customer().await;
         let answer = test_stack
-            .call("validate-credentials", &acme.envelope(&json!({})))
+            .call_function("validate-credentials", &acme.envelope(&json!({})))
             .await
             .unwrap();
         let proof: TrustProof = serde_json::from_value(answer["output"]["trust"].clone()).unwrap();
@@ -54,7 +54,7 @@ fn a_role_with_another_external_id_is_access_denied() {
 fn the_root_user_of_another_account_is_not_the_broker() {
     with_stack(async |test_stack| {
         let acme = test_stack.customer().await;
-        let record = test_stack.record(&acme).await;
+        let record = test_stack.account_record(&acme).await;
         // Even with the external ID: the trust policy names the broker's role, not the operator's
         // account.
         let (_, stranger) = test_stack.new_names();
@@ -84,7 +84,7 @@ fn the_root_user_of_another_account_is_not_the_broker() {
 fn a_customers_role_cannot_be_registered_for_another_customer() {
     with_stack(async |test_stack| {
         let acme = test_stack.customer().await;
-        let role = test_stack.record(&acme).await.role_arn.unwrap();
+        let role = test_stack.account_record(&acme).await.role_arn.unwrap();
         let (thief, _) = test_stack.new_names();
         test_stack
             .store
@@ -94,7 +94,7 @@ fn a_customers_role_cannot_be_registered_for_another_customer() {
         let account = test_stack
             .account(&thief, "mine", &acme.owner.account)
             .await;
-        let record = test_stack.record(&account).await;
+        let record = test_stack.account_record(&account).await;
         let refused = test_stack
             .store
             .set_role("test", &record, &role)
@@ -137,7 +137,7 @@ fn an_unregistered_role_of_another_customer_cannot_be_assumed() {
             "{checked:?}"
         );
         let (name, _) = test_stack
-            .call(START, &stolen.envelope(&start_params()))
+            .call_function(START, &stolen.envelope(&start_params()))
             .await
             .unwrap_err();
         assert_eq!(name, "TrustBroken");
@@ -148,7 +148,7 @@ fn an_unregistered_role_of_another_customer_cannot_be_assumed() {
 fn no_envelope_reaches_the_account_of_another_customer() {
     with_stack(async |test_stack| {
         let (acme, globex) = tokio::join!(test_stack.customer(), test_stack.customer());
-        let other_record = test_stack.record(&globex).await;
+        let other_record = test_stack.account_record(&globex).await;
         let (role, id) = (
             other_record.role_arn.clone().unwrap(),
             other_record.external_id.expose().to_owned(),
@@ -206,21 +206,24 @@ fn no_envelope_reaches_the_account_of_another_customer() {
                 "InvalidInput",
             ),
         ] {
-            let (refused, message) = test_stack.call(START, &envelope).await.unwrap_err();
+            let (refused, message) = test_stack
+                .call_function(START, &envelope)
+                .await
+                .unwrap_err();
             assert_eq!(refused, name, "{envelope}: {message}");
         }
         // IDs of the other customer's resources mean resources of acme's account, which do not
         // exist.
         let ids = globex.run_instances(1).await;
         let (name, _) = test_stack
-            .call("ec2-stop", &acme.envelope(&json!({ "instance_ids": ids })))
+            .call_function("ec2-stop", &acme.envelope(&json!({ "instance_ids": ids })))
             .await
             .unwrap_err();
         assert_eq!(name, "NotFound");
         let bucket =
             json!({ "uri": format!("s3://stepward-data-{}/backups/", globex.owner.account) });
         let (name, _) = test_stack
-            .call("s3-list", &acme.envelope(&bucket))
+            .call_function("s3-list", &acme.envelope(&bucket))
             .await
             .unwrap_err();
         assert!(
@@ -254,7 +257,7 @@ async fn deploy_rogue_step(test_stack: &TestStack) {
         .function_name(format!("{STACK}-rogue-step"))
         .runtime(Runtime::Providedal2023)
         .handler("bootstrap")
-        .role(test_stack.broker())
+        .role(test_stack.broker_role_arn())
         .timeout(60)
         .environment(Environment::builder().set_variables(variables).build())
         .code(
@@ -273,7 +276,7 @@ async fn deploy_rogue_step(test_stack: &TestStack) {
 async fn customer_with_full_access(test_stack: &TestStack) -> CustomerAccount {
     let owned = test_stack.customer_without_role().await;
     let id = test_stack
-        .record(&owned)
+        .account_record(&owned)
         .await
         .external_id
         .expose()
@@ -296,7 +299,7 @@ fn an_undeclared_action_is_denied_although_the_role_allows_it() {
         let owned = customer_with_full_access(test_stack).await;
         let ids = owned.run_instances(1).await;
         let (name, message) = test_stack
-            .call(
+            .call_function(
                 "rogue-step",
                 &owned.envelope(&json!({ "do": "undeclared" })),
             )
@@ -310,7 +313,7 @@ fn an_undeclared_action_is_denied_although_the_role_allows_it() {
         );
         // The same role runs what is declared.
         let stopped = test_stack
-            .call("ec2-stop", &owned.envelope(&json!({ "instance_ids": ids })))
+            .call_function("ec2-stop", &owned.envelope(&json!({ "instance_ids": ids })))
             .await;
         assert!(stopped.is_ok(), "{stopped:?}");
     });
@@ -322,7 +325,7 @@ fn the_broker_itself_can_do_nothing_in_a_customers_account() {
         deploy_rogue_step(test_stack).await;
         let owned = customer_with_full_access(test_stack).await;
         let (name, message) = test_stack
-            .call("rogue-step", &owned.envelope(&json!({ "do": "as-broker" })))
+            .call_function("rogue-step", &owned.envelope(&json!({ "do": "as-broker" })))
             .await
             .unwrap_err();
         assert_eq!(name, "AccessDenied", "{message}");
@@ -333,9 +336,9 @@ fn the_broker_itself_can_do_nothing_in_a_customers_account() {
 fn a_missing_action_is_access_denied_and_named() {
     with_stack(async |test_stack| {
         let owned = test_stack.customer_without_role().await;
-        owned.data().await;
+        owned.create_data().await;
         let id = test_stack
-            .record(&owned)
+            .account_record(&owned)
             .await
             .external_id
             .expose()
@@ -353,7 +356,7 @@ fn a_missing_action_is_access_denied_and_named() {
                     .passed()
             );
             let (name, message) = test_stack
-                .call(START, &owned.envelope(&start_params()))
+                .call_function(START, &owned.envelope(&start_params()))
                 .await
                 .unwrap_err();
             assert_eq!(name, "AccessDenied");
@@ -375,7 +378,10 @@ fn the_session_policy_allows_only_the_chosen_instances() {
         let owned = customer_with_full_access(test_stack).await;
         let ids = owned.run_instances(2).await;
         let stop_one = owned.envelope(&json!({ "instance_ids": [ids[0]] }));
-        test_stack.call("ec2-stop", &stop_one).await.unwrap();
+        test_stack
+            .call_function("ec2-stop", &stop_one)
+            .await
+            .unwrap();
         let mut states = owned.instance_states().await;
         states.sort();
         assert_eq!(states, ["running", "stopped"]);

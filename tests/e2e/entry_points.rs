@@ -66,7 +66,7 @@ fn the_schedule_runs_the_job_only_when_enabled() {
             ];
             let parameters: BTreeMap<_, _> =
                 parameters.map(|(n, v)| (n.to_owned(), v.to_owned())).into();
-            let template = Template::Body(test_stack.file("infra/template.yaml"));
+            let template = Template::Body(test_stack.read_file("infra/template.yaml"));
             stack::apply_template(
                 &test_stack.operator,
                 STACK,
@@ -136,7 +136,7 @@ fn the_api_starts_one_job_per_idempotency_key() {
         assert!(
             !shown
                 .to_string()
-                .contains(test_stack.record(&acme).await.external_id.expose())
+                .contains(test_stack.account_record(&acme).await.external_id.expose())
         );
 
         assert_eq!(

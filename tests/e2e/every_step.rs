@@ -64,13 +64,13 @@ fn is_output_right(step: &str, output: &Value, input: &Value) -> bool {
     };
     let begins =
         |value: &Value, with: &str| value.as_str().is_some_and(|text| text.starts_with(with));
-    let nodes = |said: &str| {
+    let nodes = |expected: &str| {
         let nodes = output["nodes"].as_object().unwrap();
         !nodes.is_empty()
             && nodes.values().all(|node| {
                 node["output"]
                     .as_str()
-                    .is_some_and(|text| text.trim() == said)
+                    .is_some_and(|text| text.trim() == expected)
             })
     };
     match step {
@@ -480,7 +480,7 @@ fn a_step_that_fails_ends_the_command_with_its_error() {
 #[test]
 fn the_step_job_calls_only_steps_in_one_account() {
     with_stack(async |test_stack| {
-        for (accounts, step, says) in [
+        for (accounts, step, expected) in [
             (json!(["prod"]), "accounts", "there is no step \"accounts\""),
             (json!(["prod"]), "cancel", "there is no step \"cancel\""),
             (
@@ -501,19 +501,19 @@ fn the_step_job_calls_only_steps_in_one_account() {
         ] {
             let input =
                 json!({ "customer": "acme", "accounts": accounts, "options": { "step": step } });
-            let finished = test_stack.run("step/run", &input).await;
+            let finished = test_stack.run_job("step/run", &input).await;
             assert_eq!(
                 (finished.outcome, finished.error.as_deref()),
                 (Outcome::Failed, Some("InvalidInput"))
             );
             assert!(
-                finished.cause.as_ref().unwrap().contains(says),
+                finished.cause.as_ref().unwrap().contains(expected),
                 "{finished:?}"
             );
         }
         let options = json!({ "step": "ec2-start", "Region": "us-east-1" });
         let input = json!({ "customer": "acme", "accounts": ["prod"], "options": options });
-        let finished = test_stack.run("step/run", &input).await;
+        let finished = test_stack.run_job("step/run", &input).await;
         assert!(
             finished
                 .cause
@@ -523,7 +523,7 @@ fn the_step_job_calls_only_steps_in_one_account() {
             "{finished:?}"
         );
         let finished = test_stack
-            .run(
+            .run_job(
                 "step/run",
                 &json!({ "customer": "acme", "accounts": ["prod"] }),
             )
@@ -554,17 +554,17 @@ fn an_undeployed_step_is_refused_with_the_deploy_command() {
             "prod",
         ];
         let ran = test_stack.stepward(&[&line[..], &["-p", "instance=orders"]].concat(), false);
-        let said = String::from_utf8(ran.stderr).unwrap();
-        assert_eq!(ran.status.code(), Some(2), "{said}");
+        let messages = String::from_utf8(ran.stderr).unwrap();
+        assert_eq!(ran.status.code(), Some(2), "{messages}");
         assert!(
-            said.contains("was deployed without the step \"rds-status\""),
-            "{said}"
+            messages.contains("was deployed without the step \"rds-status\""),
+            "{messages}"
         );
         let deploys = format!(
             "`stepward --local --port {} --stack partial --region eu-west-1 deploy`",
             test_stack.local.port
         );
-        assert!(said.contains(&deploys), "{said}");
+        assert!(messages.contains(&deploys), "{messages}");
     });
 }
 

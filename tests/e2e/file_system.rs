@@ -33,7 +33,7 @@ pub(crate) async fn deployed(
         .chain(given)
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
         .collect();
-    let template = Template::Body(test_stack.file("infra/template.yaml"));
+    let template = Template::Body(test_stack.read_file("infra/template.yaml"));
     let applied = stack::apply_template(
         &test_stack.operator,
         stack,
@@ -137,7 +137,7 @@ fn the_local_cloud_uses_a_folder_as_file_system() {
 #[test]
 fn conflicting_file_system_parameters_are_refused_with_advice() {
     with_stack(async |test_stack| {
-        for (given, said) in [
+        for (parameters, expected) in [
             (
                 &[ACCESS_POINT][..],
                 "set VpcSubnetIds and VpcSecurityGroupIds",
@@ -169,8 +169,10 @@ fn conflicting_file_system_parameters_are_refused_with_advice() {
                 "no spaces",
             ),
         ] {
-            let error = deployed(test_stack, "refused", given).await.unwrap_err();
-            assert!(error.contains(said), "{given:?}: {error}");
+            let error = deployed(test_stack, "refused", parameters)
+                .await
+                .unwrap_err();
+            assert!(error.contains(expected), "{parameters:?}: {error}");
         }
     });
 }

@@ -55,8 +55,8 @@ fn the_command_line_shows_every_log_line_once() {
             &acme.customer,
         ];
         let ran = test_stack.stepward(&arguments, true);
-        let said = String::from_utf8(ran.stderr).unwrap();
-        assert_eq!(ran.status.code(), Some(0), "{said}");
+        let messages = String::from_utf8(ran.stderr).unwrap();
+        assert_eq!(ran.status.code(), Some(0), "{messages}");
         let finished: Value = serde_json::from_slice(&ran.stdout).unwrap();
 
         let whose = |step: &str| format!("{}/prod {step}  ", acme.customer);
@@ -66,11 +66,11 @@ fn the_command_line_shows_every_log_line_once() {
         ] {
             let begins = whose(step) + begins;
             assert!(
-                said.lines().any(|line| line.starts_with(&begins)),
-                "no line begins with {begins}:\n{said}"
+                messages.lines().any(|line| line.starts_with(&begins)),
+                "no line begins with {begins}:\n{messages}"
             );
         }
-        let shown = said
+        let shown = messages
             .lines()
             .filter(|line| line.starts_with(&format!("{}/", acme.customer)));
         let mut shown: Vec<_> = shown
@@ -82,7 +82,7 @@ fn the_command_line_shows_every_log_line_once() {
         shown.sort();
         logged.sort();
         assert!(logged.len() >= 5, "{logged:?}");
-        assert_eq!(shown, logged, "{said}");
+        assert_eq!(shown, logged, "{messages}");
     });
 }
 
@@ -129,12 +129,15 @@ fn an_unknown_job_is_refused_with_the_existing_names() {
             &format!("x{}", "ö".repeat(60)),
         ] {
             let ran = test_stack.stepward(&["job", "run", job, "--customer", "acme"], false);
-            let said = String::from_utf8(ran.stderr).unwrap();
-            assert_eq!(ran.status.code(), Some(2), "{said}");
-            assert!(said.contains(&format!("has no job \"{job}\"")), "{said}");
+            let messages = String::from_utf8(ran.stderr).unwrap();
+            assert_eq!(ran.status.code(), Some(2), "{messages}");
             assert!(
-                said.contains(&format!("choose one of {};", names.join(", "))),
-                "{said}"
+                messages.contains(&format!("has no job \"{job}\"")),
+                "{messages}"
+            );
+            assert!(
+                messages.contains(&format!("choose one of {};", names.join(", "))),
+                "{messages}"
             );
         }
     });
@@ -144,7 +147,7 @@ fn an_unknown_job_is_refused_with_the_existing_names() {
 fn the_role_template_of_a_job_suffices_for_the_job() {
     with_stack(async |test_stack| {
         let owned = test_stack.customer_without_role().await;
-        owned.data().await;
+        owned.create_data().await;
         let role = role_from_template(test_stack, &owned, &["--jobs", "fleet/morning-check"]).await;
         assert!(test_stack.onboard(&owned, &role).await.unwrap().passed());
         assert_eq!(
@@ -153,7 +156,10 @@ fn the_role_template_of_a_job_suffices_for_the_job() {
         );
         // The role does not allow other steps.
         let stop = owned.envelope(&json!({ "tags": { "stepward:morning-check": "start" } }));
-        let (name, message) = test_stack.call("ec2-stop", &stop).await.unwrap_err();
+        let (name, message) = test_stack
+            .call_function("ec2-stop", &stop)
+            .await
+            .unwrap_err();
         assert!(
             name == "AccessDenied" && message.contains("ec2:StopInstances"),
             "{message}"
@@ -225,7 +231,7 @@ fn the_job_runs_only_in_the_named_accounts() {
         test_stack.account(&acme.customer, "other", &other_id).await;
         let input =
             json!({ "customer": acme.customer, "accounts": ["prod"], "started_by": "test" });
-        let finished = test_stack.run("fleet/morning-check", &input).await;
+        let finished = test_stack.run_job("fleet/morning-check", &input).await;
         assert_eq!(
             (
                 finished.outcome,
@@ -268,9 +274,9 @@ fn an_unknown_or_suspended_customer_fails_the_job() {
 fn a_role_without_an_external_id_condition_is_refused() {
     with_stack(async |test_stack| {
         let initech = test_stack.customer_without_role().await;
-        initech.data().await;
+        initech.create_data().await;
         let mut role = customer_role(test_stack, &initech).await;
-        role.template = test_stack.file("infra/demo/open-role.yaml");
+        role.template = test_stack.read_file("infra/demo/open-role.yaml");
         role.parameters.retain(|name, _| name == "BrokerRoleArn");
 
         let checked = test_stack.onboard(&initech, &role).await.unwrap();
@@ -285,7 +291,10 @@ fn a_role_without_an_external_id_condition_is_refused() {
         assert_eq!(initech.instance_states().await, ["stopped", "stopped"]);
         // No step runs with such a role either.
         let start = initech.envelope(&json!({ "tags": { "stepward:morning-check": "start" } }));
-        let (name, message) = test_stack.call("ec2-start", &start).await.unwrap_err();
+        let (name, message) = test_stack
+            .call_function("ec2-start", &start)
+            .await
+            .unwrap_err();
         assert_eq!(name, "TrustBroken");
         assert!(message.contains("stepward account check"), "{message}");
     });
@@ -295,7 +304,7 @@ fn a_role_without_an_external_id_condition_is_refused() {
 fn a_fixed_role_is_proven_and_runs() {
     with_stack(async |test_stack| {
         let owned = test_stack.customer_without_role().await;
-        owned.data().await;
+        owned.create_data().await;
         let everything = json!([{ "Effect": "Allow", "Action": "*", "Resource": "*" }]);
         assert!(is_trust_open(
             &test_stack
@@ -304,7 +313,7 @@ fn a_fixed_role_is_proven_and_runs() {
                 .unwrap()
         ));
         let id = test_stack
-            .record(&owned)
+            .account_record(&owned)
             .await
             .external_id
             .expose()
@@ -327,7 +336,7 @@ fn a_fixed_role_is_proven_and_runs() {
 fn steps_run_during_the_rotation_of_an_external_id() {
     with_stack(async |test_stack| {
         let acme = test_stack.customer().await;
-        let before = test_stack.record(&acme).await;
+        let before = test_stack.account_record(&acme).await;
         let rotating = test_stack
             .store
             .start_rotation("test", &before)
@@ -349,7 +358,7 @@ fn steps_run_during_the_rotation_of_an_external_id() {
         role.parameters.insert("ExternalId".into(), new.to_owned());
         let checked = test_stack.onboard(&acme, &role).await.unwrap();
         assert!(checked.rotated && checked.passed(), "{checked:?}");
-        let after = test_stack.record(&acme).await;
+        let after = test_stack.account_record(&acme).await;
         assert_eq!(after.external_id.expose(), new);
         assert!(after.next_external_id.is_none() && old != new);
         assert_eq!(runs().await, Outcome::Succeeded);
@@ -366,12 +375,15 @@ fn a_cancelled_query_is_stopped_without_its_id() {
         let mut envelope =
             acme.envelope(&json!({ "query": slow, "database": "operations", "bucket": bucket }));
         envelope["cancel"] = json!(true);
-        let answer = test_stack.call("athena-query", &envelope).await.unwrap();
-        let said = answer["log"][0].as_str().unwrap();
-        let id = said
+        let answer = test_stack
+            .call_function("athena-query", &envelope)
+            .await
+            .unwrap();
+        let messages = answer["log"][0].as_str().unwrap();
+        let id = messages
             .strip_prefix("Athena query ")
             .and_then(|rest| rest.strip_suffix(" stopped"))
-            .expect(said);
+            .expect(messages);
         let athena = aws_sdk_athena::Client::new(&acme.owner.config);
         let query = athena
             .get_query_execution()
@@ -398,7 +410,7 @@ fn an_ended_execution_is_searched_for_running_steps() {
             "detail": { "executionArn": finished.execution_arn, "status": "FAILED" },
         });
         assert_eq!(
-            test_stack.call("cancel", &event).await.unwrap(),
+            test_stack.call_function("cancel", &event).await.unwrap(),
             json!({ "cancelled": 0 })
         );
     });
@@ -411,7 +423,7 @@ fn a_bucket_is_listed_like_with_the_aws_cli() {
         let bucket = format!("s3://stepward-data-{}", acme.owner.account);
         let params = json!({ "uri": format!("{bucket}/backups"), "summarize": true });
         let answer = test_stack
-            .call("s3-list", &acme.envelope(&params))
+            .call_function("s3-list", &acme.envelope(&params))
             .await
             .unwrap();
         assert_eq!(answer["output"]["prefixes"], json!(["backups/"]));
@@ -421,12 +433,12 @@ fn a_bucket_is_listed_like_with_the_aws_cli() {
         );
         let params = json!({ "uri": format!("{bucket}/"), "recursive": true });
         let answer = test_stack
-            .call("s3-list", &acme.envelope(&params))
+            .call_function("s3-list", &acme.envelope(&params))
             .await
             .unwrap();
         assert_eq!(answer["output"]["objects"][0]["key"], "backups/2026-01.csv");
         let buckets = test_stack
-            .call("s3-list", &acme.envelope(&json!({})))
+            .call_function("s3-list", &acme.envelope(&json!({})))
             .await
             .unwrap();
         assert_eq!(

@@ -70,7 +70,7 @@ fn a_step_reads_its_customers_secret_and_never_shows_it() {
         );
 
         let answer = test_stack
-            .call("lambda-invoke", &invoke_with_key(&acme, &path))
+            .call_function("lambda-invoke", &invoke_with_key(&acme, &path))
             .await
             .unwrap();
         assert_eq!(
@@ -83,7 +83,7 @@ fn a_step_reads_its_customers_secret_and_never_shows_it() {
             answer.to_string().contains("got ***"),
             "the function's log is in the answer: {answer}"
         );
-        let logs = test_stack.logs().await;
+        let logs = test_stack.read_logs().await;
         assert!(
             logs.iter().any(|line| line.contains(&acme.customer)),
             "the log must contain lines of this customer"
@@ -93,7 +93,7 @@ fn a_step_reads_its_customers_secret_and_never_shows_it() {
         // A function name is visible in logs, so it cannot be a secret.
         let envelope = acme.envelope(&json!({ "function_name": path }));
         let (name, message) = test_stack
-            .call("lambda-invoke", &envelope)
+            .call_function("lambda-invoke", &envelope)
             .await
             .unwrap_err();
         assert_eq!(name, "InvalidInput", "{message}");
@@ -114,7 +114,7 @@ fn foreign_missing_and_removed_keys_are_refused() {
         );
 
         let (name, message) = test_stack
-            .call("lambda-invoke", &invoke_with_key(&acme, &path))
+            .call_function("lambda-invoke", &invoke_with_key(&acme, &path))
             .await
             .unwrap_err();
         assert_eq!(name, "AccessDenied", "{message}");
@@ -124,7 +124,7 @@ fn foreign_missing_and_removed_keys_are_refused() {
         );
         let lost = format!("keys/{}/lost", acme.customer);
         let (name, message) = test_stack
-            .call("lambda-invoke", &invoke_with_key(&acme, &lost))
+            .call_function("lambda-invoke", &invoke_with_key(&acme, &lost))
             .await
             .unwrap_err();
         assert_eq!(name, "NotFound", "{message}");
@@ -139,7 +139,10 @@ fn foreign_missing_and_removed_keys_are_refused() {
              1", "payload": lost });
         let mut cancel = acme.envelope(&code);
         cancel["cancel"] = json!(true);
-        test_stack.call("lambda-run-code", &cancel).await.unwrap();
+        test_stack
+            .call_function("lambda-run-code", &cancel)
+            .await
+            .unwrap();
 
         let kept = test_stack.stepward(&["customer", "remove", &globex.customer, "--yes"], false);
         assert!(
@@ -162,7 +165,7 @@ fn foreign_missing_and_removed_keys_are_refused() {
                 .success()
         );
         let (name, message) = test_stack
-            .call("lambda-invoke", &invoke_with_key(&globex, &path))
+            .call_function("lambda-invoke", &invoke_with_key(&globex, &path))
             .await
             .unwrap_err();
         assert_eq!(name, "NotFound", "{message}");
@@ -170,7 +173,7 @@ fn foreign_missing_and_removed_keys_are_refused() {
         let set = test_stack.stepward_reading(SECRET, &["keys", "set", &path], false);
         assert!(set.status.success(), "{}", text(&set));
         test_stack
-            .call("lambda-invoke", &invoke_with_key(&globex, &path))
+            .call_function("lambda-invoke", &invoke_with_key(&globex, &path))
             .await
             .unwrap();
     });
@@ -199,7 +202,7 @@ fn keys_are_listed_without_values_and_invalid_keys_refused() {
         assert_eq!(paths, [format!("keys/{acme}/a"), format!("keys/{acme}/b")]);
         assert!(!text(&listed).contains(SECRET));
 
-        for (input, path, tells) in [
+        for (input, path, expected) in [
             ("short", format!("keys/{acme}/c"), "8 to 65536"),
             (
                 SECRET,
@@ -210,7 +213,7 @@ fn keys_are_listed_without_values_and_invalid_keys_refused() {
         ] {
             let refused = test_stack.stepward_reading(input, &["keys", "set", &path], false);
             assert!(
-                !refused.status.success() && text(&refused).contains(tells),
+                !refused.status.success() && text(&refused).contains(expected),
                 "{path}: {}",
                 text(&refused)
             );

@@ -160,13 +160,13 @@ pub(crate) async fn run(
         .send()
         .await
         .unwrap();
-    test_stack.run(job, input).await
+    test_stack.run_job(job, input).await
 }
 
 /// Creates a customer with the resources for all steps, and returns the input of the job.
 pub(crate) async fn customer(test_stack: &TestStack) -> (CustomerAccount, Value) {
     let owned = test_stack.customer_without_role().await;
-    owned.data().await;
+    owned.create_data().await;
     let config = &owned.owner.config;
     let all: Vec<_> = STEPS.iter().map(|(step, _)| *step).collect();
     let role = role_from_template(test_stack, &owned, &["--steps", &all.join(",")]).await;

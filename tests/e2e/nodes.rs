@@ -45,9 +45,9 @@ async fn customer(test_stack: &TestStack, instances: usize) -> (String, Vec<Stri
 /// Runs the command line. Returns its JSON output, its exit code and its messages.
 fn stepward(test_stack: &TestStack, arguments: &[&str]) -> (Value, i32, String) {
     let output = test_stack.stepward(arguments, false);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let messages = String::from_utf8_lossy(&output.stderr).into_owned();
     let json = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    (json, output.status.code().unwrap(), said)
+    (json, output.status.code().unwrap(), messages)
 }
 
 fn ids(nodes: &Value) -> BTreeSet<&str> {
@@ -68,11 +68,11 @@ fn ids(nodes: &Value) -> BTreeSet<&str> {
 fn nodes_of_several_accounts_and_regions_are_listed_and_filtered() {
     with_stack(async |test_stack| {
         let (customer, all) = customer(test_stack, 2).await;
-        let (found, code, said) = stepward(
+        let (found, code, messages) = stepward(
             test_stack,
             &["nodes", "list", "--json", "--customer", &customer],
         );
-        assert_eq!(code, 0, "{said}");
+        assert_eq!(code, 0, "{messages}");
         assert_eq!(
             ids(&found["nodes"]),
             all.iter().map(String::as_str).collect()
@@ -103,7 +103,7 @@ fn nodes_of_several_accounts_and_regions_are_listed_and_filtered() {
             ],
         );
         assert_eq!(found["nodes"].as_array().unwrap().len(), 2, "{found}");
-        let (_, code, said) = stepward(
+        let (_, code, messages) = stepward(
             test_stack,
             &[
                 "nodes",
@@ -114,7 +114,7 @@ fn nodes_of_several_accounts_and_regions_are_listed_and_filtered() {
                 "name: nobody",
             ],
         );
-        assert_eq!(code, 1, "{said}");
+        assert_eq!(code, 1, "{messages}");
         // A script is transferred through the artifacts bucket and deleted afterwards.
         let script = test_stack.local.dir.join("greet.sh");
         std::fs::write(&script, "printf '<%s>' \"$@\"; exit 4").unwrap();
@@ -129,11 +129,11 @@ fn nodes_of_several_accounts_and_regions_are_listed_and_filtered() {
             "--script",
             script.to_str().unwrap(),
         ];
-        let (ran, code, said) = stepward(
+        let (ran, code, messages) = stepward(
             test_stack,
             &[&words[..], &["--", "a b", "$(id)", "{{ssm:x}}"]].concat(),
         );
-        assert_eq!(code, 1, "{said}");
+        assert_eq!(code, 1, "{messages}");
         let step = &ran["nodes"][0]["steps"][0];
         assert_eq!(
             (&step["exit_code"], &step["output"]),
@@ -212,8 +212,8 @@ fn a_failed_command_runs_again_only_on_failed_nodes() {
                 .map(id)
                 .collect()
         };
-        let (first, code, said) = run("100");
-        assert_eq!(code, 3, "{said}");
+        let (first, code, messages) = run("100");
+        assert_eq!(code, 3, "{messages}");
         assert_eq!(ids(&first["nodes"]).len(), 1000);
         assert_eq!(
             failed(&first["nodes"])
@@ -224,12 +224,13 @@ fn a_failed_command_runs_again_only_on_failed_nodes() {
         );
         for line in ["succeeded", "failed"] {
             assert!(
-                said.lines()
+                messages
+                    .lines()
                     .any(|one| one.contains("(exit") && one.contains(line)),
-                "the progress shows no line with {line:?}: {said}"
+                "the progress shows no line with {line:?}: {messages}"
             );
         }
-        let (again, code, said) = stepward(
+        let (again, code, messages) = stepward(
             test_stack,
             &[
                 "nodes",
@@ -238,7 +239,7 @@ fn a_failed_command_runs_again_only_on_failed_nodes() {
                 first["id"].as_str().unwrap(),
             ],
         );
-        assert_eq!(code, 1, "{said}");
+        assert_eq!(code, 1, "{messages}");
         assert_eq!(ids(&again["nodes"]), bad);
         // Each node counts its runs. The nodes that failed have one run more.
         let (third, ..) = run("1000");
@@ -280,7 +281,7 @@ fn dispatch_strategies_work_with_the_customers_role() {
             });
             let input =
                 json!({ "customer": acme.customer, "options": options, "started_by": "test" });
-            let finished = test_stack.run(nodes::DISPATCH_JOB, &input).await;
+            let finished = test_stack.run_job(nodes::DISPATCH_JOB, &input).await;
             let all = read_dispatch_state(&test_stack.operator, &finished)
                 .await
                 .unwrap()

@@ -52,7 +52,7 @@ async fn validate(
     owned: &CustomerAccount,
 ) -> Result<Value, (String, String)> {
     test_stack
-        .call("validate-credentials", &owned.envelope(&json!({})))
+        .call_function("validate-credentials", &owned.envelope(&json!({})))
         .await
 }
 
@@ -90,7 +90,7 @@ fn the_secret_of_an_access_key_comes_from_key_storage() {
         // provider's documentation says so.
         owned.run_instances(1).await;
         let stop = owned.envelope(&json!({ "tags": { "stepward:morning-check": "start" } }));
-        test_stack.call("ec2-stop", &stop).await.unwrap();
+        test_stack.call_function("ec2-stop", &stop).await.unwrap();
         assert_eq!(owned.instance_states().await, ["stopped"]);
 
         let (other, _) = test_stack.new_names();
@@ -137,7 +137,7 @@ fn credentials_of_an_unexpected_account_are_not_used() {
 #[test]
 fn missing_instance_and_task_roles_are_reported() {
     with_stack(async |test_stack| {
-        for (provider, says) in [
+        for (provider, expected) in [
             (Provider::Ec2, "EC2 instance profile"),
             (Provider::Ecs, "ECS task role"),
         ] {
@@ -145,7 +145,7 @@ fn missing_instance_and_task_roles_are_reported() {
             let (name, message) = validate(test_stack, &owned).await.unwrap_err();
             assert_eq!(name, "AccessDenied", "{message}");
             assert!(
-                message.contains(says) && message.contains("works only where"),
+                message.contains(expected) && message.contains("works only where"),
                 "{message}"
             );
         }

@@ -10,7 +10,7 @@ use crate::test_stack::{REGION, with_stack};
 fn one_of_two_parallel_set_role_calls_is_a_conflict() {
     with_stack(async |test_stack| {
         let owned = test_stack.customer_without_role().await;
-        let record = test_stack.record(&owned).await;
+        let record = test_stack.account_record(&owned).await;
         let role =
             |name: &str| format!("arn:aws:iam::{}:role/stepward/{name}", owned.owner.account);
         let (one, two) = (role("one"), role("two"));
@@ -25,7 +25,7 @@ fn one_of_two_parallel_set_role_calls_is_a_conflict() {
         };
         assert_eq!(lost.unwrap_err().name, ErrorName::Conflict);
         assert_eq!(
-            test_stack.record(&owned).await.role_arn,
+            test_stack.account_record(&owned).await.role_arn,
             won.unwrap().role_arn
         );
     });
@@ -35,7 +35,7 @@ fn one_of_two_parallel_set_role_calls_is_a_conflict() {
 fn a_removed_accounts_role_can_be_registered_again() {
     with_stack(async |test_stack| {
         let acme = test_stack.customer().await;
-        let record = test_stack.record(&acme).await;
+        let record = test_stack.account_record(&acme).await;
         let role = record.role_arn.clone().unwrap();
         test_stack
             .store
@@ -45,7 +45,7 @@ fn a_removed_accounts_role_can_be_registered_again() {
         let again = test_stack
             .account(&acme.customer, "again", &acme.owner.account)
             .await;
-        let record = test_stack.record(&again).await;
+        let record = test_stack.account_record(&again).await;
         assert_eq!(
             test_stack
                 .store

@@ -127,7 +127,7 @@ impl TransferSetup {
 
 /// Onboards an account with buckets and with the role template of these steps.
 async fn onboarded(test_stack: &TestStack, owned: CustomerAccount) -> CustomerAccount {
-    owned.data().await;
+    owned.create_data().await;
     let role = role_from_template(
         test_stack,
         &owned,
@@ -235,7 +235,7 @@ fn a_peer_account_must_belong_to_the_same_customer() {
         let params =
             json!({ "source": source, "source_account": "archive", "destination": destination });
         let (name, message) = test_stack
-            .call("s3-sync", &acme.envelope(&params))
+            .call_function("s3-sync", &acme.envelope(&params))
             .await
             .unwrap_err();
         assert_eq!(name, "NotFound", "{message}");
@@ -243,7 +243,7 @@ fn a_peer_account_must_belong_to_the_same_customer() {
         let params = json!({ "source": source, "destination": destination });
         assert!(
             test_stack
-                .call("s3-sync", &acme.envelope(&params))
+                .call_function("s3-sync", &acme.envelope(&params))
                 .await
                 .is_err()
         );
@@ -260,7 +260,7 @@ fn a_path_outside_the_local_root_is_refused() {
         for source in [outside.to_str().unwrap(), "../ministack.log"] {
             let params = json!({ "source": source, "destination": destination });
             let (name, message) = test_stack
-                .call("s3-copy", &acme.envelope(&params))
+                .call_function("s3-copy", &acme.envelope(&params))
                 .await
                 .unwrap_err();
             assert!(

@@ -12,7 +12,7 @@ fn external_ids_and_roles_never_reach_logs_or_histories() {
         let finished = test_stack.morning_check(&acme.customer).await;
         // A failure has more messages than a success, so the test includes one.
         let failing = test_stack.customer().await;
-        let record = test_stack.record(&failing).await;
+        let record = test_stack.account_record(&failing).await;
         let other = custom_role(
             test_stack,
             Some(ExternalId::generate().unwrap().expose()),
@@ -40,7 +40,7 @@ fn external_ids_and_roles_never_reach_logs_or_histories() {
             }
         }
         let histories = written.len();
-        let logs = test_stack.logs().await;
+        let logs = test_stack.read_logs().await;
         let is_of_this_test =
             |log: &&String| log.contains(&acme.customer) || log.contains(&failing.customer);
         assert!(
@@ -55,7 +55,7 @@ fn external_ids_and_roles_never_reach_logs_or_histories() {
         written.extend(logs.iter().cloned());
         for owned in [&acme, &failing] {
             let id = test_stack
-                .record(owned)
+                .account_record(owned)
                 .await
                 .external_id
                 .expose()
@@ -82,7 +82,7 @@ fn only_account_show_prints_the_external_id() {
     with_stack(async |test_stack| {
         let acme = test_stack.customer().await;
         let id = test_stack
-            .record(&acme)
+            .account_record(&acme)
             .await
             .external_id
             .expose()

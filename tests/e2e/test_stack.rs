@@ -48,7 +48,7 @@ pub(crate) fn with_stack<F: Future<Output = ()>>(test: impl FnOnce(&'static Test
     test_stack.runtime.block_on(async {
         tokio::time::timeout(TEST_LIMIT, test(test_stack))
             .await
-            .expect("the test ends within its limit")
+            .expect("the test ends within its limit");
     });
 }
 
@@ -104,7 +104,7 @@ impl TestStack {
     /// Creates a customer with one account, which has data, instances and the role of customers.
     pub(crate) async fn customer(&self) -> CustomerAccount {
         let owned = self.customer_without_role().await;
-        owned.data().await;
+        owned.create_data().await;
         self.onboard(&owned, &customer_role(self, &owned).await)
             .await
             .unwrap();
@@ -177,23 +177,23 @@ impl TestStack {
         .map_err(|error| error.to_string())
     }
 
-    pub(crate) async fn record(&self, owned: &CustomerAccount) -> Account {
+    pub(crate) async fn account_record(&self, owned: &CustomerAccount) -> Account {
         self.store
             .account(&owned.customer, &owned.account)
             .await
             .unwrap()
     }
 
-    pub(crate) fn file(&self, path: &str) -> String {
+    pub(crate) fn read_file(&self, path: &str) -> String {
         String::from_utf8(self.workspace.read(path).unwrap()).unwrap()
     }
 
-    pub(crate) fn broker(&self) -> &str {
+    pub(crate) fn broker_role_arn(&self) -> &str {
         self.deployment.output("BrokerRoleArn").unwrap()
     }
 
     /// Returns all log lines of functions and state machines.
-    pub(crate) async fn logs(&self) -> Vec<String> {
+    pub(crate) async fn read_logs(&self) -> Vec<String> {
         let mut logs = Vec::new();
         let client = aws_sdk_cloudwatchlogs::Client::new(&self.operator.config);
         for group in [
@@ -214,14 +214,14 @@ impl TestStack {
     }
 
     /// Runs a job until it ends.
-    pub(crate) async fn run(&self, job: &str, input: &Value) -> Finished {
+    pub(crate) async fn run_job(&self, job: &str, input: &Value) -> Finished {
         jobs::run(&self.operator, &self.deployment, job, input)
             .await
             .unwrap()
     }
 
     pub(crate) async fn morning_check(&self, customer: &str) -> Finished {
-        self.run(
+        self.run_job(
             "fleet/morning-check",
             &json!({ "customer": customer, "started_by": "test" }),
         )
@@ -230,7 +230,7 @@ impl TestStack {
 
     /// Calls a function as a state machine does. Returns the answer, or the error's name and
     /// message.
-    pub(crate) async fn call(
+    pub(crate) async fn call_function(
         &self,
         function: &str,
         payload: &Value,
@@ -263,13 +263,13 @@ pub(crate) struct Role {
 /// Returns the role that customers launch, with all optional permissions.
 pub(crate) async fn customer_role(test_stack: &TestStack, owned: &CustomerAccount) -> Role {
     let external_id = test_stack
-        .record(owned)
+        .account_record(owned)
         .await
         .external_id
         .expose()
         .to_owned();
     let parameters = [
-        ("BrokerRoleArn", test_stack.broker()),
+        ("BrokerRoleArn", test_stack.broker_role_arn()),
         ("ExternalId", &external_id),
         ("AllowEc2StartStop", "yes"),
         ("AllowNodes", "yes"),
@@ -279,7 +279,7 @@ pub(crate) async fn customer_role(test_stack: &TestStack, owned: &CustomerAccoun
     ];
     let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned()));
     Role {
-        template: test_stack.file("infra/customer-role.yaml"),
+        template: test_stack.read_file("infra/customer-role.yaml"),
         parameters: parameters.into(),
     }
 }
@@ -293,11 +293,14 @@ pub(crate) async fn role_from_template(
     let printed = test_stack.stepward(&[&["customer", "role-template"], arguments].concat(), false);
     assert!(printed.status.success(), "{printed:?}");
     let parameters = [
-        ("BrokerRoleArn".to_owned(), test_stack.broker().to_owned()),
+        (
+            "BrokerRoleArn".to_owned(),
+            test_stack.broker_role_arn().to_owned(),
+        ),
         (
             "ExternalId".to_owned(),
             test_stack
-                .record(owned)
+                .account_record(owned)
                 .await
                 .external_id
                 .expose()
@@ -319,7 +322,7 @@ pub(crate) fn custom_role(
 ) -> Role {
     let mut trust = json!({
         "Effect": "Allow",
-        "Principal": { "AWS": test_stack.broker() },
+        "Principal": { "AWS": test_stack.broker_role_arn() },
         "Action": ["sts:AssumeRole", "sts:SetSourceIdentity"],
     });
     if let Some(id) = external_id {
@@ -346,7 +349,7 @@ pub(crate) fn custom_role(
 impl CustomerAccount {
     /// Creates the customer's own resources: buckets, an Athena table of CSV files, and two stopped
     /// instances.
-    pub(crate) async fn data(&self) {
+    pub(crate) async fn create_data(&self) {
         let template = include_str!("../../infra/demo/customer-data.yaml");
         let progress = Progress::hidden();
         stack::apply_template(

@@ -53,7 +53,7 @@ pub fn generated_folders() -> Result<Vec<String>, String> {
         .collect())
 }
 
-/// Returns the list_names of the steps that have a file, by service.
+/// Returns the names of the steps that have a file, by service.
 fn steps_by_service() -> Result<BTreeMap<String, Vec<String>>, String> {
     let mut services = BTreeMap::new();
     for service in list_names("functions")? {

@@ -1,4 +1,4 @@
-"""Prints the results of Python's fnmatch for random patterns: [pattern, text, matches], one per line.
+"""Prints results of fnmatch for random patterns: one [pattern, text, matches] per line.
 
 python3.11 fnmatch.py 400 7 > fnmatch.jsonl
 """
