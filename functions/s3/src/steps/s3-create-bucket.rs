@@ -609,8 +609,9 @@ mod tests {
         assert_eq!(error.name, ErrorName::Conflict);
     }
 
-    // no proof of not_found: a missing bucket is created. no proof of pending: the step needs one
-    // call; `already_` shows the call that is repeated after a lost answer.
+    // no proof of not_found: a missing bucket is created.
+
+    // no proof of pending: the step needs one call; `already_` shows a retry after a lost answer.
 
     #[test]
     fn invalid_parameters_are_refused_before_any_call() {
