@@ -33,7 +33,7 @@ pub struct Cloud {
     pub caller: String,
     /// The port of the local cloud; none for AWS.
     pub local: Option<u16>,
-    /// Global options that a proposed command repeats, as in ` --local --stack staging`.
+    /// Global options that a proposed command repeats, for example ` --local --stack staging`.
     pub options: String,
 }
 
@@ -173,12 +173,12 @@ impl Cloud {
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
-        self.explain(&service_of::<E>().step_error(&error))
+        self.describe_error(&service_of::<E>().step_error(&error))
     }
 
     /// Like [`error`](Self::error), for an error that `stepward` has already named.
     #[must_use]
-    pub fn explain(&self, error: &StepError) -> Error {
+    pub fn describe_error(&self, error: &StepError) -> Error {
         let code = error
             .aws
             .as_ref()
@@ -268,7 +268,7 @@ impl Cloud {
     }
 }
 
-/// The options that select the local cloud, as in ` --local --port 4600`.
+/// The options that select the local cloud, for example ` --local --port 4600`.
 pub(crate) fn local_options(is_local: bool, port: u16) -> String {
     let local = if is_local { " --local" } else { "" };
     if port == local::DEFAULT_PORT {

@@ -91,8 +91,8 @@ impl Error {
     }
 }
 
-/// Adds global options, as in ` --local --stack staging`, to every command that a text proposes.
-/// An operator who pastes the command reaches the same cloud and stack.
+/// Adds global options, for example ` --local --stack staging`, to every command that a text
+/// proposes. An operator who pastes the command reaches the same cloud and stack.
 #[must_use]
 pub fn repeat_options(text: &str, options: &str) -> String {
     text.replace(PROPOSED_COMMAND, &format!("`stepward{options} "))

@@ -176,7 +176,7 @@ pub async fn check_account(
     let record = store
         .account(customer, account)
         .await
-        .map_err(|error| cloud.explain(&error))?;
+        .map_err(|error| cloud.describe_error(&error))?;
     let input = json!({ "customer": customer, "account": account, "started_by": cloud.caller });
     let finished = jobs::run(cloud, deployment, CHECK_JOB, &input).await?;
     let finding = finding(&finished, record.trust);
@@ -188,7 +188,7 @@ pub async fn check_account(
         }
         Finding::Trust(_) => Ok(record),
     };
-    let account = written.map_err(|error| cloud.explain(&error))?;
+    let account = written.map_err(|error| cloud.describe_error(&error))?;
     Ok(Checked {
         account,
         finished,
@@ -208,11 +208,11 @@ pub async fn set_role(
     let record = store
         .account(customer, account)
         .await
-        .map_err(|error| cloud.explain(&error))?;
+        .map_err(|error| cloud.describe_error(&error))?;
     store
         .set_role(&cloud.caller, &record, role_arn)
         .await
-        .map_err(|error| cloud.explain(&error))?;
+        .map_err(|error| cloud.describe_error(&error))?;
     check_account(cloud, deployment, customer, account).await
 }
 

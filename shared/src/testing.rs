@@ -210,7 +210,7 @@ pub fn assert_invalid_parameters_are_named<S: Step>() {
     }
 }
 
-/// The error of an SDK call for which AWS returned this error code and HTTP status, as in
+/// The error of an SDK call for which AWS returned this error code and HTTP status, for example
 /// `service_error(StopInstancesError::generic, "VolumeInUse", 400)`.
 pub fn service_error<E>(
     generic: impl FnOnce(ErrorMetadata) -> E,

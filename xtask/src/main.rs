@@ -44,15 +44,15 @@ enum Task {
         /// Compare the AWS CLI with a variant of itself that makes deliberate mistakes. The results
         /// must differ.
         #[arg(long, conflicts_with = "itself")]
-        wrong: bool,
+        faulty: bool,
         /// Print the cases that the seeds generate, without running them.
         #[arg(long)]
-        draw: bool,
+        print_cases: bool,
     },
     /// Kill the processes of the S3 steps at random points, call the steps again, and compare the
     /// results with those of a run without interruptions.
     S3Kill {
-        /// How often to kill each of copy, move and sync.
+        /// How many times to kill each of copy, move and sync.
         #[arg(long, default_value_t = 50)]
         times: u64,
         /// The seed of the random numbers that choose the points.
@@ -61,7 +61,7 @@ enum Task {
     },
     /// Run the end-to-end tests many times, and stop at the first failure.
     E2e {
-        /// How often to run them.
+        /// How many times to run the tests.
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
         times: u16,
         /// Run only the tests whose names contain this text.
@@ -83,7 +83,7 @@ enum Bench {
     /// and a fake of AWS on loopback. The table shows medians. The first release build takes half
     /// an hour.
     ColdStart {
-        /// How often to start each program.
+        /// How many times to start each program.
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
         runs: u16,
         /// Cargo's build profile. Use `dev` to try the benchmark.
@@ -100,12 +100,12 @@ enum Bench {
     /// empties the destination; after it, it compares the destination with the source and fails if
     /// they differ. The first run installs the pinned tools and builds the server.
     S3(s3_bench::Options),
-    /// Run a command on many nodes of a local cloud, and count calls of SSM and Lambda, state
+    /// Run a command on many nodes of a local cloud, and measure calls of SSM and Lambda, state
     /// transitions, time and memory.
     ///
     /// The deployed stack runs the job `nodes/dispatch` in an account in two Regions. The local
     /// cloud runs the command on every node. The command fails on about 3 % of the nodes. The
-    /// benchmark fails if the job reports other nodes as failed.
+    /// benchmark fails if the job reports any other node as failed.
     Dispatch(dispatch_bench::Options),
 }
 
@@ -117,7 +117,7 @@ fn main() -> ExitCode {
         Task::S3Differential {
             seeds,
             from,
-            draw: true,
+            print_cases: true,
             ..
         } => {
             s3_differential::print_cases(from..from + seeds);
@@ -128,10 +128,10 @@ fn main() -> ExitCode {
             from,
             jobs,
             itself,
-            wrong,
+            faulty,
             ..
         } => {
-            let opponent = match (itself, wrong) {
+            let opponent = match (itself, faulty) {
                 (true, _) => Opponent::Cli,
                 (_, true) => Opponent::FaultyCli,
                 _ => Opponent::Steps,
@@ -158,7 +158,7 @@ fn main() -> ExitCode {
 }
 
 fn generate() -> Result<(), String> {
-    // The catalog comes from the binaries, and a new step has no binary before this.
+    // The binaries print the catalog, so a new step first needs its binary.
     let mut changes = generated::write_binaries()?;
     changes.extend(generated::write_all(&catalog::build_catalog()?)?);
 

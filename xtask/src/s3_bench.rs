@@ -24,7 +24,7 @@ const TOOL_REQUIREMENTS: &str = "local-cloud/requirements-s3.txt";
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// How often to run each transfer.
+    /// How many times to run each transfer.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     runs: u16,
     /// Cargo's build profile for the steps. Use `dev` to try the benchmark.

@@ -44,20 +44,20 @@ impl Records {
     }
 
     /// The result of a call of the store, with the cloud and the advice in its error.
-    pub(crate) fn explain<T>(&self, result: Result<T, StepError>) -> Result<T> {
-        result.map_err(|error| self.cloud.explain(&error))
+    pub(crate) fn map_error<T>(&self, result: Result<T, StepError>) -> Result<T> {
+        result.map_err(|error| self.cloud.describe_error(&error))
     }
 
     pub(crate) async fn account(&self, name: &AccountName) -> Result<Account> {
-        self.explain(self.store.account(&name.customer, &name.account).await)
+        self.map_error(self.store.account(&name.customer, &name.account).await)
     }
 
     pub(crate) async fn set_status(&self, name: &str, status: Status) -> Result<Customer> {
-        let customer = self.explain(self.store.customer(name).await)?;
+        let customer = self.map_error(self.store.customer(name).await)?;
         if customer.status == status {
             return Ok(customer);
         }
-        self.explain(
+        self.map_error(
             self.store
                 .set_status(&self.cloud.caller, &customer, status)
                 .await,

@@ -26,7 +26,7 @@ pub(super) async fn detailed_reason(
         .set_change_set_name(change_set.map(str::to_owned));
     let mut events = describe.into_paginator().items().send();
     let mut failures = Vec::new();
-    // If the role must not call DescribeEvents, CloudFormation's own reason stays.
+    // If the role is not allowed to call DescribeEvents, CloudFormation's own reason stays.
     while let Some(Ok(event)) = events.next().await {
         failures.extend(validation_failure(&event));
     }
@@ -72,7 +72,7 @@ pub(super) fn stack_failure(cloud: &Cloud, name: &str, status: &str, reason: &st
     .with_advice(advice)
 }
 
-/// An event as one line.
+/// Formats an event as one line.
 pub(super) fn event_line(event: &StackEvent) -> String {
     let status = event
         .resource_status()

@@ -351,7 +351,7 @@ fn error_and_cause(event: &HistoryEvent) -> (Option<&str>, Option<&str>) {
         .unwrap_or_default()
 }
 
-/// A text as JSON; null if the text is missing or not JSON.
+/// Parses a text as JSON. Returns null if the text is missing or not JSON.
 fn parse_or_null(text: Option<&str>) -> Value {
     text.and_then(|text| serde_json::from_str(text).ok())
         .unwrap_or_default()

@@ -17,7 +17,7 @@ use crate::jobs::progress::{JobProgress, State};
 use crate::jobs::{self, Finished, WATCH_LIMIT, events_after, still_running};
 use crate::output::{Progress, counted};
 
-/// The histories of at most this many items are read. With more items, only the number of ended
+/// The maximum number of items whose histories are read. With more items, only the number of ended
 /// items is shown.
 const MAX_WATCHED_ITEMS: i64 = 100;
 /// How many histories are read between two pauses. Step Functions allows some 20 reads a second for

@@ -15,8 +15,8 @@ use crate::output::counted;
 
 /// The customer and the account in the commands of examples.
 const TARGET: &str = "--customer acme --account prod";
-/// A longer command is broken into several lines, in characters. A code block of this width fits a
-/// terminal of 80 columns.
+/// The maximum length of a command on one line, in characters. A longer command is broken into
+/// several lines. A code block of this width fits a terminal of 80 columns.
 const COMMAND_WIDTH: usize = 76;
 
 /// Headings of a step's documentation, in the order of its page. Each page has those of

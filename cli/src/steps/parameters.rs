@@ -160,7 +160,7 @@ fn type_error(step: &Manifest, name: &str, schema: &Value, value: &Value) -> Err
     ))
 }
 
-/// A value as JSON, cut off if it is long.
+/// Formats a value as JSON, and cuts it off if it is long.
 fn shortened(value: &Value) -> String {
     let json = value.to_string();
     match json.char_indices().nth(SHOWN_CHARACTERS) {

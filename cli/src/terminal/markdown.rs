@@ -5,7 +5,7 @@ use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 use super::table::table_lines;
 use super::text::{Style, Text};
 
-/// Columns before each line of a code block.
+/// The indentation of a code block, in columns.
 const CODE_INDENT: usize = 4;
 
 /// Renders Markdown. Lines are at most `width` columns wide, except the lines of code blocks: those

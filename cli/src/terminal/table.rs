@@ -3,7 +3,7 @@
 
 use super::text::{Line, Text};
 
-/// Columns between two columns of a table.
+/// The width of the gap between two columns of a table, in characters.
 const GAP: usize = 2;
 /// A column with longer text is not made narrower than this, if the terminal is wide enough.
 const READABLE_WIDTH: usize = 16;

@@ -16,7 +16,7 @@ pub struct QueryResult {
     pub(crate) limit_reached: bool,
     /// The query's ID at CloudWatch Logs.
     pub(crate) query_id: String,
-    /// The start of the time range, as in `2026-01-31T08:00:00Z`.
+    /// The start of the time range, for example `2026-01-31T08:00:00Z`.
     pub(crate) start_time: String,
     /// The end of the time range.
     pub(crate) end_time: String,

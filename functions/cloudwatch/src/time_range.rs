@@ -85,7 +85,7 @@ pub(crate) fn unix_now() -> i64 {
     DateTime::from(SystemTime::now()).secs()
 }
 
-/// A time as in `2026-01-31T08:00:00Z`.
+/// Formats a time, for example `2026-01-31T08:00:00Z`.
 pub(crate) fn format_time(seconds: i64) -> String {
     DateTime::from_secs(seconds)
         .fmt(DateTimeFormat::DateTime)

@@ -23,7 +23,8 @@ use crate::{TOKEN_TAG, instance_health};
 const SHORT_INTERVAL: Duration = Duration::from_secs(5);
 /// The time between two polls of a snapshot or of status checks, which EC2 runs every minute.
 const LONG_INTERVAL: Duration = Duration::from_secs(15);
-/// Polls of an image that EC2 does not return before the step fails: about 5 minutes.
+/// How many times the step polls for an image that EC2 does not return, before it fails: about 5
+/// minutes.
 const MAX_UNKNOWN_POLLS: u32 = 60;
 
 /// The image and the instance that exist so far. If the step fails, it removes both.
@@ -70,7 +71,7 @@ impl CreatedResources {
     /// call created before its response was lost.
     ///
     /// # Errors
-    /// The error of EC2.
+    /// The error that EC2 returned.
     pub async fn load(
         ctx: &Context,
         ec2: &Client,
@@ -116,7 +117,8 @@ impl CreatedResources {
     ///
     /// # Errors
     /// `Conflict` for a snapshot that cannot be used, `StepFailed` with EC2's reason, or the error
-    /// of EC2. The message names the resources that were removed and those that still exist.
+    /// that EC2 returned. The message names the resources that were removed and those that still
+    /// exist.
     pub async fn advance(
         self,
         ctx: &Context,

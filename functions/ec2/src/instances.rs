@@ -13,11 +13,11 @@ use stepward::{Context, ErrorName, Permissions, StepError};
 use crate::error::ec2_error;
 use crate::{build_filter, require_id};
 
-/// Instance IDs that one call accepts. A session policy has room for about 25 instances; with more,
-/// it allows the action on all instances.
+/// The maximum number of instance IDs in the parameters. A session policy has room for about 25
+/// instances; with more, it allows the action on all instances.
 pub const MAX_INSTANCE_IDS: usize = 50;
-/// Instances that tags may select. The state between two calls must stay far below 256 KiB, which
-/// is the limit of a state machine.
+/// The maximum number of instances that tags may select. The resume state must stay far below 256
+/// KiB, which is Step Functions' limit for the data between states.
 const MAX_TAGGED_INSTANCES: usize = 500;
 /// The states of instances that are not terminated.
 pub const LIVE_STATES: [InstanceStateName; 4] = [

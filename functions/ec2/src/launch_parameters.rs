@@ -10,10 +10,10 @@ use crate::{any_account_arn, require_id};
 /// The largest user data in bytes, before its encoding.
 /// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/user-data.html>
 const MAX_USER_DATA: usize = 16_384;
-/// The largest number of security groups that the step accepts.
+/// The maximum number of security groups that the step accepts.
 const MAX_SECURITY_GROUPS: usize = 16;
 
-/// Checks the form of an instance type, as in `t3.micro`.
+/// Checks the form of an instance type, for example `t3.micro`.
 ///
 /// # Errors
 /// `InvalidInput` naming the parameter.
@@ -73,7 +73,7 @@ pub(crate) fn check_instance_profile(profile: &str) -> Result<(), StepError> {
     })
 }
 
-/// Checks the form of a device name, as in `/dev/xvda`.
+/// Checks the form of a device name, for example `/dev/xvda`.
 ///
 /// # Errors
 /// `InvalidInput` naming the parameter.

@@ -31,7 +31,7 @@ use error::ec2_error;
 pub const TOKEN_TAG: &str = "stepward:token";
 /// The KMS keys of encrypted volumes. A key can belong to another account.
 const ANY_KMS_KEY: &str = "arn:$partition:kms:$region:*:key/*";
-/// Instance IDs that one `DescribeInstanceStatus` request accepts.
+/// The maximum number of instance IDs in one `DescribeInstanceStatus` request.
 /// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstanceStatus.html>
 const MAX_STATUS_IDS: usize = 100;
 
@@ -137,8 +137,8 @@ pub fn tag_specification(
         .build()
 }
 
-/// A name as a resource's description. EC2 accepts only ASCII there, so other characters become
-/// `?`.
+/// Converts a name to a resource's description. EC2 accepts only ASCII in descriptions, so every
+/// other character becomes `?`.
 #[must_use]
 pub fn ascii_description(name: &str) -> String {
     name.chars()
@@ -179,9 +179,9 @@ pub fn encrypted_volume_permissions() -> Permissions {
 /// volume to an instance.
 #[must_use]
 pub fn volume_grant_permissions() -> Permissions {
-    let for_aws = json!({ "Bool": { "kms:GrantIsForAWSResource": "true" } });
+    let granted_to_aws = json!({ "Bool": { "kms:GrantIsForAWSResource": "true" } });
     Permissions::default().allow_if(
-        for_aws,
+        granted_to_aws,
         "let EC2 use the KMS keys of the instances' encrypted volumes",
         &["kms:CreateGrant"],
         [ANY_KMS_KEY],

@@ -14,11 +14,11 @@ use crate::build_filter;
 use crate::error::ec2_error;
 use crate::nodes::{DescribedInstance, IMAGE_NAME, is_windows};
 
-/// Instances per page, which is EC2's maximum.
+/// The number of instances per page. This is EC2's maximum.
 /// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstances.html>
 /// (`MaxResults`)
 const PAGE_SIZE: i32 = 1000;
-/// Values that one EC2 filter accepts.
+/// The maximum number of values in one EC2 filter.
 /// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Filtering.html>
 const MAX_FILTER_VALUES: usize = 200;
 

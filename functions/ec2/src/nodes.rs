@@ -330,7 +330,7 @@ fn lowercase_platform(platform: &PlatformValues) -> Cow<'_, str> {
     Cow::Owned(platform.as_str().to_ascii_lowercase())
 }
 
-/// Parses EC2 filters, as in `tag:environment=prod,test;instance-type=m7g.*`.
+/// Parses EC2 filters, for example `tag:environment=prod,test;instance-type=m7g.*`.
 ///
 /// # Errors
 /// `InvalidInput` with the position of the error in the text.

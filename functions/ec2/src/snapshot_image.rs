@@ -119,7 +119,7 @@ async fn describe_snapshot(ec2: &Client, snapshot_id: &str) -> Result<Snapshot, 
 /// Deregisters an image. An image that is already deregistered is success. The snapshot stays.
 ///
 /// # Errors
-/// The error of EC2.
+/// The error that EC2 returned.
 pub(crate) async fn deregister_image(ec2: &Client, image_id: &str) -> Result<(), StepError> {
     match ec2
         .deregister_image()

@@ -22,7 +22,7 @@ pub(crate) fn snapshot_token(ctx: &Context) -> String {
 /// Requests the snapshot of a volume. Returns its ID.
 ///
 /// # Errors
-/// The error of EC2.
+/// The error that EC2 returned.
 pub(crate) async fn create_snapshot(
     ec2: &Client,
     volume_id: &str,
@@ -49,7 +49,7 @@ pub(crate) async fn create_snapshot(
 /// Requests the snapshots of all volumes of an instance. Returns their IDs.
 ///
 /// # Errors
-/// The error of EC2.
+/// The error that EC2 returned.
 pub(crate) async fn create_instance_snapshots(
     ec2: &Client,
     instance_id: &str,
@@ -82,7 +82,7 @@ pub(crate) async fn create_instance_snapshots(
 /// The snapshots of this step in this execution that EC2 returns.
 ///
 /// # Errors
-/// The error of EC2.
+/// The error that EC2 returned.
 pub(crate) async fn find_snapshots(
     ctx: &Context,
     ec2: &Client,

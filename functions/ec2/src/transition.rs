@@ -1,4 +1,4 @@
-//! Moves instances to a state, and reports why an instance did not get there.
+//! Moves instances to a state, and reports why an instance did not reach it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -31,13 +31,14 @@ pub struct StateGoal {
     pub final_state: InstanceStateName,
     /// The step sends a request for instances in these states. It waits for all others.
     pub act_on: Vec<InstanceStateName>,
-    /// The log's word for the request: "Starting".
+    /// The verb that begins the log line about the request, for example "Starting".
     pub action: &'static str,
-    /// A log line about an instance that the step moved to the final state, if one is needed.
-    pub remark: fn(&Instance) -> Option<String>,
+    /// Returns an additional log line, or `None`, for an instance that the step moved to the final
+    /// state.
+    pub log_line: fn(&Instance) -> Option<String>,
 }
 
-/// The state between two calls of the step.
+/// The resume state.
 #[derive(Debug, Default, Deserialize, Serialize)]
 struct Transition {
     instances: Vec<ChangedInstance>,
@@ -47,17 +48,18 @@ struct Transition {
     /// Requested instances that have since been in a state outside of `act_on`.
     #[serde(default)]
     moved: BTreeSet<String>,
-    /// Requested instances that one poll showed unchanged, with the reason code of a failure. The
-    /// code can be left over from an earlier failure.
+    /// Requested instances that were still stopped at one poll, with the reason code of a failure.
+    /// EC2 may still report an earlier failure, so the step fails only if a second poll shows the
+    /// same.
     #[serde(default, rename = "doubtful")]
     maybe_failed: BTreeSet<String>,
 }
 
 /// Moves the selected instances to a state: describes them, sends a request for those that need
-/// one, and polls until all are there.
+/// one, and polls until all instances are in that state.
 ///
 /// Every call describes the instances before it acts. A retry therefore repeats no request, except
-/// for instances that are still in one of the states to act on.
+/// for instances that are still in a state of `act_on`.
 ///
 /// # Errors
 /// - `NotFound` for an unknown ID.
@@ -90,7 +92,7 @@ where
         }
         Some(resume) => {
             let transition: Transition = resume.state()?;
-            let described = transition.selected_again(&ec2).await?;
+            let described = transition.describe_instances(&ec2).await?;
             (described, transition)
         }
     };
@@ -127,11 +129,11 @@ where
         return Progress::pending(&transition, retry_after, progress);
     }
 
-    let moved = described
+    let moved_instances = described
         .iter()
         .filter(|instance| transition.has_moved_to_goal(instance, goal));
-    for remark in moved.filter_map(goal.remark) {
-        ctx.log(remark);
+    for line in moved_instances.filter_map(goal.log_line) {
+        ctx.log(line);
     }
     ctx.log(progress);
     Ok(Progress::Done(with_console_url(ctx, transition.instances)))
@@ -139,7 +141,7 @@ where
 
 impl Transition {
     /// Describes the instances that the first call selected.
-    async fn selected_again(&self, ec2: &Client) -> Result<Vec<Instance>, StepError> {
+    async fn describe_instances(&self, ec2: &Client) -> Result<Vec<Instance>, StepError> {
         let ids: Vec<_> = self
             .instances
             .iter()
@@ -182,7 +184,8 @@ impl Transition {
             && recorded.is_some_and(|recorded| recorded.previous_state != goal.final_state.as_str())
     }
 
-    /// Checks that an instance can still reach the final state.
+    /// Checks that an instance can still reach the final state. For a requested instance, records
+    /// whether it has left the states of `act_on`.
     fn check_instance(&mut self, instance: &Instance, goal: &StateGoal) -> Result<(), StepError> {
         if goal.final_state == InstanceStateName::Terminated {
             return Ok(());
@@ -210,8 +213,9 @@ impl Transition {
             self.moved.insert(id);
         } else if is_requested && state == InstanceStateName::Stopped {
             // Until one poll shows the instance in another state, EC2 can still report the state
-            // and the reason from before the request. An intentional stop then proves nothing. The
-            // code of a failure counts when a second poll shows it too.
+            // and the reason from before the request. A reason code of an intentional stop is
+            // therefore ignored. The code of a failure fails the step only if a second poll shows
+            // it, too.
             let has_failed = !INTENTIONAL_STOP_CODES.contains(&state_reason_code(instance))
                 && !self.maybe_failed.insert(id.clone());
             if has_failed || self.moved.contains(&id) {
@@ -225,7 +229,7 @@ impl Transition {
     }
 }
 
-/// The code of the reason for an instance's state, or an empty text.
+/// The code of the reason for an instance's state, or an empty string.
 #[must_use]
 pub fn state_reason_code(instance: &Instance) -> &str {
     instance
@@ -234,8 +238,8 @@ pub fn state_reason_code(instance: &Instance) -> &str {
         .unwrap_or_default()
 }
 
-/// The reason for an instance's state. Only here does EC2 report why a request did not succeed, as
-/// in `Server.InsufficientInstanceCapacity`.
+/// The reason for an instance's state. EC2 reports only here why a request did not succeed, for
+/// example with `Server.InsufficientInstanceCapacity`.
 /// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_StateReason.html>
 #[must_use]
 pub fn state_reason(instance: &Instance) -> String {
@@ -245,7 +249,8 @@ pub fn state_reason(instance: &Instance) -> String {
         .unwrap_or("EC2 gave no reason");
     let message = reason.and_then(|reason| reason.message()).unwrap_or(code);
 
-    // EC2 gives only this code when it may not use the key of an encrypted volume.
+    // EC2 returns this code, without a reason, when it is not allowed to use the key of an
+    // encrypted volume.
     let advice = if code == "Client.InternalError" {
         "; if a volume is encrypted, allow kms:CreateGrant on its key in the customer's role"
     } else {

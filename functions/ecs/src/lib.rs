@@ -25,15 +25,15 @@ const STOP_REASONS: [(&str, &str, &str); 22] = [
         "CannotPullContainer",
         "task_cannot_pull_image.html",
         "ECS could not pull the image. Either the image or its tag does not exist, the task \
-         execution role may not read it, the registry limits pulls, or the subnet has no route to \
-         the registry.",
+         execution role is not allowed to read it, the registry limits pulls, or the subnet has no \
+         route to the registry.",
     ),
     (
         "ResourceInitializationError",
         "resource-initialization-error.html",
         "ECS could not prepare what the containers need before they start. Often this is a \
-         secret, log group or file system that the task execution role may not use, or that the \
-         subnet and its security groups cannot reach.",
+         secret, log group or file system that the task execution role is not allowed to use, or \
+         that the subnet and its security groups cannot reach.",
     ),
     (
         "OutOfMemory",

@@ -56,7 +56,7 @@ impl DefinitionCache {
 /// Returns whether a stopped task failed, as opposed to ending normally or on request.
 ///
 /// # Errors
-/// The error of ECS.
+/// The error that ECS returned.
 pub(crate) async fn has_failed(
     ecs: &Client,
     task: &Task,
@@ -90,7 +90,8 @@ async fn has_failed_container(
         .iter()
         .filter(|container| is_failed_exit(container))
         .collect();
-    // Which containers are essential matters only if some failed and others did not.
+    // If all containers failed, or none did, the result does not depend on which ones are
+    // essential.
     if failed.is_empty() || failed.len() == containers.len() {
         return Ok(!failed.is_empty());
     }
@@ -105,11 +106,12 @@ async fn has_failed_container(
             .any(|name| container.name() == Some(name))
     };
     // When an essential container exits with 0, ECS stops the other containers.
-    let has_finished = containers
+    let essential_succeeded = containers
         .iter()
         .any(|container| is_essential(container) && container.exit_code() == Some(0));
-    let was_stopped =
-        |container: &Container| has_finished && container.exit_code() == Some(SIGTERM_EXIT_CODE);
+    let was_stopped = |container: &Container| {
+        essential_succeeded && container.exit_code() == Some(SIGTERM_EXIT_CODE)
+    };
 
     Ok(failed
         .iter()

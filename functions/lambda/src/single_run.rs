@@ -44,7 +44,7 @@ pub struct SingleRunFunction {
 pub enum Phase {
     /// The function does not exist yet, because Lambda could not assume the role.
     Create {
-        /// How often Lambda could not assume the role.
+        /// How many times Lambda could not assume the role.
         refused: u32,
     },
     /// The function exists. Lambda throttled the earlier attempts, so the code did not run.

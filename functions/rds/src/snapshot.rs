@@ -25,7 +25,7 @@ pub struct CapturedSnapshot {
     pub(crate) snapshot_arn: String,
     /// The instance's name.
     pub(crate) instance: String,
-    /// The database engine, as in `postgres`.
+    /// The database engine, for example `postgres`.
     pub(crate) engine: String,
     /// The engine's version.
     pub(crate) engine_version: String,

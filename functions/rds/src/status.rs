@@ -57,7 +57,7 @@ pub fn is_refused_for_state(error: &StepError) -> bool {
     STATE_ERROR_CODES.iter().any(|code| error.has_code(code))
 }
 
-/// A refusal as a `Conflict`, with advice.
+/// Converts a refusal of RDS to a `Conflict` with advice.
 #[must_use]
 pub fn conflict_with_advice(error: StepError, advice: &str) -> StepError {
     StepError {

@@ -27,7 +27,8 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_mins(3);
 const LONG_RESPONSE_TIMEOUT: Duration = Duration::from_mins(8);
 /// How long such a request may take with all its attempts: less than a call may take.
 const LONG_REQUEST_TIMEOUT: Duration = Duration::from_mins(12);
-/// Attempts per request. S3 answers `503 Slow Down` while it scales up for a new load:
+/// The maximum number of attempts per request. S3 answers `503 Slow Down` while it scales up for a
+/// new load:
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/optimizing-performance.html>
 const MAX_ATTEMPTS: u32 = 5;
 /// The characters that are not percent-encoded in the header `x-amz-copy-source`.

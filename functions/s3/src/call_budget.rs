@@ -7,7 +7,7 @@ use std::time::Duration;
 use stepward::{Context, ErrorName, StepError};
 use tokio::time::{Instant, timeout_at};
 
-/// The longest that one call starts new work.
+/// The maximum time during which a call starts new work.
 const MAX_WORK_TIME: Duration = Duration::from_secs(50);
 /// The time at the end of a call that is reserved for cutting off requests that S3 does not answer,
 /// and for the call's own answer: at most this, and at most an eighth of the time left.

@@ -86,7 +86,8 @@ impl BucketContents<'_> {
     /// complete.
     ///
     /// # Errors
-    /// The error of S3. A version that S3 refuses to delete is counted and is not an error.
+    /// The error that S3 returned. A version that S3 refuses to delete is counted and is not an
+    /// error.
     pub async fn remove_all(
         &self,
         removal: &mut Removal,

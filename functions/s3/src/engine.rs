@@ -27,7 +27,8 @@ use self::run::{CallState, WorkResult};
 /// How many objects are transferred at the same time. S3 answers a small request in about 20 to
 /// 50 ms, so this is more than one processor can send.
 const MAX_CONCURRENT: usize = 64;
-/// How many of them may be transferred in parts; each sends several parts at the same time.
+/// How many of these objects may be transferred in parts. Each of them sends several parts at the
+/// same time.
 const MAX_CONCURRENT_LARGE: usize = 4;
 
 /// The work of a call.

@@ -28,7 +28,7 @@ pub fn decode_key(text: &str) -> Result<String, StepError> {
 /// not encode every listing.
 ///
 /// # Errors
-/// As [`decode_key`].
+/// The same errors as [`decode_key`].
 pub fn decode_listed_key(
     encoding: Option<&EncodingType>,
     text: String,
@@ -41,7 +41,7 @@ pub fn decode_listed_key(
 }
 
 /// A key for a log line, with characters escaped that would break the line or control a terminal,
-/// as in `a\nb`.
+/// for example `a\nb`.
 #[must_use]
 pub fn escape_for_log(key: &str) -> String {
     let escape = |c: char| {

@@ -6,12 +6,12 @@ use stepward::Context;
 
 use crate::keys::escape_for_log;
 
-/// The highest number of entries in the output; further entries are only counted.
+/// The maximum number of entries in the output; further entries are only counted.
 const MAX_ENTRIES: usize = 100_000;
-/// How much of them is kept between two calls, in bytes of JSON. The state machine passes it on,
-/// and its limit is 256 KiB in total.
+/// The maximum size of the entries in the resume state, in bytes of JSON. Step Functions limits the
+/// data between states to 256 KiB.
 pub(crate) const MAX_KEPT: usize = 100 * 1024;
-/// The highest number of entries in the log, one line each.
+/// The maximum number of entries in the log, one line each.
 pub(crate) const MAX_LINES: usize = 1_000;
 
 /// The buckets, or the prefixes and objects, that were listed.
@@ -54,7 +54,7 @@ pub struct ListedObject {
     pub storage_class: Option<String>,
 }
 
-/// The state of a listing between two calls.
+/// The resume state of a listing.
 #[derive(Debug, Default, Deserialize, Serialize)]
 pub struct ListingState {
     /// The entries so far.

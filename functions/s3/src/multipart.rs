@@ -31,9 +31,10 @@ pub use self::abandoned::{
     abort_after_error, abort_lost_after_error, abort_upload, is_started_by, list_unfinished,
 };
 
-/// The size of a part, and from which objects are transferred in parts; the same as in the AWS CLI.
+/// The size of a part. Objects of at least this size are transferred in parts. The AWS CLI has the
+/// same defaults.
 pub const PART_SIZE: u64 = 8 * 1024 * 1024;
-/// The highest number of parts of an object:
+/// The maximum number of parts of an object:
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>
 const MAX_PARTS: u64 = 10_000;
 /// How many parts of one object are transferred at the same time.

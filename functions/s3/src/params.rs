@@ -12,9 +12,9 @@ use crate::filter::Filter;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Selection {
-    /// Which names to exclude and include, as in `[{"exclude": "*"}, {"include": "*.log"}]`. The
-    /// last filter that matches a name decides; names that no filter matches are included. Patterns
-    /// are relative to source and destination, and `*` also matches slashes.
+    /// Which names to exclude and include, for example `[{"exclude": "*"}, {"include": "*.log"}]`.
+    /// The last filter that matches a name decides; names that no filter matches are included.
+    /// Patterns are relative to source and destination, and `*` also matches slashes.
     #[serde(default)]
     pub filters: Vec<Filter>,
     /// Change nothing; only log what the step would do.
@@ -26,7 +26,7 @@ pub struct Selection {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TransferOptions {
-    /// The storage class of objects written to S3, as in `STANDARD_IA`. Default: `STANDARD`.
+    /// The storage class of objects written to S3, for example `STANDARD_IA`. Default: `STANDARD`.
     pub storage_class: Option<String>,
     /// How S3 encrypts the objects it writes. Default: the bucket's default encryption.
     pub sse: Option<Encryption>,

@@ -10,8 +10,8 @@ const MAX_REASONS: usize = 5;
 const MAX_REASON_CHARS: usize = 300;
 /// How many lines about successes a call logs.
 const MAX_SUCCESS_LINES: u64 = 1000;
-/// After how many failures without a success the run stops: every further object would probably
-/// fail, too.
+/// The number of failures without a success after which the run stops, because every further object
+/// would probably fail, too.
 const MAX_FAILURES_WITHOUT_SUCCESS: u64 = 1000;
 
 /// What the step did.

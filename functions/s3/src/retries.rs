@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use stepward::{ErrorName, StepError};
 
-/// Attempts for requests that the SDK cannot repeat itself.
+/// The maximum number of attempts for requests that the SDK cannot repeat itself.
 pub(crate) const MAX_ATTEMPTS: u32 = 3;
 
 /// Repeats interrupted work with increasing delays.

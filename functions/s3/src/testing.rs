@@ -162,7 +162,8 @@ impl FakeS3 {
         });
     }
 
-    /// All requests since the last call, as in `PutObject data/a.csv` or `UploadPart data/a.csv 2`.
+    /// All requests since the last call, for example `PutObject data/a.csv` or
+    /// `UploadPart data/a.csv 2`.
     pub(crate) fn take_summaries(&self) -> Vec<String> {
         self.take_requests()
             .iter()
@@ -202,13 +203,14 @@ impl FakeS3 {
         stepward::testing::context(self.client(TARGET_ACCOUNT))
     }
 
-    /// As [`Self::context`], in the role session of this ARN, which also starts the uploads.
+    /// Like [`Self::context`], but in the role session of this ARN. New uploads have this session
+    /// as their initiator.
     pub(crate) fn context_in_session(&self, session_arn: &str) -> Context {
         self.store().session = session_arn.into();
         stepward::testing::context_with_session(self.client(TARGET_ACCOUNT), session_arn)
     }
 
-    /// As [`Self::context`], with the second account as peer.
+    /// Like [`Self::context`], with the second account as the peer.
     pub(crate) fn context_with_peer(&self) -> Context {
         stepward::testing::with_peer(
             self.context(),
@@ -276,8 +278,8 @@ pub(crate) fn valid_step<S: Step>(params: Value) -> S {
     step
 }
 
-/// As [`stepward::testing::pending`], without the delay, for a step that started before all of the
-/// fake's content was written.
+/// Returns the resume state and the progress of a pending step, without the delay. The state says
+/// that the step started before all of the fake's content was written.
 pub(crate) fn unwrap_pending<T: Debug>(answer: Result<Progress<T>, StepError>) -> (Resume, String) {
     let (mut resume, _, progress) = stepward::testing::expect_pending(answer);
     resume.since = 0;

@@ -16,15 +16,15 @@ use crate::MAX_CONCURRENT_REQUESTS;
 use crate::error::ssm_error;
 use crate::state::{Batch, RunState, now_seconds};
 
-/// Seconds by which the clocks of SSM and of the function may differ.
+/// The maximum difference between the clocks of SSM and of the function, in seconds.
 pub(crate) const CLOCK_TOLERANCE: i64 = 300;
-/// Up to this number, commands are requested by ID. For more, the list of all commands since the
-/// oldest one needs fewer requests.
+/// The maximum number of commands to request by ID. For more commands, the list of all commands
+/// since the oldest one needs fewer requests.
 const MAX_REQUESTS_BY_ID: usize = 3;
-/// Pages of 50 commands to read from the list. Commands that are not in these pages are requested
-/// by ID.
+/// The maximum number of pages, of 50 commands each, to read from the list. Commands that are not
+/// in these pages are requested by ID.
 const MAX_STATUS_PAGES: usize = 40;
-/// Seconds that a command is polled after SSM itself should have ended it.
+/// How long a command is polled after SSM should have ended it, in seconds.
 const EXPIRY_GRACE: i64 = 600;
 
 /// A command's status in SSM's list.

@@ -28,7 +28,7 @@ const SEND_BUDGET: Duration = Duration::from_secs(20);
 const SEND_RETRY_DELAY: Duration = Duration::from_secs(5);
 /// How many calls in a row may fail to send before the step gives up.
 const MAX_SEND_FAILURES: u8 = 5;
-/// Characters of the error that stopped sending that the state keeps.
+/// The maximum length of the error that stopped sending, in the resume state, in characters.
 const MAX_ERROR_CHARACTERS: usize = 500;
 
 /// One call of a step: polls the running commands, sends the batches that are due, and returns.

@@ -9,7 +9,7 @@ use stepward::{Context, ErrorName, StepError};
 use crate::error::{logs_error, ssm_error};
 use crate::plan::Plan;
 
-/// Pages of log events to read for one output, of up to 1 MB each.
+/// The maximum number of pages of log events to read for one output. A page has up to 1 MB.
 const MAX_LOG_PAGES: usize = 4;
 
 /// Where a node's complete output is stored.

@@ -62,8 +62,8 @@ use stepward::{ErrorName, FunctionConfig};
 /// it and for the last poll.
 pub const TIMEOUT: Duration = Duration::from_hours(49);
 
-/// Concurrent requests to SSM. SSM's request limits apply to the whole account, so other users of
-/// the account need a part of them.
+/// The maximum number of concurrent requests to SSM. SSM's request limits apply to the whole
+/// account, so other users of the account need a part of them.
 pub(crate) const MAX_CONCURRENT_REQUESTS: usize = 4;
 
 /// Time and memory of the steps' functions. A call sends commands for at most 20 seconds and reads

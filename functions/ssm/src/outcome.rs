@@ -148,7 +148,8 @@ fn failure_status(
         "InvalidPlatform" => (Status::Unmanaged, WRONG_PLATFORM.into()),
         "AccessDenied" => (
             Status::Failed,
-            "the role may not run commands on the node; allow ssm:SendCommand for it".into(),
+            "the role is not allowed to run commands on the node; allow ssm:SendCommand for it"
+                .into(),
         ),
         other => (
             Status::Unknown,

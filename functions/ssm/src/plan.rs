@@ -10,12 +10,12 @@ use stepward::model::input::{StringList, require};
 use stepward::model::permissions::{arn, literal, s3_arn};
 use stepward::{Permissions, StepError};
 
-/// Nodes that one `SendCommand` request can name.
+/// The maximum number of nodes in one `SendCommand` request.
 /// <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_SendCommand.html>
 pub const BATCH_SIZE: usize = 50;
-/// Commands that one step sends at most, because the resume state holds their IDs.
+/// The maximum number of commands that one step sends. The resume state contains their IDs.
 const MAX_COMMANDS: usize = 500;
-/// Seconds that an agent has to take a command that contains an expiring link.
+/// How long an agent has to take a command that contains an expiring link, in seconds.
 pub const LINK_DELIVERY_TIMEOUT: i32 = 600;
 /// The longest time that SSM lets a command wait for an agent, in seconds: 30 days.
 /// <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_SendCommand.html>
@@ -32,7 +32,7 @@ pub const OUTPUT_PREFIX: &str = "stepward";
 #[serde(rename_all = "lowercase")]
 pub enum Shell {
     /// Linux and macOS, with the document `AWS-RunShellScript`. SSM's agent runs a command with the
-    /// node's `sh`, unless the first line names another program, as in `#!/bin/bash`.
+    /// node's `sh`, unless the first line names another program, for example `#!/bin/bash`.
     #[default]
     Bash,
     /// Windows, with the document `AWS-RunPowerShellScript`.

@@ -15,7 +15,7 @@ use crate::plan::Plan;
 use crate::state::{Batch, RunState, now_seconds};
 use crate::{MAX_CONCURRENT_REQUESTS, outcome};
 
-/// Seconds after sending during which SSM's lists may not yet contain a command or its nodes.
+/// How long after sending SSM's lists can lack a command or its nodes, in seconds.
 const LIST_DELAY: i64 = 60;
 
 /// Updates the state of the running commands and logs the nodes that have ended.

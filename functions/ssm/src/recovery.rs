@@ -14,9 +14,10 @@ use crate::plan::Plan;
 use crate::send::batch_comment;
 use crate::state::{Batch, RunState, now_seconds};
 
-/// Pages of 50 commands to search.
+/// The maximum number of pages, of 50 commands each, to search.
 const MAX_PAGES: usize = 200;
-/// Seconds to search back if no call of this step has returned yet: the first call and its retries.
+/// How far back to search if no call of this step has returned yet, in seconds. This covers the
+/// first call and its retries.
 const FIRST_CALL_AGE: i64 = 3600;
 
 /// Finds commands that a lost call sent and adds them to the run. Returns how many it found.

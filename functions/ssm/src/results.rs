@@ -18,22 +18,24 @@ use crate::plan::Plan;
 use crate::state::{Batch, RunState};
 use crate::{MAX_CONCURRENT_REQUESTS, outcome};
 
-/// Bytes of output that all nodes of a run have together. Each node has the same share.
+/// The maximum output of all nodes of a run together, in bytes. Each node gets the same share.
 pub const OUTPUT_BUDGET: usize = 4 * 1024 * 1024;
 /// The smallest share of one node, in bytes.
 const MIN_SHARE: usize = 200;
 /// The largest share of one node, in bytes.
 const MAX_SHARE: usize = 256 * 1024;
-/// Characters of a node's output in SSM's list of invocations.
+/// The maximum length of a node's output in SSM's list of invocations, in characters.
 /// <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_CommandPlugin.html>
 /// (Output)
 const LISTED_CHARACTERS: usize = 2500;
-/// Failed nodes that the error message names, and whose last output is logged.
+/// The maximum number of failed nodes that the error message names, and whose last output is
+/// logged.
 const NAMED_NODES: usize = 5;
-/// Bytes of a failed node's output that are logged.
+/// The maximum length of a failed node's output in the log, in bytes.
 const LOGGED_OUTPUT: usize = 500;
 
-/// How often incomplete results are read again. SSM's list of nodes may be older than its counts.
+/// How many times incomplete results are read again. SSM's list of nodes may be older than its
+/// counts.
 const MAX_INCOMPLETE_READS: u8 = 2;
 /// How long to wait before results are read again.
 pub(crate) const REREAD_DELAY: Duration = Duration::from_secs(5);
@@ -323,7 +325,7 @@ fn step_failure(
     ErrorName::StepFailed.with_message(message)
 }
 
-/// A status as in JSON, with spaces instead of underscores.
+/// Returns a status as JSON writes it, but with spaces instead of underscores.
 fn status_name(status: Status) -> String {
     let name = serde_json::to_value(status)
         .ok()

@@ -13,14 +13,16 @@ use crate::eligibility;
 use crate::error::ssm_error;
 use crate::plan::{OUTPUT_PREFIX, Plan};
 
-/// How often a batch is sent at most, each time without the nodes that SSM rejected.
+/// The maximum number of times that a batch is sent. Each time, the nodes that SSM rejected are
+/// left out.
 const MAX_ATTEMPTS: usize = 4;
 
 /// A batch that was sent.
 pub(crate) struct SentBatch {
     /// The command's ID; `None` if no node was eligible, so that no command was sent.
     pub(crate) command_id: Option<String>,
-    /// Which nodes were skipped, as in [`Batch::skip_marks`](crate::state::Batch::skip_marks).
+    /// Which nodes were skipped, in the format of
+    /// [`Batch::skip_marks`](crate::state::Batch::skip_marks).
     pub(crate) skip_marks: String,
 }
 

@@ -29,7 +29,7 @@ pub struct RunState {
     /// commands and starts no more nodes.
     #[serde(rename = "refused", default, skip_serializing_if = "Option::is_none")]
     pub send_error: Option<String>,
-    /// How often the results were read and found incomplete.
+    /// How many times the results were read and found incomplete.
     #[serde(rename = "reread", default, skip_serializing_if = "is_zero")]
     pub incomplete_reads: u8,
     /// Size and SHA-256 of the S3 object that the nodes download, once known.

@@ -47,7 +47,7 @@ impl Activation<'_> {
     ///
     /// # Errors
     /// `Conflict` or `NotFound` before the request, `StepFailed` if the connection failed, or the
-    /// error of EC2.
+    /// error that EC2 returned.
     pub async fn advance(
         &self,
         resume: Option<Resume>,

@@ -15,10 +15,10 @@ use stepward_ec2::error::ec2_error;
 
 use crate::is_resource_id;
 
-/// The most resources that one call accepts.
+/// The maximum number of resources that one call accepts.
 /// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateFlowLogs.html> (`ResourceId`)
 const MAX_RESOURCES: usize = 300;
-/// The most values that one filter accepts.
+/// The maximum number of values that one filter accepts.
 /// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Filtering.html>
 const MAX_FILTER_VALUES: usize = 200;
 
@@ -220,7 +220,7 @@ impl FlowLogSettings<'_> {
     /// Returns the visible flow logs with these settings, by resource ID.
     ///
     /// # Errors
-    /// The error of EC2.
+    /// The error that EC2 returned.
     pub async fn find(
         &self,
         ctx: &Context,

@@ -57,7 +57,7 @@ impl Connection {
 /// connection comes before one in progress.
 ///
 /// # Errors
-/// The error of EC2.
+/// The error that EC2 returned.
 pub async fn find_connection(
     vpcs: &[Vpc<'_>; 2],
     id: Option<&str>,
@@ -149,7 +149,7 @@ fn connection_between(
 /// Requests a connection from the first VPC to the second.
 ///
 /// # Errors
-/// The error of EC2.
+/// The error that EC2 returned.
 pub async fn request_connection([first, second]: &[Vpc<'_>; 2]) -> Result<PeeringState, StepError> {
     let peer = &second.ctx.scope;
     let tag = Tag::builder()
@@ -253,7 +253,7 @@ pub async fn accept_connection(
 /// Deletes the request if this step made it and it is not active yet.
 ///
 /// # Errors
-/// `Conflict` while AWS does not allow to delete the request, or the error of EC2.
+/// `Conflict` while AWS does not allow to delete the request, or the error that EC2 returned.
 pub async fn delete_own_request(
     vpcs: &[Vpc<'_>; 2],
     state: Option<PeeringState>,

@@ -24,7 +24,7 @@ impl Vpc<'_> {
     /// Returns the IPv4 CIDR blocks, for example `10.0.0.0/16`.
     ///
     /// # Errors
-    /// `NotFound` if the VPC does not exist, or the error of EC2.
+    /// `NotFound` if the VPC does not exist, or the error that EC2 returned.
     async fn cidr_blocks(&self) -> Result<Vec<String>, StepError> {
         // A request by ID has one page, and fails if the ID does not exist.
         let response = self
@@ -63,8 +63,8 @@ impl Vpc<'_> {
     /// Returns the route tables that get routes.
     ///
     /// # Errors
-    /// `NotFound` if one does not exist, `Conflict` if one belongs to another VPC, or the error of
-    /// EC2.
+    /// `NotFound` if one does not exist, `Conflict` if one belongs to another VPC, or the error
+    /// that EC2 returned.
     async fn route_tables(&self) -> Result<Vec<RouteTable>, StepError> {
         let filter = |name: &str, value: &str| Filter::builder().name(name).values(value).build();
         let request = self.ctx.client(Client::new).describe_route_tables();
@@ -130,7 +130,7 @@ pub struct PeeringRoute {
 ///
 /// # Errors
 /// `Conflict` if the VPCs overlap, or if a route to the same block has another target; or the error
-/// of EC2.
+/// that EC2 returned.
 pub async fn plan_routes(
     [first, second]: [Vpc<'_>; 2],
     add_routes: bool,
@@ -205,7 +205,7 @@ fn plan_route(
 /// contain routes that an earlier call added. Returns a reason if a route can only be added later.
 ///
 /// # Errors
-/// The error of EC2.
+/// The error that EC2 returned.
 pub async fn add_missing_routes(
     [first, second]: &[Vpc<'_>; 2],
     connection_id: &str,

@@ -135,8 +135,8 @@ fn read_error(error: StepError, path: &str) -> StepError {
         },
         ErrorName::AccessDenied => StepError {
             message: format!(
-                "the broker role may not read key {path:?}; if the secret is encrypted with a \
-                 customer managed KMS key, allow the broker role to decrypt with it"
+                "the broker role is not allowed to read key {path:?}; if the secret is encrypted \
+                 with a customer managed KMS key, allow the broker role to decrypt with it"
             ),
             ..error
         },

@@ -31,7 +31,7 @@ const RECORD_LIFETIME: Duration = Duration::from_secs(30);
 /// How long a warm process uses a cached session. The credentials are valid for 60 minutes, and
 /// must remain valid during the longest Lambda invocation (15 minutes) and one minute more.
 const SESSION_LIFETIME: Duration = Duration::from_mins(60 - 16);
-/// The most records, and the most sessions, that a warm process caches.
+/// The maximum number of records, and of sessions, that a warm process caches.
 const CACHE_SIZE: usize = 64;
 
 /// Stepward's own credentials and clients, and the caches of records and sessions. A process

@@ -8,7 +8,7 @@
 //! | audit entry | `AUDIT#<customer>` | time and a random part |
 //! | defaults | `SYSTEM` | `DEFAULTS` |
 //!
-//! The broker role may read `CUSTOMERS`, `CUSTOMER#…` and `SYSTEM`, and may not write.
+//! The broker role may read `CUSTOMERS`, `CUSTOMER#…` and `SYSTEM`, and is not allowed to write.
 //! `infra/template.yaml` defines this with the condition `dynamodb:LeadingKeys`.
 
 use std::collections::HashMap;

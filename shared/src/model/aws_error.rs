@@ -27,8 +27,8 @@ pub struct Service {
 
 /// The error of an operation of one SDK crate.
 ///
-/// `S` is that crate's error type, as in `AwsError<aws_sdk_ec2::Error>`. The compiler therefore
-/// rejects the conversion of an S3 error with the codes of EC2.
+/// `S` is that crate's error type, for example `AwsError<aws_sdk_ec2::Error>`. The compiler
+/// therefore rejects the conversion of an S3 error with the codes of EC2.
 ///
 /// `StepError` does not implement `From` for SDK errors: `?` alone would compile, but it would lose
 /// the service's own codes.

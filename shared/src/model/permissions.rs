@@ -187,7 +187,8 @@ impl ArnScope {
     }
 }
 
-/// The ARN of a resource in the step's target account and Region, as in `arn("ec2", "instance/*")`.
+/// The ARN of a resource in the step's target account and Region, for example
+/// `arn("ec2", "instance/*")`.
 #[must_use]
 pub fn arn(service: &str, resource: &str) -> String {
     format!("arn:$partition:{service}:$region:$account:{resource}")
@@ -230,7 +231,7 @@ fn widen_parameters(resource: &str) -> String {
         text.push('*');
         text.push_str(part.split_once(end).map_or("", |(_, rest)| rest));
     }
-    // A parameter's value that is followed by `*`, as in `logs/` and `*`, becomes `**`.
+    // A parameter's value that is followed by `*`, for example `logs/` and `*`, becomes `**`.
     text.replace("**", "*")
 }
 

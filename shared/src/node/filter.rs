@@ -43,7 +43,7 @@ use crate::model::error::StepError;
 const PARAMETER: &str = "filter";
 /// The longest filter, in bytes. State machines cannot pass longer texts.
 const MAX_LENGTH: usize = 256 * 1024;
-/// The most regular expressions in a filter. Each can take some megabytes of memory.
+/// The maximum number of regular expressions in a filter. Each can take some megabytes of memory.
 const MAX_PATTERNS: usize = 100;
 
 /// A node filter. It is parsed once and can match any number of nodes.
@@ -78,7 +78,7 @@ struct ValueMatcher {
     pattern: Pattern,
 }
 
-/// A value as a regular expression.
+/// A filter's value, compiled as a regular expression.
 #[derive(Clone, Debug, Default)]
 enum Pattern {
     /// The value is not a regular expression, or matches only itself.

@@ -17,8 +17,8 @@
 //! | `tag.NAME.selector=a=x` | The node has the tag NAME if `a` has the value `x`. |
 //!
 //! A selector is a field, such as `state.name`, or an AWS tag, such as `tags/Name`. Join fields,
-//! tags and quoted texts with `+`, as in `tags/Name+'-'+instanceId`. A joined selector has a value
-//! if one of its fields or tags has a value.
+//! tags and quoted texts with `+`, for example `tags/Name+'-'+instanceId`. A joined selector has a
+//! value if one of its fields or tags has a value.
 //!
 //! As in Rundeck, an `sshport` other than 22 is appended to the node's `hostname`. Rundeck ignores
 //! invalid entries and fields that do not exist; this module refuses them with their position.

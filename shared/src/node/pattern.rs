@@ -14,8 +14,8 @@ use regex_syntax::ast::{
 use regex_syntax::hir;
 use regex_syntax::hir::translate::Translator;
 
-/// The most memory for a compiled pattern, in bytes. It is enough for `\w{1,63}(\.\w{1,63}){3}` ten
-/// times.
+/// The maximum memory for a compiled pattern, in bytes. It is enough for `\w{1,63}(\.\w{1,63}){3}`
+/// ten times.
 const MAX_MEMORY: usize = 1024 * 1024;
 /// How deep groups may be nested.
 const MAX_DEPTH: u32 = 64;

@@ -19,7 +19,7 @@ pub const INLINE_LIMIT: usize = 48 * 1024;
 const PREVIEW_LENGTH: usize = 1000;
 /// The longest text, in bytes, that is copied from the output to the reference.
 const MAX_TEXT_LENGTH: usize = 200;
-/// The largest number of members that are copied from the output to the reference.
+/// The maximum number of members that are copied from the output to the reference.
 const MAX_MEMBERS: usize = 16;
 
 /// The prefix of the keys of a step's artifacts.

@@ -21,7 +21,8 @@ use crate::runtime::artifact;
 use crate::runtime::temporary_object::TemporaryObject;
 use crate::settings;
 
-/// The most bytes of log lines that one answer contains. CloudWatch Logs has the lines beyond that.
+/// The maximum number of bytes of log lines that one answer contains. CloudWatch Logs has the lines
+/// beyond that.
 const LOG_LIMIT: usize = 1024 * 1024;
 
 /// The context of a running step: the target account, clients for it, the log and the deadline.
@@ -160,7 +161,7 @@ impl Context {
         })
     }
 
-    /// Returns a client for the target account, as in `ctx.client(aws_sdk_ec2::Client::new)`.
+    /// Returns a client for the target account, for example `ctx.client(aws_sdk_ec2::Client::new)`.
     ///
     /// The session caches the client, so later calls return the same one.
     pub fn client<C: Clone + Send + Sync + 'static>(
@@ -285,7 +286,7 @@ impl Context {
         sha256(&serde_json::json!(parts).to_string())
     }
 
-    /// The URL of a page of the AWS console, as in
+    /// The URL of a page of the AWS console, for example
     /// `ctx.console("ec2/home", "Instances:instanceId=i-1")`.
     #[must_use]
     pub fn console(&self, page: &str, fragment: &str) -> String {

@@ -16,8 +16,8 @@ use crate::runtime::step::FunctionConfig;
 
 /// How many Regions are searched at once. Three batches cover all Regions of AWS.
 const CONCURRENT_REGIONS: usize = 12;
-/// The most nodes that one call of a source returns. As nodes and as the answer, they take about
-/// half a gigabyte of memory.
+/// The maximum number of nodes that one call of a source returns. As nodes and as the answer, they
+/// take about half a gigabyte of memory.
 const MAX_NODES: usize = 50_000;
 /// The time before the step's deadline at which the search of a Region stops. It is enough to
 /// report the results of the other Regions.

@@ -58,7 +58,7 @@ impl AddAccount {
                 .map(|(id, secret_path)| AccessKey { id, secret_path }),
         };
         let account =
-            records.explain(records.store.add_account(&records.cloud.caller, new).await)?;
+            records.map_error(records.store.add_account(&records.cloud.caller, new).await)?;
         let invitation = create_invitation(&records.cloud, &records.deployment, &account).await?;
         records.format.show(&invitation, || {
             invitation_text(&invitation, &records.cloud.command())

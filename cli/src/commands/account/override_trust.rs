@@ -33,7 +33,7 @@ impl OverrideTrust {
             .store
             .set_trust(&records.cloud.caller, &account, Trust::Overridden)
             .await;
-        let account = records.explain(overridden)?;
+        let account = records.map_error(overridden)?;
         let view = AccountView::from(&account);
         records
             .format

@@ -27,7 +27,7 @@ impl RemoveAccount {
         let effect = format!("this would remove account {name} ({})", account.account_id);
         self.confirmation
             .require(&effect, &format!("account remove {name}"))?;
-        records.explain(
+        records.map_error(
             records
                 .store
                 .remove_account(&records.cloud.caller, &account)

@@ -28,7 +28,7 @@ impl RotateExternalId {
     pub(crate) async fn run(&self, global: &Global) -> Result<u8> {
         let records = Records::open(global).await?;
         let account = records.account(&self.name).await?;
-        let account = records.explain(
+        let account = records.map_error(
             records
                 .store
                 .start_rotation(&records.cloud.caller, &account)

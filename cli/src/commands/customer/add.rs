@@ -38,7 +38,7 @@ impl AddCustomer {
                 self.provider,
             )
             .await;
-        records.show_customer(&records.explain(added)?)?;
+        records.show_customer(&records.map_error(added)?)?;
         Ok(0)
     }
 }

@@ -28,7 +28,7 @@ pub(crate) struct SetDefaults {
 impl SetDefaults {
     pub(crate) async fn run(self, global: &Global) -> Result<u8> {
         let records = Records::open(global).await?;
-        let mut defaults = records.explain(records.store.defaults().await)?;
+        let mut defaults = records.map_error(records.store.defaults().await)?;
         if self.default_region.is_some() || self.provider.is_some() {
             let Defaults {
                 default_region,
@@ -38,7 +38,7 @@ impl SetDefaults {
                 default_region: self.default_region.or(default_region),
                 provider: self.provider.or(provider),
             };
-            records.explain(
+            records.map_error(
                 records
                     .store
                     .set_defaults(&records.cloud.caller, &defaults)

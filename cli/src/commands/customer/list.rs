@@ -15,7 +15,7 @@ pub(crate) struct ListCustomers {}
 impl ListCustomers {
     pub(crate) async fn run(&self, global: &Global) -> Result<u8> {
         let records = Records::open(global).await?;
-        let customers = records.explain(records.store.customers().await)?;
+        let customers = records.map_error(records.store.customers().await)?;
         records
             .format
             .show(&customers, || customer_table(&customers))?;

@@ -25,8 +25,8 @@ impl RemoveCustomer {
     pub(crate) async fn run(&self, global: &Global) -> Result<u8> {
         let records = Records::open(global).await?;
         let (cloud, name) = (&records.cloud, &self.name);
-        let customer = records.explain(records.store.customer(name).await)?;
-        let accounts = records.explain(records.store.accounts(name).await)?;
+        let customer = records.map_error(records.store.customer(name).await)?;
+        let accounts = records.map_error(records.store.accounts(name).await)?;
         let names: Vec<_> = accounts
             .iter()
             .map(|account| account.name.as_str())
@@ -57,7 +57,7 @@ impl RemoveCustomer {
                 first.path
             )));
         }
-        records.explain(
+        records.map_error(
             records
                 .store
                 .remove_customer(&cloud.caller, &customer)

@@ -19,8 +19,8 @@ pub(crate) struct ShowCustomer {
 impl ShowCustomer {
     pub(crate) async fn run(&self, global: &Global) -> Result<u8> {
         let records = Records::open(global).await?;
-        let customer = records.explain(records.store.customer(&self.name).await)?;
-        let accounts = records.explain(records.store.accounts(&self.name).await)?;
+        let customer = records.map_error(records.store.customer(&self.name).await)?;
+        let accounts = records.map_error(records.store.accounts(&self.name).await)?;
         let views: Vec<_> = accounts.iter().map(AccountView::from).collect();
         records
             .format

@@ -234,7 +234,7 @@ pub(crate) async fn onboard(
     let record = store
         .account(account.customer, ACCOUNT)
         .await
-        .map_err(|error| cloud.explain(&error))?;
+        .map_err(|error| cloud.describe_error(&error))?;
     // The customer: creates the role in the account, with the output of `account add`.
     let role_arn = create_role(
         &cloud.other_account(account.account_id),
@@ -314,7 +314,7 @@ async fn create_role(
 /// Ignores that a record exists already.
 fn accept_existing<T>(cloud: &Cloud, result: Result<T, StepError>) -> Result<()> {
     match result {
-        Err(error) if error.name != ErrorName::Conflict => Err(cloud.explain(&error)),
+        Err(error) if error.name != ErrorName::Conflict => Err(cloud.describe_error(&error)),
         _ => Ok(()),
     }
 }

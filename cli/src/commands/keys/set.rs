@@ -43,7 +43,7 @@ impl SetKey {
         store
             .customer(key.customer)
             .await
-            .map_err(|error| cloud.explain(&error))?;
+            .map_err(|error| cloud.describe_error(&error))?;
         let value = read_value(path)?;
         let name = key.secret_name(&deployment.stack);
         store_value(&cloud, &name, key.customer, &value).await?;

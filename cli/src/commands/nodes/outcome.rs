@@ -162,7 +162,7 @@ fn node_text(result: &NodeResult) -> String {
         .join("\n")
 }
 
-/// The status as in JSON, with spaces.
+/// Returns the status as JSON writes it, but with spaces instead of underscores.
 fn status_text(status: Status) -> String {
     json!(status).as_str().unwrap_or_default().replace('_', " ")
 }

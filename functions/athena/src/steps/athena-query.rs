@@ -75,8 +75,8 @@ pub struct Query {
     /// The bucket for the result, which Athena writes under `stepward/`. Set this or
     /// `output_location`, unless the workgroup has a result location.
     bucket: Option<String>,
-    /// The S3 location for the result, as in `s3://bucket/prefix/`. The bucket must belong to the
-    /// account.
+    /// The S3 location for the result, for example `s3://bucket/prefix/`. The bucket must belong to
+    /// the account.
     output_location: Option<String>,
     /// The workgroup, which can set limits and a result location.
     #[serde(default = "default_workgroup")]

@@ -96,7 +96,7 @@ pub struct UpdatedGroup {
     console_url: String,
 }
 
-/// The state between two calls of the step.
+/// The resume state.
 #[derive(Debug, Deserialize, Serialize)]
 struct UpdateState {
     previous: Sizes,

@@ -61,7 +61,7 @@ const MAX_NAME_CHARACTERS: usize = 255;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SavedQuery {
-    /// The folder of the saved query, as in `operations/daily`. Empty by default, for a query
+    /// The folder of the saved query, for example `operations/daily`. Empty by default, for a query
     /// without a folder.
     #[serde(default)]
     query_path: String,

@@ -9,7 +9,8 @@ use stepward::node::dispatch::{Call, Item, ItemId, NodeStep, Options, PlannedIte
 use super::route::{NodeOrder, Route};
 use super::shares::ThreadShares;
 
-/// Instances in one batch. Their IDs take about 22 KB, and their results are read as one object.
+/// The maximum number of instances in one batch. Their IDs take about 22 KB, and their results are
+/// read as one object.
 const MAX_BATCH_NODES: usize = 1000;
 
 /// A planned round.

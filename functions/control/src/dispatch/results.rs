@@ -11,10 +11,11 @@ use stepward::node::{CommandResults, Node, Outcome, Status};
 
 use super::store::ArtifactStore;
 
-/// Results that are read at the same time. The results of 1,000 instances can have 30 MB.
+/// The maximum number of results that are read at the same time. The results of 1,000 instances can
+/// have 30 MB.
 const MAX_CONCURRENT_READS: usize = 4;
-/// Characters of a node's output in the list of all nodes. The whole output stays in the object
-/// that `result` names.
+/// The maximum length of a node's output in the list of all nodes, in characters. The object that
+/// `result` names has the whole output.
 const MAX_OUTPUT_CHARACTERS: usize = 1000;
 /// Errors after which nothing has started on the nodes, unless an earlier call of the step started
 /// something.

@@ -15,9 +15,10 @@ use super::items::Round;
 use super::results::{NO_REASON, NOT_REACHED, outcome_without_output, read_results};
 use super::store::ArtifactStore;
 
-/// Failed nodes and sources in a summary. The artifacts bucket has all of them.
+/// The maximum number of failed nodes and sources in a summary. The artifacts bucket has all of
+/// them.
 const MAX_LISTED: usize = 50;
-/// Characters of a message in a summary.
+/// The maximum length of a message in a summary, in characters.
 const MAX_MESSAGE_CHARACTERS: usize = 150;
 
 /// The response to the state machine.

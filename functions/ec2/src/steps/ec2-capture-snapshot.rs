@@ -106,7 +106,7 @@ struct VolumeSnapshot {
     encrypted: bool,
 }
 
-/// The state between two calls of the step.
+/// The resume state.
 #[derive(Debug, Default, Deserialize, Serialize)]
 struct CaptureState {
     snapshot_ids: BTreeSet<String>,

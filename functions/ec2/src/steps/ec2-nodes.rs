@@ -60,11 +60,11 @@ pub struct Nodes {
     /// is the step's own Region.
     #[serde(default)]
     regions: StringList,
-    /// EC2 filters, as in `tag:environment=prod,test;instance-type=m7g.*`. An instance must match
-    /// all of them. Names and values are those of `DescribeInstances`; separate values by `,` and
-    /// filters by `;`.
+    /// EC2 filters, for example `tag:environment=prod,test;instance-type=m7g.*`. An instance must
+    /// match all of them. Names and values are those of `DescribeInstances`; separate values by `,`
+    /// and filters by `;`.
     filter: Option<String>,
-    /// The attributes of a node, as in
+    /// The attributes of a node, for example
     /// `nodename.selector=tags/Name+'-'+instanceId;ami.selector=imageId`. Entries are in the
     /// mapping language of Rundeck's EC2 plugin; separate them by `;` or line breaks. Selecting
     /// `imageName` needs additional requests.

@@ -81,7 +81,7 @@ fn default_settle_seconds() -> u64 {
     90
 }
 
-/// The state between two calls of the step.
+/// The resume state.
 #[derive(Debug, Deserialize, Serialize)]
 struct RestartState {
     instances: Vec<ChangedInstance>,

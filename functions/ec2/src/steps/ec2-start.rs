@@ -159,7 +159,7 @@ impl Step for Start {
             final_state: InstanceStateName::Running,
             act_on: vec![InstanceStateName::Stopped],
             action: "Starting",
-            remark: |_| None,
+            log_line: |_| None,
         };
         drive_to_state(
             ctx,

@@ -196,7 +196,7 @@ impl Step for Stop {
         if force {
             act_on.push(InstanceStateName::Stopping);
         }
-        let remark: fn(&Instance) -> Option<String> = if hibernate {
+        let log_line: fn(&Instance) -> Option<String> = if hibernate {
             missed_hibernation
         } else {
             |_| None
@@ -205,7 +205,7 @@ impl Step for Stop {
             final_state: InstanceStateName::Stopped,
             act_on,
             action: "Stopping",
-            remark,
+            log_line,
         };
         drive_to_state(
             ctx,

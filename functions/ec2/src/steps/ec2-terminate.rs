@@ -312,7 +312,7 @@ impl Step for Terminate {
             final_state: InstanceStateName::Terminated,
             act_on: LIVE_STATES.into(),
             action: "Terminating",
-            remark: |_| None,
+            log_line: |_| None,
         };
         drive_to_state(ctx, by_id, resume, &goal, terminate_unprotected).await
     }

@@ -12,7 +12,7 @@ use super::cipher::Cipher;
 /// The version of AWS's Session Manager plugin that this client claims. It is the oldest version
 /// that AWS supports, the first that signs the WebSocket upgrade.
 pub const CLIENT_VERSION: &str = "1.2.764.0";
-/// The most actions that a request may have. The agent knows two.
+/// The maximum number of actions that a request may have. The agent knows two.
 const MAX_ACTIONS: usize = 8;
 
 /// A client action that the agent requests.

@@ -55,7 +55,7 @@ enum Readiness {
 /// Describes the task.
 ///
 /// # Errors
-/// `NotFound`, or the error of ECS.
+/// `NotFound`, or the error that ECS returned.
 pub async fn describe_task(ecs: &Client, cluster: &str, task: &str) -> Result<Task, StepError> {
     let response = ecs
         .describe_tasks()
@@ -201,7 +201,7 @@ fn check_readiness(task: &Task, container_name: Option<&str>) -> Result<Readines
 /// Returns the container of a task, whether it is ready or not.
 ///
 /// # Errors
-/// As [`wait_until_ready`], if the container does not exist or must be named.
+/// The same errors as [`wait_until_ready`] if the container does not exist or must be named.
 pub fn find_container(
     task: &Task,
     container_name: Option<&str>,

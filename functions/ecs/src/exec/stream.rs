@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The most inbound messages to hold until the missing ones before them arrive. AWS's client has
-/// the same limit.
+/// The maximum number of inbound messages to hold until the missing ones before them arrive. AWS's
+/// client has the same limit.
 const MAX_HELD_MESSAGES: usize = 10_000;
-/// The most bytes to hold. The client does not acknowledge what exceeds them, and the agent sends
-/// it again.
+/// The maximum number of bytes to hold. The client does not acknowledge what exceeds them, and the
+/// agent sends it again.
 const MAX_HELD_BYTES: usize = 8 * 1024 * 1024;
-/// The most outbound messages that may wait for their acknowledge message. A client without
-/// keyboard input sends only a few messages in a session.
+/// The maximum number of outbound messages that may wait for their acknowledge message. A client
+/// without keyboard input sends only a few messages in a session.
 const MAX_UNACKNOWLEDGED: usize = 16;
 /// How long the oldest unacknowledged message is repeated before the client gives up. AWS's client
 /// gives up after the same time.

@@ -18,7 +18,7 @@ use super::data_channel::{DataChannel, DataKeyRequest, ProtocolError};
 use super::handshake::DataKey;
 use super::readiness::random_delay;
 
-/// How often to try to connect, and how long one attempt may take.
+/// How many times to try to connect, and how long one attempt may take.
 const CONNECT_ATTEMPTS: u32 = 5;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long sending one frame may take.

@@ -18,7 +18,7 @@ use stepward::{
     Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
 };
 
-/// The most tasks that one call of `DescribeTasks` accepts.
+/// The maximum number of tasks that one call of `DescribeTasks` accepts.
 /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DescribeTasks.html> (`tasks`)
 const DESCRIBE_TASKS_LIMIT: usize = 100;
 

@@ -17,8 +17,8 @@ use stepward::{
     Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
 };
 
-/// The maximum time to wait for the function. The step's own Lambda function ends after 60 seconds,
-/// including its start.
+/// The maximum time to wait for the function. Lambda stops the step's own function after 60
+/// seconds, and its start takes a part of them.
 const MAX_WAIT: Duration = Duration::from_secs(45);
 /// The maximum length of the encoded client context, in bytes.
 /// <https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html> (`X-Amz-Client-Context`)
@@ -70,7 +70,8 @@ const TOKEN_KEY: &str = "stepward_token";
 /// # Limits
 ///
 /// - Lambda accepts payloads of up to 6 MB, and of up to 1 MB for `Event`.
-/// - A job has up to 256 KiB in total, so its payloads are smaller.
+/// - Step Functions limits the data that a job passes between states to 256 KiB, so the payload of
+///   a job must be smaller.
 ///
 /// # Proof
 ///
@@ -92,7 +93,7 @@ pub struct Invoke {
     /// The version or alias. By default the unpublished version, `$LATEST`.
     qualifier: Option<String>,
     /// A JSON object that the function gets as its client context. Put your own keys into its
-    /// object `custom`. At most 3,583 bytes in base64, which is about 2,600 bytes here. Not for
+    /// object `custom`. At most 3,583 bytes in base64, which is about 2,600 bytes of JSON. Not for
     /// `Event`.
     client_context: Option<Map<String, Value>>,
 }
@@ -123,7 +124,7 @@ pub struct InvokedFunction {
 }
 
 impl Invoke {
-    /// The function, with the qualifier of either parameter.
+    /// Parses `function_name`. If it contains no qualifier, the result has the one of `qualifier`.
     fn function(&self) -> Option<FunctionReference<'_>> {
         let function = FunctionReference::parse(&self.function_name)?;
         Some(function.or_qualifier(self.qualifier.as_deref()))
@@ -281,7 +282,7 @@ impl Step for Invoke {
     }
 
     fn permissions(&self) -> Permissions {
-        // If the request has a qualifier, AWS checks the ARN that ends with it.
+        // For a request with a qualifier, IAM checks the ARN with that qualifier at its end.
         // https://docs.aws.amazon.com/lambda/latest/dg/lambda-api-permissions-ref.html
         let FunctionReference {
             name, qualifier, ..

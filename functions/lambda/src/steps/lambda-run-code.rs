@@ -26,8 +26,8 @@ use stepward::{
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// The interval between two attempts if AWS refuses the first for now.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
-/// How often the step retries if Lambda cannot assume the role: for one minute, because Lambda can
-/// assume a new role only after some seconds.
+/// How many times the step retries if Lambda cannot assume the role, for about one minute, because
+/// Lambda can assume a new role only after some seconds.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html#troubleshoot_general_eventual-consistency>
 const MAX_ROLE_RETRIES: u32 = 12;
 /// The time that an invocation can take in addition to the function's timeout. A runtime starts
@@ -87,7 +87,8 @@ const START_ALLOWANCE: Duration = Duration::from_secs(12);
 /// # Limits
 ///
 /// - The code runs for 1 to 30 seconds with 128 to 10,240 MB of memory.
-/// - The code is one file. A job has up to 256 KiB in total.
+/// - The code is one file. Step Functions limits the data that a job passes between states to 256
+///   KiB.
 ///
 /// # Proof
 ///
@@ -103,8 +104,8 @@ pub struct RunCode {
     /// The language: `Python` (3.13), `Node.js` (22) or `Ruby` (3.4).
     runtime: Language,
     /// The code: one file, which can use the modules of the runtime, including the AWS SDK. Node.js
-    /// code with a line that starts with `export` is an ES module, other code is `CommonJS`. A job
-    /// has up to 256 KiB in total.
+    /// code with a line that starts with `export` is an ES module, other code is `CommonJS`. Step
+    /// Functions limits the data that a job passes between states to 256 KiB.
     code: String,
     /// The function in the code that Lambda calls, as `function` or `file.function`. By default
     /// `lambda_handler` for Python and Ruby, and `handler` for Node.js.

@@ -57,16 +57,16 @@ pub struct Look {
 pub struct InstanceStatus {
     /// The instance's name.
     instance: String,
-    /// The status, as in `available`, `stopped` or `storage-full`.
+    /// The status, for example `available`, `stopped` or `storage-full`.
     status: String,
     /// What the status means and what to do. Null if the instance can leave the status without
     /// help.
     trouble: Option<String>,
-    /// The database engine, as in `postgres`.
+    /// The database engine, for example `postgres`.
     engine: String,
     /// The engine's version.
     engine_version: String,
-    /// The instance class, as in `db.t3.micro`.
+    /// The instance class, for example `db.t3.micro`.
     class: String,
     /// The storage.
     storage: Storage,
@@ -92,7 +92,7 @@ pub struct InstanceStatus {
 struct Storage {
     /// The allocated storage in GiB. Always 1 for Aurora, where the storage belongs to the cluster.
     allocated_gib: i32,
-    /// The storage type, as in `gp3`.
+    /// The storage type, for example `gp3`.
     r#type: String,
     /// The size up to which RDS enlarges the storage automatically, in GiB. Null if it does not.
     max_allocated_gib: Option<i32>,
@@ -114,7 +114,7 @@ struct InstanceEvent {
     at: String,
     /// RDS's message.
     message: String,
-    /// RDS's categories, as in `availability`.
+    /// RDS's categories, for example `availability`.
     categories: Vec<String>,
 }
 

@@ -6,7 +6,7 @@ use stepward::{Resume, StepError};
 use crate::report::Report;
 use crate::transfer::PartialTransfer;
 
-/// The state of a run between two calls.
+/// The resume state of a transfer or deletion.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Position {
     /// The last key that was decided. All keys up to it are finished, except `unfinished`.

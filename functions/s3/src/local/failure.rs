@@ -23,7 +23,7 @@ pub(super) fn skip_reason(error: &io::Error) -> Option<&'static str> {
     Some(match error.kind() {
         _ if leads_out_of_root(error) => "it is a link that leads out of the local root",
         _ if is_link_circle(error) => "it is a circular link",
-        ErrorKind::PermissionDenied => "the function's user may not read it",
+        ErrorKind::PermissionDenied => "the function's user is not allowed to read it",
         ErrorKind::InvalidFilename => "its path is too long",
         _ => return None,
     })

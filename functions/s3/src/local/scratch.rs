@@ -16,7 +16,8 @@ use super::root::{FileStat, Root};
 /// The directory below the root for unfinished files. Listings of the root omit it.
 pub(super) const SCRATCH_DIR: &str = ".stepward";
 
-/// Attempts to create a file. Other runs can remove the directory in between, but hardly so often.
+/// The maximum number of attempts to create a file. Other runs can remove the directory in between,
+/// but are unlikely to do so this many times.
 const ATTEMPTS: usize = 16;
 
 /// The directory for the unfinished files of one run: `.stepward/<token>` below the root. It is

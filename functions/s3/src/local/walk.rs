@@ -551,7 +551,7 @@ mod tests {
                 skipped,
                 [(
                     "d/".to_owned(),
-                    "the function's user may not read it".to_owned()
+                    "the function's user is not allowed to read it".to_owned()
                 )]
             );
             assert_eq!(

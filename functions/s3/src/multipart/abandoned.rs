@@ -1,4 +1,4 @@
-//! Uploads that no call will continue: found and aborted.
+//! Finds and aborts multipart uploads that no call will continue.
 
 use aws_sdk_s3::types::{EncodingType, MultipartUpload};
 use stepward::StepError;
@@ -10,12 +10,12 @@ use crate::keys::decode_listed_key;
 /// Aborts an upload. An upload that does not exist is not an error.
 ///
 /// # Errors
-/// The error of S3.
+/// The error that S3 returned.
 pub async fn abort_upload(bucket: &Bucket, key: &str, upload_id: &str) -> Result<(), StepError> {
     abort_if_exists(bucket, key, upload_id).await.map(drop)
 }
 
-/// As [`abort_upload`]. Returns whether the upload existed.
+/// Aborts an upload, and returns whether it existed.
 pub(crate) async fn abort_if_exists(
     bucket: &Bucket,
     key: &str,
@@ -61,7 +61,8 @@ pub async fn abort_after_error(
     }
 }
 
-/// Aborts the uploads of a key that a role session started and lost.
+/// Aborts the unfinished uploads that a role session started for a key. Their IDs are unknown,
+/// because S3's responses were lost.
 pub(super) async fn abort_lost_uploads(
     bucket: &Bucket,
     key: &str,
@@ -79,7 +80,8 @@ pub(super) async fn abort_lost_uploads(
     Ok(())
 }
 
-/// As [`abort_after_error`], if it is unknown whether an upload was started.
+/// Aborts the uploads that S3 may have started without a response, because of an error. Returns
+/// that error, and adds to its message if the abort fails, too.
 pub async fn abort_lost_after_error(
     error: StepError,
     bucket: &Bucket,
@@ -102,7 +104,7 @@ pub async fn abort_lost_after_error(
 /// Keys and IDs of the selected unfinished uploads below a prefix.
 ///
 /// # Errors
-/// The error of S3.
+/// The error that S3 returned.
 pub async fn list_unfinished(
     bucket: &Bucket,
     prefix: &str,

@@ -64,10 +64,10 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateBucket {
-    /// The bucket, as in `s3://name`: 3 to 63 lower-case letters, digits, hyphens and dots, without
-    /// a key.
+    /// The bucket in the form `s3://name`: 3 to 63 lower-case letters, digits, hyphens and dots,
+    /// without a key.
     uri: String,
-    /// The Region to create the bucket in, as in `eu-west-1`; one of the account's Regions in
+    /// The Region to create the bucket in, for example `eu-west-1`; one of the account's Regions in
     /// Stepward. Default: the target's Region.
     region: Option<String>,
 }

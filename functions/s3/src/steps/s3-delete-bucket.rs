@@ -17,8 +17,8 @@ use stepward::{
     Step, StepError,
 };
 
-/// How often the step goes through the bucket. The second pass retries what was refused once, and
-/// finds what was written during the first.
+/// How many times the step goes through the bucket. The second pass retries what was refused once,
+/// and finds what was written during the first.
 const PASSES: u32 = 2;
 
 /// Delete an S3 bucket, with `force` also everything in it.
@@ -63,7 +63,7 @@ const PASSES: u32 = 2;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeleteBucket {
-    /// The bucket, as in `s3://name`, without a key.
+    /// The bucket in the form `s3://name`, without a key.
     uri: String,
     /// Delete everything in the bucket, too.
     #[serde(default)]

@@ -130,8 +130,8 @@ impl Step for S3Delete {
         ),
         (
             ErrorName::AccessDenied,
-            "The role may not list the bucket, or S3 refused every object. Add the permission that \
-             the message names.",
+            "The role is not allowed to list the bucket, or S3 refused every object. Add the \
+             permission that the message names.",
         ),
         (
             ErrorName::StepFailed,

@@ -64,13 +64,13 @@ use stepward::{
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct S3List {
-    /// What to list, as in `s3://bucket/prefix`; all buckets if absent. The prefix need not end
-    /// with a slash.
+    /// What to list, for example `s3://bucket/prefix`; all buckets if absent. The prefix need not
+    /// end with a slash.
     uri: Option<String>,
     /// List every object below the prefix, with its full key.
     #[serde(default)]
     recursive: bool,
-    /// Log sizes with units, as in `1.2 MiB`.
+    /// Log sizes with units, for example `1.2 MiB`.
     #[serde(default)]
     human_readable: bool,
     /// Log the number of objects and their total size at the end.

@@ -191,8 +191,8 @@ impl Step for S3Sync {
         ),
         (
             ErrorName::AccessDenied,
-            "The role may not list a bucket, or S3 refused every object. Add the permission that \
-             the message names.",
+            "The role is not allowed to list a bucket, or S3 refused every object. Add the \
+             permission that the message names.",
         ),
         (
             ErrorName::StepFailed,
@@ -1394,11 +1394,11 @@ mod tests {
             ),
             (
                 "s3:GetObject",
-                "The target's account may not copy the object; the second account reads it.",
+                "The target's account has no access; the second account reads the object.",
             ),
             (
                 "s3:GetObjectTagging",
-                "The target's account may not copy the object; the second account reads it.",
+                "The target's account has no access; the second account reads the object.",
             ),
             (
                 "s3:PutObjectTagging",

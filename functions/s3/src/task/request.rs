@@ -12,13 +12,13 @@ use crate::params::{Selection, Transfer, TransferOptions};
 /// The operation.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Operation {
-    /// As `aws s3 cp`.
+    /// Copies like `aws s3 cp`.
     Copy,
-    /// As `aws s3 mv`.
+    /// Moves like `aws s3 mv`.
     Move,
-    /// As `aws s3 sync`, with `--delete` if true.
+    /// Synchronizes like `aws s3 sync`, with `--delete` if true.
     Sync(bool),
-    /// As `aws s3 rm`, of the destination.
+    /// Deletes the destination like `aws s3 rm`.
     Delete,
 }
 

@@ -15,7 +15,7 @@ pub(crate) fn run_with_root<F: FnOnce(&Path)>(test: F) {
     run_in_process::<F>(test);
 }
 
-/// As [`run_with_root`], for async tests. The clock is paused.
+/// Like [`run_with_root`], for async tests. The clock is paused.
 pub(crate) fn run_in_root<F: AsyncFnOnce(&Path)>(test: F) {
     run_in_process::<F>(|root| {
         let runtime = tokio::runtime::Builder::new_current_thread()

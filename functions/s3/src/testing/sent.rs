@@ -1,4 +1,4 @@
-//! A request as the fake S3 receives it.
+//! Parses the requests that the fake S3 receives.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 
-/// A request as it was sent.
+/// A parsed request of the S3 client.
 #[derive(Clone, Debug)]
 pub(crate) struct SentRequest {
     pub(crate) operation: &'static str,
@@ -41,12 +41,12 @@ impl SentRequest {
             .get("prefix")
             .cloned()
             .unwrap_or_else(|| percent_decode(path));
-        let signed = headers
+        let credential = headers
             .get("authorization")
             .and_then(|text| text.split_once("Credential="))
             .unwrap()
             .1;
-        let account = signed.split('/').next().unwrap().to_owned();
+        let account = credential.split('/').next().unwrap().to_owned();
         let bucket = host.split(".s3.").next().unwrap().to_owned();
         let body = ByteStream::new(request.into_body()).collect().await;
         let mut sent = Self {
@@ -60,7 +60,8 @@ impl SentRequest {
         };
         match body {
             Ok(body) => sent.unpack_chunks(&body.into_bytes()),
-            // S3 sees an interrupted body as an interrupted connection.
+            // A real S3 would see a closed connection. The header tells the fake to act in the same
+            // way.
             Err(error) => drop(sent.headers.insert("broken".into(), error.to_string())),
         }
         sent
@@ -96,12 +97,12 @@ impl SentRequest {
         self.body = body.into();
     }
 
-    /// A header's value.
+    /// Returns the value of a header. `name` is in lower case.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
     }
 
-    /// The request as in [`FakeS3::take_summaries`](super::FakeS3::take_summaries).
+    /// Returns operation, object and part number, for example `UploadPart data/a.csv 2`.
     pub(crate) fn summary(&self) -> String {
         let part = self
             .query
@@ -113,7 +114,8 @@ impl SentRequest {
 }
 
 fn find_operation(method: &str, query: &BTreeMap<String, String>) -> &'static str {
-    const BY_ID: [&str; 10] = [
+    /// The operations that the SDK names in the query parameter `x-id`.
+    const X_ID_OPERATIONS: [&str; 10] = [
         "AbortMultipartUpload",
         "CopyObject",
         "DeleteObject",
@@ -126,10 +128,11 @@ fn find_operation(method: &str, query: &BTreeMap<String, String>) -> &'static st
         "CreateMultipartUpload",
     ];
     let has = |name| query.contains_key(name);
-    if let Some(id) = query
-        .get("x-id")
-        .and_then(|id| BY_ID.into_iter().find(|operation| operation == id))
-    {
+    if let Some(id) = query.get("x-id").and_then(|id| {
+        X_ID_OPERATIONS
+            .into_iter()
+            .find(|operation| operation == id)
+    }) {
         return id;
     }
     match method {

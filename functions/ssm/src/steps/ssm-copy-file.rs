@@ -88,17 +88,17 @@ pub struct CopyFile(Merged<CopyFileParameters, Rollout>);
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct CopyFileParameters {
-    /// The object to copy, as in `s3://bucket/key`. Pass either this or `content`.
+    /// The object to copy, for example `s3://bucket/key`. Pass either this or `content`.
     source: Option<String>,
     /// The text to copy. Pass either this or `source`.
     content: Option<String>,
     /// The absolute path of the file on the nodes. With `powershell` it starts with a drive or with
     /// `\\`.
     destination: String,
-    /// The file's mode, as in `0644`. The default `0600` lets only the owner read and write it. Not
-    /// available with `powershell`.
+    /// The file's mode, for example `0644`. The default `0600` lets only the owner read and write
+    /// it. Not available with `powershell`.
     mode: Option<String>,
-    /// The file's owner, as in `app` or `app:www`. The default is the agent's user, root. Not
+    /// The file's owner, for example `app` or `app:www`. The default is the agent's user, root. Not
     /// available with `powershell`.
     owner: Option<String>,
     /// The bucket in the account for the temporary object of `content`, under `stepward/scratch/`.

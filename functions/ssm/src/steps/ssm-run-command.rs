@@ -97,7 +97,7 @@ pub struct RunCommand(Merged<RunCommandParameters, CommandOptions>);
 #[serde(deny_unknown_fields)]
 struct RunCommandParameters {
     /// The command: any text that the shell accepts, 1 to 45,056 bytes. With `bash`, the node's
-    /// `sh` runs it, unless the first line names another program, as in `#!/bin/bash`. Use
+    /// `sh` runs it, unless the first line names another program, for example `#!/bin/bash`. Use
     /// `ssm-run-script` for longer texts.
     command: String,
     /// Seconds that a node's agent has to take the command, 30 to 2,592,000. If a batch has more

@@ -19,8 +19,8 @@ use stepward::{
     Step, StepError, node::shell,
 };
 
-/// Bytes of all arguments together. They are part of the command, where a single quote takes five
-/// bytes, and SSM limits the command to 64 KB.
+/// The maximum length of all arguments together, in bytes. They are part of the command, where a
+/// single quote takes five bytes, and SSM limits the command to 64 KB.
 const MAX_ARGUMENT_BYTES: usize = 10 * 1024;
 /// How many arguments a script may have.
 const MAX_ARGUMENTS: usize = 100;
@@ -95,9 +95,9 @@ pub struct RunScript(Merged<RunScriptParameters, CommandOptions>);
 struct RunScriptParameters {
     /// The script's text.
     script: String,
-    /// The absolute path of the program that runs the script, with options separated by spaces, as
-    /// in `/usr/bin/python3 -u`. The default is the program in the script's first line after `#!`,
-    /// or else `/bin/sh`. Not available with `powershell`.
+    /// The absolute path of the program that runs the script, with options separated by spaces, for
+    /// example `/usr/bin/python3 -u`. The default is the program in the script's first line after
+    /// `#!`, or else `/bin/sh`. Not available with `powershell`.
     interpreter: Option<String>,
     /// The script's arguments, up to 100, with 10,240 bytes in total.
     #[serde(default)]

@@ -48,7 +48,7 @@ struct CountingPayload {
     cleaned_up: AtomicUsize,
     /// Whether cleaning up fails.
     fails_to_clean_up: bool,
-    /// How often it can be prepared; 0 for any number.
+    /// How many times it can be prepared; 0 for any number.
     max_prepared: usize,
 }
 

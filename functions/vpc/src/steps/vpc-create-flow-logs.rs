@@ -14,8 +14,8 @@ use stepward::{
     Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
 };
 
-/// The most resources to name in a session policy. With more, the policy names their kind instead,
-/// which leaves room for the ARN of the role to pass.
+/// The maximum number of resources to name in a session policy. With more, the policy names their
+/// kind instead, which leaves room for the ARN of the role to pass.
 const MAX_NAMED_RESOURCES: usize = 10;
 /// The time between two polls for new flow logs, which become visible after one or two seconds.
 const POLL_INTERVAL: Duration = Duration::from_secs(3);

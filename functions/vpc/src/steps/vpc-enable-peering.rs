@@ -16,7 +16,7 @@ use stepward::{
     StepError,
 };
 
-/// The most route tables in one list. A session policy could not name more.
+/// The maximum number of route tables in one list. A session policy could not name more.
 const MAX_ROUTE_TABLES: usize = 20;
 /// All connections, in ARNs. AWS assigns the ID only when the connection is requested.
 const ALL_CONNECTIONS: &str = "vpc-peering-connection/*";

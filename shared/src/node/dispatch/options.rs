@@ -13,8 +13,8 @@ pub const JOB: &str = "nodes/dispatch";
 /// <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_SendCommand.html>
 /// (`MaxConcurrency`)
 const DEFAULT_THREADCOUNT: usize = 50;
-/// The most nodes to run at once. A distributed Map runs at most this many child executions at
-/// once.
+/// The maximum number of nodes to run at once. A distributed Map runs at most this many child
+/// executions at once.
 /// <https://docs.aws.amazon.com/step-functions/latest/dg/state-map-distributed.html>
 const MAX_THREADCOUNT: usize = 10_000;
 /// The size limit of all steps together, in bytes. The state of an item, which Step Functions

@@ -120,7 +120,7 @@ impl FakeBucket {
     }
 
     /// Runs the items of a plan like the distributed Map, and writes its result files. `run_call`
-    /// returns the result of each call; null means that the item may not start. Returns the Map's
+    /// returns the result of each call; null means that the item must not start. Returns the Map's
     /// output.
     pub(super) fn run_items(
         &self,
