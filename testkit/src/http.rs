@@ -36,7 +36,7 @@ impl Server {
             requests
                 .incoming_requests()
                 .filter_map(Call::read_request)
-                .for_each(&mut handle)
+                .for_each(&mut handle);
         });
         Self {
             server,

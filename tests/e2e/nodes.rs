@@ -65,6 +65,7 @@ fn ids(nodes: &Value) -> BTreeSet<&str> {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one stack serves all checks")]
 fn nodes_of_several_accounts_and_regions_are_listed_and_filtered() {
     with_stack(async |test_stack| {
         let (customer, all) = customer(test_stack, 2).await;
