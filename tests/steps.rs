@@ -519,7 +519,7 @@ fn an_unanswered_sts_call_times_out_before_lambda_does() {
     assert_error(
         &answer,
         "TimedOut",
-        &["[acme/prod]", "before Lambda's limit", "retry"],
+        &["[acme/prod]", "within its function's time limit", "retry"],
     );
     assert!(since.elapsed() < limit);
     // The same process can handle the next call.

@@ -29,7 +29,8 @@ use help::with_examples;
     subcommand_required = true,
     arg_required_else_help = true,
     after_help = "Exit codes: 0 success; 1 failure; 2 nothing was changed: wrong usage, no \
-                  credentials, or no deployed stack; 3 a job failed in some of its accounts.",
+                  credentials, or no deployed stack; 3 a job failed in some accounts or on some \
+                  nodes.",
     help_template = with_examples(
         "stepward demo
 stepward --local job run fleet/morning-check --customer acme
@@ -219,7 +220,7 @@ mod tests {
             "{help}"
         );
         assert!(
-            help.contains("Show the documentation of the steps"),
+            help.contains("List all steps, or show the page of one step"),
             "{help}"
         );
     }

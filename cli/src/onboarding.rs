@@ -230,7 +230,8 @@ fn finding(finished: &Finished, before: Trust) -> Finding {
     if finished.outcome == Outcome::Succeeded {
         let proof = serde_json::from_value::<TrustProof>(finished.output["trust"].clone());
         return match proof {
-            // The role lets in strangers; the check passed because an operator has overridden it.
+            // The role accepts callers without the external ID; the check passed because an
+            // operator has overridden it.
             Ok(proof) if proof.verdict().is_err() => Finding::Trust(before),
             Ok(proof) if proof.next_external_id == Some(TrustVerdict::Accepted) => {
                 Finding::NextIsProven

@@ -29,7 +29,7 @@ pub fn find_manifests(names: &[String], jobs: &[String]) -> Result<Vec<Manifest>
     wanted.dedup();
     if wanted.is_empty() {
         return Err(Error::usage_error(format!(
-            "the definition of {} names no step",
+            "the definition of job \"{}\" contains no step",
             jobs.join(", ")
         ))
         .with_advice("add the steps that you run with it: --steps STEP,…"));

@@ -242,7 +242,7 @@ def describe_instance_information(data):
     legacy = data.get("InstanceInformationFilterList") or []
     if wanted and legacy:
         raise Refused(
-            "ValidationException", "Filters and InstanceInformationFilterList exclude each other."
+            "ValidationException", "Pass either Filters or InstanceInformationFilterList, not both."
         )
     wanted += [{"Key": one.get("key"), "Values": one.get("valueSet")} for one in legacy]
     known, found = instances_with_profile(get_account_id(), get_region()), []

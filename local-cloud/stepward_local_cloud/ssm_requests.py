@@ -116,7 +116,7 @@ def stored_parameter(found):
     if parameter["Type"] == "SecureString":
         raise Refused(
             "InvalidParameters",
-            f"Parameter {found[1]} is a SecureString, which is not supported here.",
+            f"Parameter {found[1]} is a SecureString, which the local cloud does not support.",
         )
     return parameter["Value"]
 

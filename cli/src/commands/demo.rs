@@ -26,11 +26,11 @@ const JOB: &str = "fleet/morning-check";
 /// The command that the demo runs on the nodes of one customer.
 const COMMAND: &str = "uname -sm";
 
-/// Show everything on this machine, without AWS: build, deploy, onboard three customers, run a job
+/// Try Stepward on this machine, without AWS: build, deploy, onboard three customers, run jobs
 #[derive(Args, Debug)]
 #[command(
-    after_help = "The first run compiles the functions, which takes some minutes; later runs take \
-                  seconds. The local cloud keeps running; `stepward local down` stops it.",
+    after_help = "The first run compiles the functions, which takes a few minutes; later runs \
+                  take seconds. The local cloud keeps running; `stepward local down` stops it.",
     help_template = with_examples("stepward demo")
 )]
 pub(crate) struct Demo {}
@@ -97,10 +97,15 @@ async fn run_demo(global: &Global, progress: &Progress) -> Result<()> {
         let trust = account::onboard(&cloud, &deployment, &workspace, account).await?;
         stage.finish(match trust {
             Trust::Proven => {
-                "proven: its role lets in Stepward, and nobody without the external ID"
+                "proven: its role accepts Stepward, and refuses callers without the external ID"
             }
-            Trust::Open => "open: its role also lets in strangers, so steps will refuse it",
-            Trust::Overridden => "overridden: its role also lets in strangers",
+            Trust::Open => {
+                "open: its role also accepts callers without the external ID, so steps will \
+                 refuse it"
+            }
+            Trust::Overridden => {
+                "overridden: its role also accepts callers without the external ID"
+            }
             Trust::Unproven => "its role could not be proven",
         });
     }
@@ -113,14 +118,14 @@ async fn run_demo(global: &Global, progress: &Progress) -> Result<()> {
         let finished = run_job(&cloud, &deployment, account).await?;
         print_summary(&cloud, &finished)?;
         if finished.outcome != Outcome::Succeeded {
-            return Err(
-                Error::new(format!("{JOB} did not succeed for {}", account.customer)).with_advice(
-                    format!(
-                        "read the summary above and {}",
-                        local.dir.join("ministack.log").display()
-                    ),
-                ),
-            );
+            return Err(Error::new(format!(
+                "job \"{JOB}\" did not succeed for customer \"{}\"",
+                account.customer
+            ))
+            .with_advice(format!(
+                "read the summary above and {}",
+                local.dir.join("ministack.log").display()
+            )));
         }
     }
     run_on_nodes(&cloud, &deployment).await?;
@@ -132,10 +137,11 @@ async fn run_demo(global: &Global, progress: &Progress) -> Result<()> {
         print_summary(&cloud, &finished)?;
         if finished.error.as_deref() != Some("TrustBroken") {
             return Err(Error::new(format!(
-                "{JOB} was not refused for {}, whose role is open",
+                "job \"{JOB}\" ran for customer \"{}\", although its role does not require the \
+                 external ID",
                 account.customer
             ))
-            .with_advice("do not use this build, because it accepts open roles"));
+            .with_advice("do not use this build, because it works with such roles"));
         }
     }
     print(&next_commands(&cloud))
@@ -213,8 +219,8 @@ async fn run_on_nodes(cloud: &Cloud, deployment: &Deployment) -> Result<()> {
 fn next_commands(cloud: &Cloud) -> String {
     let command = format!("cargo run --{}", cloud.options);
     format!(
-        "acme and globex were checked. initech was refused as TrustBroken: its role would let in \
-         anybody.
+        "acme and globex were checked. initech was refused as TrustBroken: its role does not \
+         require the external ID.
 The local cloud keeps running. Try these commands next:
   {command} job run {JOB} --customer acme
   {command} nodes list --customer globex

@@ -11,9 +11,9 @@ use crate::workspace::Workspace;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Local {
-    /// Start the local cloud; no error if it already runs
+    /// Start the local cloud, unless it is already running
     #[command(
-        after_help = "The last example is a call of the AWS CLI to the local cloud.",
+        after_help = "The last example calls the local cloud with the AWS CLI.",
         help_template = with_examples(
             "stepward local up
 stepward local up --port 4600

@@ -10,7 +10,7 @@ use crate::output::{Format, format_table};
 use crate::steps::{Catalog, by_service, find_step, page};
 use crate::terminal;
 
-/// Show the documentation of the steps: a list of all, or the page of one
+/// List all steps, or show the page of one step
 #[derive(Args, Debug)]
 #[command(
     after_help = "`stepward step run STEP` runs a step.",
@@ -21,7 +21,7 @@ stepward --json steps ec2-start"
     )
 )]
 pub(crate) struct Steps {
-    /// The step whose page is shown; all steps are listed if it is absent
+    /// The step whose page to show [default: list all steps]
     step: Option<String>,
 }
 

@@ -41,7 +41,7 @@ pub(super) async fn code_bucket(cloud: &Cloud) -> Result<String> {
                 .is_some_and(|answer| answer.status().as_u16() == 403) =>
         {
             return Err(Error::new(format!(
-                "S3 refused access to bucket {bucket} from {}",
+                "S3 refused access to bucket \"{bucket}\" from {}",
                 cloud.name()
             ))
             .with_advice(format!(

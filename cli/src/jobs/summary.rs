@@ -25,7 +25,7 @@ pub fn summary_text(finished: &Finished) -> String {
     }
     let outcome = match finished.outcome {
         Outcome::Succeeded => "succeeded",
-        Outcome::Partial => "succeeded partly: some accounts failed",
+        Outcome::Partial => "partly succeeded: some accounts failed",
         Outcome::Failed => "failed",
     };
     let error = finished
@@ -159,7 +159,7 @@ mod tests {
             "2 rows",
             "orders",
             "AccessDenied at query: no",
-            "succeeded partly",
+            "partly succeeded",
         ] {
             assert!(text.contains(part), "{part} is not in:\n{text}");
         }

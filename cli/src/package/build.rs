@@ -55,7 +55,7 @@ pub fn build_binaries(
         command.args(["--package", &function.package, "--bin", &function.name]);
     }
     command.current_dir(&workspace.root).stdin(Stdio::null());
-    let advice = "fix the errors of the compiler; `cargo check --workspace` shows them again";
+    let advice = "fix the compiler errors; `cargo check --workspace` shows them again";
     if build != Build::Local {
         progress.set_status("building functions for AWS");
         let status = command.status().context("cannot run cargo lambda build")?;

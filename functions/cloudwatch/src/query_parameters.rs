@@ -37,7 +37,7 @@ pub fn check_query_parameters(
 
     let past = past_range.0;
     require(past > 0, || {
-        "parameter \"past_range\": expected 1 or more, got 0".into()
+        "parameter \"past_range\": expected 1 or more, got \"0\"".into()
     })?;
     let starts_after_1970 = time_unit
         .to_seconds(past_range)
@@ -49,7 +49,7 @@ pub fn check_query_parameters(
         )
     })?;
     require((1..=MAX_ROWS).contains(&limit), || {
-        format!("parameter \"limit\": expected 1 to {MAX_ROWS}, got {limit}")
+        format!("parameter \"limit\": expected 1 to {MAX_ROWS}, got \"{limit}\"")
     })
 }
 

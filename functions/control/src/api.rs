@@ -240,8 +240,8 @@ impl Api {
             .map_err(|error| match step_functions_error(error) {
                 error if error.name == ErrorName::NotFound => {
                     ErrorName::NotFound.with_message(format!(
-                        "execution \"{job}:{name}\" does not exist; run `stepward job list` to \
-                         list the jobs"
+                        "execution \"{job}:{name}\" does not exist; pass the ID that POST \
+                         /jobs/{{name}}/executions returned"
                     ))
                 }
                 error => error,
@@ -288,8 +288,7 @@ fn execution_name(
             Ok(format!("api-{}", sha256(&scope.to_string())))
         }
         Some(_) => Err(ErrorName::InvalidInput.with_message(
-            "header Idempotency-Key: expected 1 to 256 visible ASCII characters; send a shorter \
-             key or one without other characters",
+            "header Idempotency-Key: expected 1 to 256 visible ASCII characters; send another key",
         )),
     }
 }

@@ -111,7 +111,8 @@ async fn describe_snapshot(ec2: &Client, snapshot_id: &str) -> Result<Snapshot, 
     let snapshot = output.snapshots.unwrap_or_default().into_iter().next();
     snapshot.ok_or_else(|| {
         ErrorName::NotFound.with_message(format!(
-            "snapshot {snapshot_id} does not exist in this account and Region"
+            "snapshot \"{snapshot_id}\" does not exist in this account and Region; check its ID, \
+             account and Region"
         ))
     })
 }

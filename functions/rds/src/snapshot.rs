@@ -183,7 +183,7 @@ impl SnapshotTask<'_> {
                             refused: true,
                         };
                         let progress = format!(
-                            "RDS has a snapshot {} but does not show it yet",
+                            "snapshot {} exists, but RDS does not list it yet",
                             self.snapshot_name
                         );
                         Progress::pending(&capture, self.poll_interval, progress)

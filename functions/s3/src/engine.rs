@@ -190,10 +190,8 @@ impl TransferRun<'_> {
                 archived: true,
                 ..
             }) if self.dry_run => {
-                let error = ErrorName::Conflict.with_message(
-                    "the object is archived, so it can be read only after it was restored; \
-                     restore it first",
-                );
+                let error = ErrorName::Conflict
+                    .with_message("the object is archived; restore it, then run the step again");
                 self.record_failure(report, &key, &error);
             }
             Decision::Transfer(entry) if self.dry_run => self.record_transfer(report, &entry),
@@ -314,8 +312,8 @@ impl TransferRun<'_> {
 
 fn stalled_listing_error() -> StepError {
     ErrorName::TimedOut.with_message(
-        "S3 or the file system listed nothing during a whole call; check S3's status, then run the \
-         step again",
+        "the listing of S3 or of the local root made no progress; check the status of S3 and of \
+         the file system, then run the step again",
     )
 }
 

@@ -145,8 +145,8 @@ impl Listing {
             }
             let page = self.pages.recv().await.unwrap_or_else(|| {
                 Err(ErrorName::Internal.with_message(
-                    "a listing was interrupted; run the step again, and report it as a bug if it \
-                     fails again",
+                    "the listing of a bucket or directory was interrupted; run the step again, and \
+                     report it as a bug if it fails again",
                 ))
             })?;
             self.is_finished = page.is_empty();

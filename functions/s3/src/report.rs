@@ -136,8 +136,8 @@ impl Report {
                 ""
             };
             format!(
-                "{count} failed, {succeeded} succeeded, {} were unchanged{stop}; fix the reasons \
-                 and run the step again: {}{more}",
+                "objects: {count} failed, {succeeded} succeeded, {} were unchanged{stop}; fix the \
+                 causes and run the step again: {}{more}",
                 done.unchanged,
                 first.join("; ")
             )
@@ -186,7 +186,7 @@ mod tests {
         assert!(
             error
                 .message
-                .starts_with("10 failed, 7 succeeded, 0 were unchanged"),
+                .starts_with("objects: 10 failed, 7 succeeded, 0 were unchanged"),
             "{error}"
         );
         assert!(

@@ -112,7 +112,8 @@ fn check_same_size(source: u64, copy: u64) -> Result<(), StepError> {
         return Ok(());
     }
     Err(ErrorName::StepFailed.with_message(format!(
-        "the copy has {copy} bytes, the source {source}, so the source was kept; run the move again"
+        "the copy has {copy} bytes and the source has {source}, so the source was kept; run the \
+         move again"
     )))
 }
 
@@ -121,7 +122,8 @@ fn check_same_checksum(source: Checksum, copy: Checksum) -> Result<(), StepError
         return Ok(());
     }
     Err(ErrorName::StepFailed.with_message(format!(
-        "the copy has the checksum {}, the source {}, so the source was kept; run the move again",
+        "the copy has the checksum {} and the source has {}, so the source was kept; run the move \
+         again",
         copy.to_base64(),
         source.to_base64()
     )))

@@ -155,7 +155,7 @@ async fn read_from_bucket(
     let response = request.send().await.map_err(s3_error)?;
     let content = response.body.collect().await.map_err(|error| {
         ErrorName::TimedOut.with_message(format!(
-            "reading s3://{bucket}/{key} failed before its end: {error}"
+            "reading s3://{bucket}/{key} was interrupted: {error}"
         ))
     })?;
     Ok(String::from_utf8_lossy(&content.into_bytes()).into_owned())

@@ -182,8 +182,8 @@ pub fn skipped_outcome(mark: char) -> Outcome {
         'p' => (Status::Unmanaged, WRONG_PLATFORM),
         _ => (
             Status::Offline,
-            "the node is stopped or its SSM agent is not connected; check that node and agent run \
-             and reach SSM",
+            "the node is stopped or its SSM agent is not connected; check that the node and its \
+             agent run and can reach SSM",
         ),
     };
     outcome_without_output(status, message.to_owned())

@@ -297,7 +297,7 @@ async fn hash_object(
     while let Some(chunk) = body.next().await {
         let chunk = chunk.map_err(|error| {
             ErrorName::TimedOut.with_message(format!(
-                "reading s3://{bucket}/{key} failed before its end: {error}; run the step again"
+                "reading s3://{bucket}/{key} was interrupted: {error}; run the step again"
             ))
         })?;
         hasher.update(&chunk);

@@ -68,7 +68,10 @@ impl Activation<'_> {
                 plan_routes(vpcs, self.add_routes, None).await?;
                 request_connection(&vpcs).await?
             };
-            let progress = format!("{} is requested", state.vpc_peering_connection_id);
+            let progress = format!(
+                "peering connection {} is requested",
+                state.vpc_peering_connection_id
+            );
             return Progress::pending(&state, POLL_INTERVAL, progress);
         };
 
@@ -140,7 +143,7 @@ impl Activation<'_> {
             .await
             .map_err(with_remaining_state)?;
         if let Some(reason) = delayed_route {
-            let progress = format!("{id} is active and stays; still missing is {reason}");
+            let progress = format!("{id} is active and stays; still missing: {reason}");
             return pending(connection, added_routes, progress);
         }
         Ok(Progress::Done(output(ctx, connection, routes)))

@@ -37,7 +37,7 @@ impl Vpc<'_> {
             .map_err(ec2_error)?;
         let Some(vpc) = response.vpcs.unwrap_or_default().into_iter().next() else {
             return Err(ErrorName::NotFound.with_message(format!(
-                "VPC {} does not exist in {}; check its ID, account and Region",
+                "VPC \"{}\" does not exist in {}; check its ID, account and Region",
                 self.id,
                 self.location()
             )));
@@ -83,7 +83,8 @@ impl Vpc<'_> {
 
         if let Some(table) = tables.iter().find(|table| table.vpc_id() != Some(self.id)) {
             return Err(ErrorName::Conflict.with_message(format!(
-                "route table {} belongs to {}, not to {}; list route tables of the right VPC",
+                "route table \"{0}\" belongs to {1}, but is listed for {2}; list only route tables \
+                 of {2}",
                 table.route_table_id().unwrap_or_default(),
                 table.vpc_id().unwrap_or("another VPC"),
                 self.id

@@ -86,9 +86,9 @@ pub(crate) async fn assume_role(
     Ok((credentials, arn))
 }
 
-const ROLE_REFUSED: &str = "the customer's role refuses Stepward; \
-    its trust policy must allow the broker's ARN sts:AssumeRole and sts:SetSourceIdentity \
-    with the external ID on record (`stepward account show` prints both)";
+const ROLE_REFUSED: &str = "the customer's role refuses Stepward; its trust policy must allow \
+                            sts:AssumeRole and sts:SetSourceIdentity for the broker role with the \
+                            external ID on record (`stepward account show` prints this policy)";
 
 const STS: Service = Service {
     iam_prefix: "sts",

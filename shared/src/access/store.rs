@@ -767,7 +767,7 @@ fn transaction_error(error: SdkError<TransactWriteItemsError>, messages: &[&str]
         },
         Some((_, code)) if code.contains("Throttl") || code.contains("Exceeded") => StepError {
             name: ErrorName::Throttled,
-            message: "DynamoDB asked to slow down, and nothing was written; try again".into(),
+            message: "DynamoDB throttled the request, and nothing was written; try again".into(),
             ..step_error
         },
         _ => step_error,

@@ -147,9 +147,9 @@ impl TrustProof {
             return Ok(());
         }
         Err(ErrorName::AccessDenied.with_message(
-            "the role refuses Stepward with the right external ID; its trust policy must allow the \
-             broker's ARN sts:AssumeRole and sts:SetSourceIdentity with this external ID \
-             (`stepward account show` prints all three)",
+            "the role refuses Stepward with the right external ID; its trust policy must allow \
+             sts:AssumeRole and sts:SetSourceIdentity for the broker role with this external ID \
+             (`stepward account show` prints this policy)",
         ))
     }
 }

@@ -82,7 +82,7 @@ impl Service {
                 let message = match name {
                     ErrorName::AccessDenied => denied(&operation, &reason),
                     ErrorName::Throttled => {
-                        format!("AWS asked to slow down; try again later (AWS: {reason})")
+                        format!("AWS throttled the request; try again later (AWS: {reason})")
                     }
                     ErrorName::Internal => {
                         format!("AWS reported an internal error; try again later (AWS: {reason})")

@@ -207,8 +207,8 @@ pub(crate) async fn answer_envelope<S: Step>(
         .await
         .unwrap_or_else(|_| {
             Err(ErrorName::TimedOut.with_message(
-                "the step did not finish before Lambda's limit; what it started may continue, \
-                 and the step's page says what a retry does",
+                "the step did not finish within its function's time limit; actions that it started \
+                 may continue; read on the step's page what a retry does, then run the step again",
             ))
         });
 

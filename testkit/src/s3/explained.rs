@@ -172,7 +172,7 @@ pub const EXPLANATIONS: &[Explanation] = &[
                 return false;
             };
             let is_refused = difference.subject != Subject::Outcome
-                || difference.step.contains("where delete would delete it");
+                || difference.step.contains("the step would delete the source");
             operation.delete && as_prefix(source).starts_with(&as_prefix(destination)) && is_refused
         },
     },

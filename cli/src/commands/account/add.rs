@@ -28,7 +28,7 @@ pub(crate) struct AddAccount {
     /// The Regions that steps may work in, separated by commas
     #[arg(long, value_delimiter = ',', required = true, value_name = "REGION,…")]
     regions: Vec<String>,
-    /// The Region of steps that name no Region; one of --regions
+    /// The Region for steps that set no Region; must be one of --regions
     #[arg(long)]
     default_region: Option<String>,
     /// The source of credentials: assume-role (the default), ec2, ecs, execution-role, access-key

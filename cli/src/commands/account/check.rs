@@ -11,7 +11,7 @@ use crate::global::Global;
 use crate::onboarding::{Checked, check_account};
 use crate::output::{Format, print, print_error};
 
-/// Prove that the role lets in Stepward and nobody else; ends a rotation
+/// Prove that the role accepts Stepward and requires the external ID; completes a rotation
 #[derive(Args, Debug)]
 #[command(help_template = with_examples("stepward account check acme prod"))]
 pub(crate) struct CheckAccount {
@@ -36,7 +36,9 @@ pub(crate) fn show_check(cloud: &Cloud, checked: &Checked, format: Format) -> Re
     format.show(&json, || {
         let mut lines = vec![account_table(std::slice::from_ref(&view))];
         if checked.passed() {
-            lines.push("\nThe role lets in Stepward, and nobody without the external ID.".into());
+            lines.push(
+                "\nThe role accepts Stepward, and refuses callers without the external ID.".into(),
+            );
         }
         if checked.rotated {
             lines.push(
@@ -76,7 +78,7 @@ fn failure(checked: &Checked) -> Error {
              account has created"
         ),
         Some("TrustBroken" | "AccessDenied") => format!(
-            "ask the owner of the account to replace the role's trust policy by the one that \
+            "ask the owner of the account to replace the role's trust policy with the one that \
              `stepward account show {name}` prints"
         ),
         Some("Throttled" | "TimedOut") => "wait a minute, then check the account again".into(),

@@ -9,7 +9,7 @@ use crate::commands::records::{AccountName, AccountView, Records, account_table}
 use crate::error::Result;
 use crate::global::Global;
 
-/// Run jobs although the role lets in strangers; the audit trail records it
+/// Allow jobs although the role does not require the external ID; recorded in the audit trail
 #[derive(Args, Debug)]
 #[command(help_template = with_examples("stepward account override-trust acme prod --yes"))]
 pub(crate) struct OverrideTrust {
@@ -25,7 +25,8 @@ impl OverrideTrust {
         let account = records.account(&self.name).await?;
         let name = format!("{} {}", self.name.customer, self.name.account);
         let effect = format!(
-            "this would run jobs in {name} although its role is not proven to keep out strangers"
+            "this would allow jobs in account {name} although its role is not proven to refuse \
+             callers without the external ID"
         );
         self.confirmation
             .require(&effect, &format!("account override-trust {name}"))?;

@@ -8,12 +8,12 @@ use crate::error::Result;
 use crate::global::Global;
 use crate::onboarding::{Invitation, create_invitation};
 
-/// Create the next external ID; the current one stays valid until `stepward account check`
+/// Create a new external ID; the current one stays valid until `stepward account check` passes
 #[derive(Args, Debug)]
 #[command(
-    after_help = "After the command, the owner of the account changes the role's trust policy as \
-                  printed. Then `stepward account check` ends the rotation: the new external ID is \
-                  the only one.",
+    after_help = "After this command, the owner of the account replaces the role's trust policy \
+                  with the one that the command prints. Then run `stepward account check`. It ends \
+                  the rotation: from then on, only the new external ID is valid.",
     help_template = with_examples(
         "stepward account rotate acme prod
 stepward account check acme prod"

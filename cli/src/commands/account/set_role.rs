@@ -18,7 +18,7 @@ use crate::onboarding::set_role;
 pub(crate) struct SetRole {
     #[command(flatten)]
     name: AccountName,
-    /// The ARN of the role; its path is /stepward/
+    /// The ARN of the role; its path must be /stepward/
     role_arn: String,
 }
 

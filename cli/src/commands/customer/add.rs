@@ -18,10 +18,11 @@ stepward customer add acme --default-region eu-west-1"
 pub(crate) struct AddCustomer {
     /// The customer's name: lower-case letters, digits and hyphens
     name: String,
-    /// The Region of steps that name no Region
+    /// The Region for steps that set no Region
     #[arg(long)]
     default_region: Option<String>,
-    /// The source of credentials for the customer's accounts
+    /// The source of credentials for the customer's accounts: assume-role (the default), ec2, ecs,
+    /// execution-role, access-key
     #[arg(long, value_parser = parse_provider, value_name = "PROVIDER")]
     provider: Option<Provider>,
 }

@@ -10,17 +10,17 @@ use crate::error::Result;
 use crate::global::Global;
 use crate::output::format_table;
 
-/// Show or set the defaults of customers that have none of their own
+/// Show or set the defaults for customers that do not set their own
 #[derive(Args, Debug)]
 #[command(help_template = with_examples(
     "stepward customer defaults
 stepward customer defaults --default-region eu-west-1"
 ))]
 pub(crate) struct SetDefaults {
-    /// The Region of steps that name no Region, if the account allows it
+    /// The Region for steps that set no Region, if the account allows it
     #[arg(long)]
     default_region: Option<String>,
-    /// The source of credentials
+    /// The source of credentials: assume-role, ec2, ecs, execution-role, access-key
     #[arg(long, value_parser = parse_provider, value_name = "PROVIDER")]
     provider: Option<Provider>,
 }

@@ -48,7 +48,7 @@ impl RemoveCustomer {
         if let Some(first) = keys.first() {
             let paths: Vec<_> = keys.iter().map(|key| key.path.as_str()).collect();
             return Err(Error::usage_error(format!(
-                "customer {name} still has {}: {}",
+                "customer \"{name}\" still has {}: {}",
                 counted(keys.len(), "key"),
                 paths.join(", ")
             ))

@@ -7,11 +7,12 @@ use crate::error::{Context, Result};
 use crate::output::print;
 use crate::role_template::{find_manifests, role_template};
 
-/// Print a CloudFormation template of a role with only the permissions that some steps need
+/// Print a CloudFormation template of a role with only the permissions that the steps need
 #[derive(Args, Debug)]
 #[command(
     after_help = "The owner of the account deploys the template, as in the last example, with the \
-                  broker's ARN and the external ID that `stepward account show` prints.",
+                  ARN of the broker role and the external ID that `stepward account show` \
+                  prints.",
     help_template = with_examples(
         "stepward customer role-template --steps ec2-start,rds-status > role.json
 stepward customer role-template --jobs fleet/morning-check > role.json

@@ -15,7 +15,7 @@ use crate::global::Global;
 use crate::jobs::{execution_name, start_job};
 use crate::output::Format;
 
-/// Start a job and watch it to its end
+/// Start a job and watch it until it ends
 #[derive(Args, Debug)]
 #[command(
     after_help = "Progress and the log lines of the steps go to standard error, the result to \
@@ -42,10 +42,10 @@ pub(crate) struct RunJob {
     /// An option of the job, as JSON or text; can be repeated
     #[arg(long = "option", short = 'o', value_name = "KEY=VALUE")]
     options: Vec<String>,
-    /// The name of the execution; a name that has been used is not started again
+    /// The name of the execution; repeating the command with a used name starts no second execution
     #[arg(long, value_name = "EXECUTION_NAME")]
     name: Option<String>,
-    /// Print the execution's name and do not wait for its end
+    /// Print the execution's name and return without waiting for the result
     #[arg(long)]
     no_wait: bool,
 }

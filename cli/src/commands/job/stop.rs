@@ -18,7 +18,7 @@ pub(crate) struct StopExecution {
     /// The name or the ARN of the execution
     #[arg(value_name = "EXECUTION")]
     id: String,
-    /// The reason, which the execution's history keeps
+    /// The reason, which is recorded in the execution's history
     #[arg(long)]
     cause: Option<String>,
 }

@@ -11,7 +11,7 @@ use crate::global::Global;
 use crate::jobs::{self, View, execution_name, find_execution, summary_text};
 use crate::output::{Format, print_error};
 
-/// Watch an execution to its end
+/// Watch an execution until it ends
 #[derive(Args, Debug)]
 #[command(
     after_help = "Ctrl-C stops watching; the job continues.",

@@ -18,7 +18,7 @@ use crate::output::counted;
 /// <https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_limits.html>
 const MAX_BYTES: u64 = 65_536;
 
-/// Store a secret; you are asked for the value, or it is read from standard input
+/// Store a secret; the command asks for the value, or reads it from standard input
 #[derive(Args, Debug)]
 #[command(
     after_help = "Steps for acme accept \"keys/acme/database-password\" as the value of any text \
@@ -89,12 +89,12 @@ fn read_value(path: &str) -> Result<SecretString> {
     });
     if text.len() < MIN_SECRET_LENGTH || text.len() as u64 > MAX_BYTES {
         return Err(Error::usage_error(format!(
-            "the value of {path}: expected {MIN_SECRET_LENGTH} to {MAX_BYTES} bytes, got {}",
+            "key \"{path}\": expected a value of {MIN_SECRET_LENGTH} to {MAX_BYTES} bytes, got {}",
             counted(text.len(), "byte")
         ))
         .with_advice(
-            "use a longer value if it is too short, because a short one cannot be masked in logs; \
-             split a value that is too long",
+            "pass a longer value if it is too short, because logs cannot mask a short one; divide \
+             a value that is too long between several keys",
         ));
     }
     Ok(text.into())

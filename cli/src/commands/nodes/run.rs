@@ -19,7 +19,7 @@ use crate::output::Format;
 /// The ID of the only step of the dispatch.
 const STEP_ID: &str = "run";
 
-/// Run a command or a script on nodes, and watch it to its end
+/// Run a command or a script on nodes, and watch it until it ends
 #[derive(Args, Debug)]
 #[command(
     after_help = "The node's shell runs the command. If the command is one argument, the shell \
@@ -38,10 +38,11 @@ stepward nodes run --customer acme --filter 'name: db-.*' \\
 pub(crate) struct RunOnNodes {
     #[command(flatten)]
     selection: NodeSelection,
-    /// How many nodes run it at once, in all accounts and Regions together [default: 50]
+    /// The maximum number of nodes that run the command at once, in all accounts and Regions
+    /// together [default: 50]
     #[arg(long)]
     threadcount: Option<usize>,
-    /// Start on no further node after a failure
+    /// After the first failure, do not start the command on more nodes
     #[arg(long)]
     stop_on_failure: bool,
     /// The node attribute that sets the order in which nodes start

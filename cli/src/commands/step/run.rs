@@ -15,7 +15,7 @@ use crate::steps::{find_step, parameters};
 /// The job that runs one step.
 const JOB: &str = "step/run";
 
-/// Run one step in an account and watch it to its end
+/// Run one step in an account and watch it until it ends
 ///
 /// The step runs like a job with only this step: Step Functions waits, retries, logs and cancels in
 /// the same way.
@@ -49,7 +49,7 @@ pub(crate) struct RunStep {
     // global option.
     #[arg(id = "account_region", long = "region", value_name = "REGION")]
     account_region: Option<String>,
-    /// The Region that Stepward is deployed in, like `stepward --region REGION step run …`
+    /// The Region that Stepward is deployed in; the same as `--region` before `step run`
     // The ID makes the value that of the global option.
     #[arg(
         id = "region",
@@ -58,18 +58,18 @@ pub(crate) struct RunStep {
         help_heading = HEADING
     )]
     stack_region: Option<String>,
-    /// A parameter of the step; can be repeated. Text needs no quotes of its own, other types are
+    /// A parameter of the step; can be repeated. Write text without quotes, and other types as
     /// JSON; KEY.NAME=VALUE sets one entry of a map
     #[arg(long = "param", short = 'p', value_name = "KEY=VALUE")]
     params: Vec<String>,
-    /// A file with the parameters as one JSON object, or - for standard input; -p replaces values
+    /// A file with the parameters as one JSON object, or - for standard input; -p overrides values
     /// of the file
     #[arg(long = "params", value_name = "FILE")]
     params_file: Option<String>,
-    /// The name of the execution; a name that has been used is not started again
+    /// The name of the execution; repeating the command with a used name starts no second execution
     #[arg(long, value_name = "EXECUTION_NAME")]
     name: Option<String>,
-    /// Print the execution's name and do not wait for its end
+    /// Print the execution's name and return without waiting for the result
     #[arg(long)]
     no_wait: bool,
 }

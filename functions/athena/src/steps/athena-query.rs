@@ -244,8 +244,8 @@ impl Step for Query {
         )?;
         require(self.max_rows <= 10_000, || {
             format!(
-                "parameter \"max_rows\": expected 0 to 10,000, got {}; read the whole result from \
-                 S3",
+                "parameter \"max_rows\": expected 0 to 10,000, got \"{}\"; read the whole result \
+                 from S3",
                 self.max_rows
             )
         })?;

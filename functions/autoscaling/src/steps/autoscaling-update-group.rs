@@ -319,7 +319,7 @@ impl Step for UpdateGroup {
             }
             if expected != returned {
                 ctx.log(format_args!(
-                    "A scaling policy or a person changed group {name}: it has {current} now"
+                    "A scaling policy or a person changed group {name}: it now has {current}"
                 ));
                 (*accepted, state.unconfirmed) = (current, None);
             }
@@ -341,7 +341,7 @@ impl Step for UpdateGroup {
                 .await?
             {
                 ctx.log(format_args!(
-                    "Group {name} had {current}; it has {wanted} now"
+                    "Group {name} had {current}; it now has {wanted}"
                 ));
             } else {
                 let progress = format!("another change of group {name} is in progress");
@@ -550,8 +550,10 @@ mod tests {
         );
         assert_eq!(
             testing::log_lines(&ctx),
-            ["Group web had minimum 1, desired 2, maximum 3; \
-                 it has minimum 1, desired 4, maximum 6 now"]
+            [
+                "Group web had minimum 1, desired 2, maximum 3; it now has minimum 1, desired 4, \
+              maximum 6"
+            ]
         );
     }
 

@@ -71,7 +71,7 @@ pub(crate) async fn plan_first_round(
 fn no_nodes_error(options: &Options, failures: &[SourceFailure]) -> StepError {
     if let Some(failure) = failures.first() {
         return ErrorName::StepFailed.with_message(format!(
-            "no node was found, and {} node sources failed, the first with {}/{} {}: {}; fix the \
+            "no node was found; failed node sources: {}, the first in {}/{} with {}: {}; fix the \
              failures and run the job again",
             failures.len(),
             failure.account,
@@ -85,7 +85,8 @@ fn no_nodes_error(options: &Options, failures: &[SourceFailure]) -> StepError {
             "these accounts and Regions have no nodes; choose other accounts or Regions".to_owned()
         }
         filter => format!(
-            "no node matches the filter {filter:?}; run `stepward nodes list` to list all nodes"
+            "no node matches the filter {filter:?}; correct it, or run `stepward nodes list` \
+             without --filter to list all nodes"
         ),
     };
     ErrorName::NotFound.with_message(message)

@@ -75,13 +75,12 @@ impl<'a> ArtifactStore<'a> {
         let bytes = response.content_length().unwrap_or_default();
         if bytes > MAX_OBJECT_BYTES {
             return Err(ErrorName::StepFailed.with_message(format!(
-                "{uri}: expected up to {MAX_OBJECT_BYTES} bytes, got \"{bytes}\"; run the job on \
-                 fewer nodes"
+                "{uri}: expected up to {MAX_OBJECT_BYTES} bytes, got {bytes}; run the job on fewer \
+                 nodes"
             )));
         }
         let body = response.body.collect().await.map_err(|error| {
-            ErrorName::Internal
-                .with_message(format!("{uri}: reading failed before its end: {error}"))
+            ErrorName::Internal.with_message(format!("{uri}: reading was interrupted: {error}"))
         })?;
         serde_json::from_slice(&body.into_bytes()).map_err(|error| {
             ErrorName::Internal.with_message(format!(

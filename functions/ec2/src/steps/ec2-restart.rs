@@ -245,7 +245,7 @@ impl Step for Restart {
                 ctx.log("No running instance carries these tags; nothing to do");
                 return Ok(Progress::Done(with_console_url(ctx, instances)));
             }
-            let progress = format!("0 of {} instances back", instances.len());
+            let progress = format!("0 of {} instances are back", instances.len());
             return Progress::pending(
                 &RestartState { instances },
                 self.first_poll_delay(settings::inline_wait()),
@@ -279,10 +279,13 @@ impl Step for Restart {
             .collect();
         let back = health.len() - not_ok.len();
         if back == total {
-            ctx.log(format_args!("{back} of {total} instances back"));
+            ctx.log(format_args!("{back} of {total} instances are back"));
             return Ok(Progress::Done(with_console_url(ctx, instances)));
         }
-        let progress = format!("{back} of {total} instances back ({})", not_ok.join("; "));
+        let progress = format!(
+            "{back} of {total} instances are back ({})",
+            not_ok.join("; ")
+        );
         Progress::pending(&RestartState { instances }, retry_after, progress)
     }
 }
@@ -368,7 +371,7 @@ mod tests {
         let expected_log = [
             format!("Skipped: {OTHER} is stopped"),
             format!("Restarting {ID}"),
-            "1 of 1 instances back".to_owned(),
+            "1 of 1 instances are back".to_owned(),
         ];
         assert_eq!(testing::log_lines(&ctx), expected_log);
     }
@@ -431,7 +434,7 @@ mod tests {
             expect_pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await);
         assert_eq!(
             (progress.as_str(), reboot.num_calls()),
-            ("0 of 1 instances back", 2)
+            ("0 of 1 instances are back", 2)
         );
     }
 
@@ -454,7 +457,7 @@ mod tests {
         let (resume, retry_after, progress) = expect_pending(step.run(&ctx, Some(resume)).await);
         assert_eq!(
             progress,
-            format!("0 of 1 instances back ({ID}: system ok, instance impaired)")
+            format!("0 of 1 instances are back ({ID}: system ok, instance impaired)")
         );
         assert_eq!(retry_after, POLL_INTERVAL);
         assert_eq!(

@@ -73,8 +73,8 @@ pub async fn describe_task(ecs: &Client, cluster: &str, task: &str) -> Result<Ta
         .next()
         .ok_or_else(|| {
             ErrorName::NotFound.with_message(format!(
-                "task {} does not exist in cluster {}; ECS deletes a task about an hour after it \
-                 stopped, so choose a running task",
+                "task \"{}\" does not exist in cluster \"{}\"; ECS deletes a task about an hour \
+                 after it stopped, so choose a running task",
                 resource_name(task),
                 resource_name(cluster)
             ))
@@ -99,7 +99,8 @@ pub async fn wait_until_ready(
             Readiness::Ready(container) => return Ok(container),
             Readiness::Starting(what) if Instant::now() + POLL_INTERVAL > limit => {
                 return Err(ErrorName::TimedOut.with_message(format!(
-                    "{what}, and was not ready in time; run the step again when it runs"
+                    "{what} and was not ready in time; wait until it is running, then run the step \
+                     again"
                 )));
             }
             Readiness::Starting(_) => {

@@ -274,7 +274,7 @@ impl Step for Exec {
 
         require((1..=MAX_TIMEOUT_SECONDS).contains(&self.timeout), || {
             format!(
-                "parameter \"timeout\": expected 1 to {MAX_TIMEOUT_SECONDS} seconds, got {}",
+                "parameter \"timeout\": expected 1 to {MAX_TIMEOUT_SECONDS} seconds, got \"{}\"",
                 self.timeout
             )
         })?;
@@ -295,8 +295,9 @@ impl Step for Exec {
         let (bytes, limit) = (wrapped.len(), wrapper::MAX_WRAPPED_BYTES);
         require(bytes <= limit, || {
             format!(
-                "parameter \"command\": expected at most {limit} bytes with the script around \
-                 it, got {bytes}; add a script to the image, or let the command download one"
+                "parameter \"command\": expected at most {limit} bytes, including the script that \
+                 Stepward adds, got {bytes}; add a script to the image, or let the command \
+                 download one"
             )
         })
     }

@@ -117,8 +117,8 @@ impl StopTask {
             .next()
             .ok_or_else(|| {
                 ErrorName::NotFound.with_message(format!(
-                    "task {} does not exist in cluster {}; ECS deletes a task about an hour after \
-                     it stopped, so check whether it has already stopped",
+                    "task \"{}\" does not exist in cluster \"{}\"; ECS deletes a task about an \
+                     hour after it stopped, so check whether it has already stopped",
                     resource_name(&self.task),
                     resource_name(&self.cluster)
                 ))

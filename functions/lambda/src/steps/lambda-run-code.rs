@@ -359,14 +359,14 @@ impl Step for RunCode {
         check_function_tags(&self.tags)?;
         require((1..=30).contains(&self.timeout), || {
             format!(
-                "parameter \"timeout\": expected 1 to 30 seconds, got {}; use lambda-invoke for \
-                 longer work",
+                "parameter \"timeout\": expected 1 to 30 seconds, got \"{}\"; use lambda-invoke \
+                 for longer work",
                 self.timeout
             )
         })?;
         require((128..=10_240).contains(&self.memory), || {
             format!(
-                "parameter \"memory\": expected 128 to 10,240 MB, got {}",
+                "parameter \"memory\": expected 128 to 10,240 MB, got \"{}\"",
                 self.memory
             )
         })

@@ -248,7 +248,7 @@ mod tests {
 
     const STARTED: &str = "snapshot before-42 of orders is creating, 0 %";
     const BUSY: &str = "orders is backing-up; the snapshot starts later";
-    const NOT_SHOWN: &str = "RDS has a snapshot before-42 but does not show it yet";
+    const NOT_SHOWN: &str = "snapshot before-42 exists, but RDS does not list it yet";
 
     fn orders_step() -> Capture {
         parse_step(json!({

@@ -249,9 +249,8 @@ impl Step for Look {
         }
 
         if self.fail_unless_available && status != "available" {
-            let advice = trouble_advice(&status).unwrap_or(
-                "the status can change without help; run the step again in some minutes",
-            );
+            let advice = trouble_advice(&status)
+                .unwrap_or("the status can change by itself; run the step again in a few minutes");
             // The answer of a failed step does not have its log, so the message repeats the words
             // that imported jobs search for.
             let message = format!("{name} instance status is: {status}; not available: {advice}");

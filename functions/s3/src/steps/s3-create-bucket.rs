@@ -276,10 +276,10 @@ async fn delete_after_error(
         .await
         .map_err(s3_error)
     {
-        Ok(_) => "was deleted again".to_owned(),
+        Ok(_) => "was deleted".to_owned(),
         Err(delete_error) => format!(
-            "could not be deleted ({}) and stays, private and encrypted by S3's defaults; delete \
-             it, or make its settings",
+            "could not be deleted ({}); it still exists, private and encrypted with S3's defaults: \
+             delete it, or complete its settings",
             delete_error.message
         ),
     };
@@ -715,7 +715,7 @@ mod tests {
         assert!(
             error
                 .message
-                .ends_with("the new bucket \"acme-reports\" was deleted again"),
+                .ends_with("the new bucket \"acme-reports\" was deleted"),
             "{error}"
         );
         assert!(testing::log_lines(&ctx).is_empty());

@@ -759,7 +759,7 @@ mod tests {
         run_in_root(async |root| {
             for (size, bytes, reason) in [
                 (3, "sum", "the copy has the checksum"),
-                (4, "abcd", "the copy has 4 bytes, the source 3"),
+                (4, "abcd", "the copy has 4 bytes and the source has 3"),
             ] {
                 let s3 = FakeS3::default();
                 fs::write(root.join("file"), "abc").unwrap();

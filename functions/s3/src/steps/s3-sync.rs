@@ -1097,7 +1097,7 @@ mod tests {
         assert!(
             error
                 .message
-                .starts_with("2 failed, 4 succeeded, 0 were unchanged; fix the reasons"),
+                .starts_with("objects: 2 failed, 4 succeeded, 0 were unchanged; fix the causes"),
             "{error}"
         );
         for message in [

@@ -203,8 +203,8 @@ impl Task<'_> {
                 let is_below_destination = source_prefix != destination_prefix
                     && source_prefix.starts_with(&destination_prefix);
                 require(!is_below_destination, || {
-                    "source is below destination, where delete would delete it; choose another \
-                     destination"
+                    "source is below destination, so with the parameter delete the step would \
+                     delete the source; choose another destination"
                         .into()
                 })
             }

@@ -227,7 +227,7 @@ impl Step for RunCommand {
         })?;
         require(command.len() <= MAX_COMMAND_BYTES, || {
             format!(
-                "parameter \"command\": expected up to {MAX_COMMAND_BYTES} bytes, got \"{}\"; use \
+                "parameter \"command\": expected up to {MAX_COMMAND_BYTES} bytes, got {}; use \
                  ssm-run-script for longer texts",
                 command.len()
             )

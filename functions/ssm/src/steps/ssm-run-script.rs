@@ -186,8 +186,8 @@ impl RunScript {
             || {
                 format!(
                     "parameter \"args\": expected up to {MAX_ARGUMENTS} arguments with \
-                 {MAX_ARGUMENT_BYTES} bytes in total, got \"{count}\" with \"{bytes}\" bytes; copy \
-                 the values to the nodes with ssm-copy-file"
+                     {MAX_ARGUMENT_BYTES} bytes in total, got {count} with {bytes} bytes; copy the \
+                     values to the nodes with ssm-copy-file"
                 )
             },
         )?;

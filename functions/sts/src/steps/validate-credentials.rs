@@ -146,7 +146,9 @@ impl Step for ValidateCredentials {
                      accepts the right one",
                 ),
                 Err(error) if error.name == ErrorName::TrustBroken && ctx.trust_is_overridden() => {
-                    ctx.log(format_args!("An operator has overridden this: {error}"));
+                    ctx.log(format_args!(
+                        "An operator has overridden this error: {error}"
+                    ));
                 }
                 Err(error) => return Err(error),
             },

@@ -156,7 +156,9 @@ impl CreateFlowLogs {
                     .deliver_logs_error_message
                     .filter(|error| !error.is_empty());
                 if let Some(error) = &delivery_error {
-                    ctx.log(format_args!("{flow_log_id} does not deliver: {error}"));
+                    ctx.log(format_args!(
+                        "Flow log {flow_log_id} does not deliver records: {error}"
+                    ));
                 }
                 let console_url = ctx.console(page, &format!("{fragment}{resource_id}"));
                 ResourceFlowLog {
@@ -600,7 +602,8 @@ mod tests {
             Some("Access error")
         );
         assert!(
-            testing::log_lines(&ctx).contains(&"fl-2 does not deliver: Access error".to_owned())
+            testing::log_lines(&ctx)
+                .contains(&"Flow log fl-2 does not deliver records: Access error".to_owned())
         );
     }
 

@@ -304,7 +304,10 @@ impl Step for EnablePeering {
             ("peer_region", &self.peer_region),
         ] {
             require(value.as_deref() != Some(""), || {
-                format!("parameter \"{field}\": is empty; leave it out to use the target's own")
+                format!(
+                    "parameter \"{field}\": the text is empty; omit the parameter to use that of \
+                     the target"
+                )
             })?;
         }
 
@@ -733,7 +736,7 @@ mod tests {
         );
         let resume = expect_pending(
             advance(&step, &contexts, None).await.unwrap(),
-            &format!("{CONNECTION} is requested"),
+            &format!("peering connection {CONNECTION} is requested"),
         );
         let resume = expect_pending(
             advance(&step, &contexts, Some(resume)).await.unwrap(),
@@ -796,7 +799,7 @@ mod tests {
         let step = step(json!({ "vpc_id": TARGET_VPC, "peer_vpc_id": PEER_VPC, "accept": false }));
         let resume = expect_pending(
             advance(&step, &contexts, None).await.unwrap(),
-            &format!("{CONNECTION} is requested"),
+            &format!("peering connection {CONNECTION} is requested"),
         );
         assert_eq!(
             expect_done(advance(&step, &contexts, Some(resume)).await).status,
@@ -997,7 +1000,10 @@ mod tests {
         )
         .await
         .unwrap();
-        expect_pending(result, &format!("{CONNECTION} is requested"));
+        expect_pending(
+            result,
+            &format!("peering connection {CONNECTION} is requested"),
+        );
     }
 
     #[tokio::test]
@@ -1036,7 +1042,7 @@ mod tests {
             );
             let location = "account 333333333333, eu-central-1";
             let expected = format!(
-                "{CONNECTION} is active and stays; still missing is the route to 10.0.0.0/16 to \
+                "{CONNECTION} is active and stays; still missing: the route to 10.0.0.0/16 to \
                  rtb-2 in {location}: AWS says {code}"
             );
             resume = Some(expect_pending(

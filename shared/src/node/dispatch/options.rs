@@ -181,7 +181,7 @@ impl Options {
     pub fn check(&self) -> Result<Filter, StepError> {
         require((1..=MAX_THREADCOUNT).contains(&self.threadcount), || {
             format!(
-                "threadcount: expected 1 to {MAX_THREADCOUNT}, got {}",
+                "threadcount: expected 1 to {MAX_THREADCOUNT}, got \"{}\"",
                 self.threadcount
             )
         })?;
