@@ -164,7 +164,10 @@ pub(crate) async fn run(
 }
 
 /// Creates a customer with the resources for all steps, and returns the input of the job.
-#[expect(clippy::too_many_lines, reason = "most lines are the resources of one job")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "most lines are the resources of one job"
+)]
 pub(crate) async fn customer(test_stack: &TestStack) -> (CustomerAccount, Value) {
     let owned = test_stack.customer_without_role().await;
     owned.create_data().await;

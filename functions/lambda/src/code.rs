@@ -36,7 +36,8 @@ impl Language {
     /// The runtime for the code.
     ///
     /// Node.js 22 is the last runtime that supports handlers with a callback, which older code has.
-    /// <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html> (Lambda creates functions
+    /// <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html> (Lambda creates
+    /// functions
     /// with it until June 2027)
     #[must_use]
     pub fn runtime(self) -> Runtime {

@@ -23,8 +23,8 @@
 //! sent a command, it returns immediately, so the next call knows the command's ID.
 //!
 //! The SDK repeats a `SendCommand` request only when SSM throttled it
-//! ([`RetryThrottlingOnly`](stepward::runtime::retry_policy::RetryThrottlingOnly)). When a request gets
-//! no response, the next call searches for its command before it sends the batch again.
+//! ([`RetryThrottlingOnly`](stepward::runtime::retry_policy::RetryThrottlingOnly)). When a request
+//! gets no response, the next call searches for its command before it sends the batch again.
 //!
 //! One gap remains, because SSM does not document how soon `ListCommands` shows a new command. A
 //! batch could run twice if that takes longer than the time between two calls: the wait of the

@@ -22,8 +22,8 @@ pub enum ErrorName {
     /// AWS refused an action, which the message names. Allow the action in the customer's role, or
     /// remove the step from the job.
     AccessDenied,
-    /// AWS asked to slow down, and the SDK's own retries did not help. Run the step again later;
-    /// this is safe.
+    /// AWS throttled the requests, and the SDK's own retries did not help. Run the step again
+    /// later; this is safe.
     Throttled,
     /// The state of the resource or of the customer forbids the action, or another change happened
     /// at the same time. Resolve the conflict that the message names, then run the step again.

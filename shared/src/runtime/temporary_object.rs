@@ -16,9 +16,9 @@ use crate::model::s3_error::s3_error;
 /// computes the same key, so a later call can remove the object if an earlier call was lost. If no
 /// later call follows, the bucket's lifecycle rule removes the object.
 ///
-/// [`Context::temporary_object`](crate::Context::temporary_object) stores the object in the artifacts bucket. There
-/// the broker role may write everywhere below `executions/`, but read and delete only below
-/// `.scratch/` folders.
+/// [`Context::temporary_object`](crate::Context::temporary_object) stores the object in the
+/// artifacts bucket. There the broker role may write everywhere below `executions/`, but read and
+/// delete only below `.scratch/` folders.
 #[derive(Clone)]
 pub struct TemporaryObject {
     s3: Client,

@@ -318,7 +318,7 @@ mod tests {
         assert!(
             error
                 .to_string()
-                .contains("later (logs:CreateLogStream: ServiceUnavailableException"),
+                .contains("(logs:CreateLogStream: ServiceUnavailableException"),
             "{error}"
         );
         assert_eq!(create.num_calls(), 3);

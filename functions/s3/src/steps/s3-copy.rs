@@ -1520,7 +1520,7 @@ mod tests {
         let error = download().run(&s3.context(), None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::AccessDenied);
         assert!(
-            error.message.contains("AWS denied s3:GetObject: allow it"),
+            error.message.contains("AWS denied s3:GetObject; allow it"),
             "{error}"
         );
     }

@@ -593,7 +593,7 @@ mod tests {
         assert!(
             error
                 .message
-                .contains("delete failed: s3://data/00: AWS denied s3:DeleteObject: "),
+                .contains("delete failed: s3://data/00: AWS denied s3:DeleteObject; "),
             "{error}"
         );
         assert!(error.message.ends_with("; the log has 2 more"), "{error}");

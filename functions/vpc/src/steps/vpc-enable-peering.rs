@@ -74,9 +74,9 @@ const ALL_CONNECTIONS: &str = "vpc-peering-connection/*";
 ///
 /// # Proof
 ///
-/// Proven on the local cloud with two accounts, where a connection changes its status without delay.
-/// Only unit tests with fake responses show delays, failures, overlapping blocks, deleting requests
-/// and the permissions for tags.
+/// Proven on the local cloud with two accounts, where a connection changes its status without
+/// delay. Only unit tests with fake responses show delays, failures, overlapping blocks, deleting
+/// requests and the permissions for tags.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EnablePeering {
