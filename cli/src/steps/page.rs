@@ -75,7 +75,7 @@ pub fn markdown(step: &Manifest) -> String {
     add_section("Permissions", permission_parts(step));
     add_section("Cost", vec![documented("Cost")]);
     let limit = format!(
-        "If AWS takes longer than {}, the step is cancelled and fails as `TimedOut`.",
+        "If AWS takes longer than {}, Stepward cancels the step, which fails as `TimedOut`.",
         limit_text(step.timeout_seconds)
     );
     add_section("Limits", vec![documented("Limits"), limit]);
@@ -244,9 +244,10 @@ fn output_text(schema: &Value) -> String {
 }
 
 fn permission_parts(step: &Manifest) -> Vec<String> {
-    let introduction = "The step's role in the customer's account needs these permissions. `*` \
-                        stands for the values of parameters: the session of one run is limited to \
-                        the resources that its parameters name.";
+    let introduction = "The step's role in the customer's account needs these permissions. A `*` \
+                        within an ARN replaces a parameter's value: the session of one run is \
+                        limited to the resources that its parameters name. A `*` alone means all \
+                        resources.";
     let mut parts = vec![introduction.to_owned(), permission_table(&step.permissions)];
     if !step.peer_permissions.is_empty() {
         parts.push("In the second account or Region:".into());
@@ -398,7 +399,7 @@ mod tests {
             "In the second account or Region:",
             "| `ec2:Get` | `*`       | copy it. It cannot be narrowed. |",
             "| `NotFound` | No instance has this ID. |",
-            "takes longer than 15 minutes, the step",
+            "takes longer than 15 minutes, Stepward cancels the step",
             "Replaces the provider type `aws-vm-start`.\n\nInstead of Rundeck's `region`, use \
              `--region`",
         ] {

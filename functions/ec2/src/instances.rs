@@ -39,7 +39,7 @@ pub struct Selection<'a> {
 /// The instances that the step worked on.
 #[derive(Debug, Deserialize, JsonSchema, Serialize)]
 pub struct ChangedInstances {
-    /// Every selected instance, including those that were already in the final state.
+    /// Every selected instance, including those that the step did not have to change.
     pub instances: Vec<ChangedInstance>,
     /// Link to the instances in the AWS console.
     pub console_url: String,

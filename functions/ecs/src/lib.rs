@@ -171,10 +171,11 @@ const EXIT_CODES: [(i32, &str); 5] = [
     (255, "The container's entry point or command failed."),
 ];
 
-/// AWS's explanation of a stopped reason, a stop code or an exit code.
+/// An explanation of a stopped reason, a stop code or an exit code, from AWS's documentation.
 #[derive(Clone, Debug, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Meaning {
-    /// The part of the reason, or the exit code, that this explains.
+    /// What `meaning` explains: the name of an error in the reason, the stop code, or the exit
+    /// code.
     pub sign: String,
     /// The explanation.
     pub meaning: String,
@@ -187,7 +188,7 @@ pub struct Meaning {
 pub struct StoppedContainer {
     /// The container's name in the task definition.
     pub name: String,
-    /// The exit code; absent if the container never ran.
+    /// The exit code. Null if the container never ran.
     pub exit_code: Option<i32>,
     /// ECS's reason for the container's end, if ECS gives one.
     pub reason: Option<String>,

@@ -16,7 +16,7 @@ use crate::{conflict_with_advice, describe_instance, is_refused_for_state, troub
 /// no client token.
 pub(crate) const TOKEN_TAG: &str = "stepward:token";
 
-/// A snapshot that is available.
+/// The new snapshot, which is available.
 #[derive(Debug, JsonSchema, Serialize)]
 pub struct CapturedSnapshot {
     /// The snapshot's name, in lower case.

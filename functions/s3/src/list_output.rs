@@ -23,9 +23,9 @@ pub struct Listing {
     pub prefixes: Vec<String>,
     /// Objects in the order of their keys.
     pub objects: Vec<ListedObject>,
-    /// Number of all objects, also those that the output omits.
+    /// The number of all objects, including those that the output omits.
     pub object_count: u64,
-    /// Size of all objects, in bytes.
+    /// The total size of all objects, in bytes, including those that the output omits.
     pub total_bytes: u64,
     /// Whether the output omits entries: beyond 100,000, or beyond 100 KiB if the listing took more
     /// than one call.

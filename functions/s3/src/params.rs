@@ -12,12 +12,13 @@ use crate::filter::Filter;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Selection {
-    /// Which names to exclude and include, for example `[{"exclude": "*"}, {"include": "*.log"}]`.
-    /// The last filter that matches a name decides; names that no filter matches are included.
-    /// Patterns are relative to source and destination, and `*` also matches slashes.
+    /// The objects or files to exclude and include, for example `[{"exclude": "*"}, {"include":
+    /// "*.log"}]`. The last filter that matches a name decides; names that no filter matches are
+    /// included. Patterns match names relative to the prefix or directory that you pass, and `*`
+    /// also matches slashes.
     #[serde(default)]
     pub filters: Vec<Filter>,
-    /// Change nothing; only log what the step would do.
+    /// Whether to change nothing, and only log what the step would do.
     #[serde(default)]
     pub dry_run: bool,
 }
@@ -66,7 +67,7 @@ pub struct TransferLocations {
     /// Where to write: `s3://bucket/key`, or a path below the deployment's local root. If it ends
     /// with a slash or is a directory, the source's name is kept.
     pub destination: String,
-    /// Transfer everything below the source, not the one object or file that it names.
+    /// Whether to transfer everything under the source, instead of one object or file.
     #[serde(default)]
     pub recursive: bool,
 }

@@ -17,15 +17,16 @@ const MAX_FAILURES_WITHOUT_SUCCESS: u64 = 1000;
 /// What the step did.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
 pub struct TransferSummary {
-    /// How many objects or files were copied or moved; with `dry_run`, how many would be.
+    /// How many objects or files the step copied or moved; with `dry_run`, how many it would
+    /// transfer. 0 for `s3-delete`.
     pub transferred: u64,
-    /// Their total size, in bytes.
+    /// The total size of the transferred objects or files, in bytes.
     pub bytes: u64,
-    /// How many objects or files were deleted at the destination; with `dry_run`, how many would
-    /// be.
+    /// How many objects or files `s3-delete` deleted, or `s3-sync` deleted at the destination; with
+    /// `dry_run`, how many the step would delete. 0 for the other steps.
     pub deleted: u64,
-    /// How many objects or files were already up to date at the destination. Only `s3-sync`
-    /// compares.
+    /// How many objects or files were already up to date at the destination of `s3-sync`. 0 for the
+    /// other steps, which do not compare.
     pub unchanged: u64,
     /// Whether the step only logged what it would do.
     pub dry_run: bool,

@@ -84,8 +84,8 @@ pub const ERRORS: &[(ErrorName, &str)] = &[
     ),
     (
         ErrorName::Internal,
-        "Also when AWS refuses to return the status of commands that were already sent. Open the \
-         commands in the Systems Manager console to see how they ended.",
+        "One possible cause: AWS refused to return the status of commands that the step already \
+         sent. Open the commands in the Systems Manager console to see how they ended.",
     ),
     (
         ErrorName::Conflict,

@@ -14,25 +14,27 @@ pub struct Rollout {
     /// IDs of the nodes: `i-…` for EC2 instances, `mi-…` for other machines that SSM manages.
     /// Up to 25,000 IDs; duplicates count once.
     pub instance_ids: StringList,
-    /// The shell of the nodes: `bash` for Linux and macOS, `powershell` for Windows.
+    /// The shell of the nodes.
     #[serde(default)]
     pub shell: Shell,
     /// How many nodes run the command at the same time, over all batches.
     #[serde(default = "defaults::concurrency")]
     pub concurrency: usize,
-    /// Start no more nodes after more than this number have failed. Nodes that are already running
-    /// finish. Without it there is no limit. Nodes that could not be sent the command do not count.
+    /// If more than this number of nodes fail, no further nodes start; nodes that are already
+    /// running finish. With 0, no node starts after the first failure. Nodes that SSM could not
+    /// send the command to do not count. Default: no limit.
     pub max_errors: Option<u32>,
-    /// Start the nodes in the given order: `concurrency` nodes at once, and the next ones when all
-    /// of these have finished.
+    /// Start the nodes in the given order: first `concurrency` nodes together, then the next
+    /// `concurrency` nodes after all of these have finished. For one node after the other, set
+    /// `concurrency` to 1.
     #[serde(default)]
     pub in_order: bool,
     /// Seconds that the command may run on a node, 1 to 172,800 (48 hours). SSM stops it after
     /// that.
     #[serde(default = "defaults::timeout")]
     pub timeout: u32,
-    /// Fail the step if any node did not succeed. With `false`, the step succeeds and only its
-    /// output shows which nodes failed.
+    /// Whether the step fails if the command did not succeed on every node. With `false`, the step
+    /// succeeds, and only its output shows which nodes failed.
     #[serde(default = "defaults::fail_on_error")]
     pub fail_on_error: bool,
 }

@@ -204,7 +204,10 @@ impl Plan {
 
         let mut permissions = Permissions::default()
             .allow(
-                "send the command to the nodes",
+                match self.shell {
+                    Shell::Bash => "send the command to Linux and macOS nodes",
+                    Shell::Powershell => "send the command to Windows nodes",
+                },
                 &["ssm:SendCommand"],
                 self.instance_ids.iter().map(node_arn).chain([document_arn]),
             )

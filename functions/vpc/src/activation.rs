@@ -21,7 +21,7 @@ pub const POLL_INTERVAL: Duration = Duration::from_secs(3);
 pub struct PeeringOutput {
     /// The ID of the connection.
     pub(crate) vpc_peering_connection_id: String,
-    /// `active`, or `pending-acceptance` without `accept`.
+    /// `active`, or `pending-acceptance` if `accept` is false.
     pub(crate) status: String,
     /// Whether this step requested the connection; false if it already existed.
     pub(crate) created: bool,

@@ -22,19 +22,19 @@ pub enum ErrorName {
     /// AWS refused an action, which the message names. Allow the action in the customer's role, or
     /// remove the step from the job.
     AccessDenied,
-    /// AWS throttled the requests, and the SDK's own retries did not help. Run the step again
-    /// later; this is safe.
+    /// AWS throttled a request, and the SDK's own retries did not help. Run the step again later;
+    /// this is safe.
     Throttled,
     /// The state of the resource or of the customer forbids the action, or another change happened
     /// at the same time. Resolve the conflict that the message names, then run the step again.
     Conflict,
-    /// AWS did not answer in time, or the step reached its time limit. What the step started may
-    /// continue: check its state before you run the step again.
+    /// AWS did not answer in time, or the step reached its time limit. An action that the step
+    /// started may continue at AWS: check its state before you run the step again.
     TimedOut,
     /// The action ran and failed. Fix the cause that the message names, then run the step again.
     StepFailed,
-    /// The customer's role accepts callers without the right external ID, or is not proven to
-    /// refuse them, so Stepward does not use it. Fix the role's trust policy, then run
+    /// The customer's role accepts callers without the right external ID, or the trust proof did
+    /// not succeed, so Stepward does not use the role. Fix the role's trust policy, then run
     /// `stepward account check`.
     TrustBroken,
     /// An error inside Stepward or AWS, or an answer from AWS that Stepward does not understand.

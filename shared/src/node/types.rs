@@ -48,13 +48,14 @@ impl Node {
 pub struct Outcome {
     /// How the command ended.
     pub status: Status,
-    /// The command's exit code. Null if it is not known; the command then did not succeed.
+    /// The command's exit code. Null if Stepward does not know it, in which case the command does
+    /// not count as succeeded.
     pub exit_code: Option<i32>,
-    /// The standard output. It includes the standard error if the service does not separate the
-    /// two. Of a long output, only the last part.
+    /// The standard output. It includes the standard error if SSM or ECS does not separate the two.
+    /// If it is too long, only its last part.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub output: String,
-    /// The standard error, if the service separates it from the standard output.
+    /// The standard error, if SSM or ECS separates it from the standard output.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub error_output: String,
     /// The location of the whole output, if `output` is only a part of it: a console URL or an S3
@@ -95,11 +96,11 @@ pub enum Status {
     Cancelled,
     /// The command did not run because the node's agent did not answer.
     Offline,
-    /// The command did not run because the service does not manage the node.
+    /// The command did not run because SSM or ECS does not manage the node.
     Unmanaged,
     /// The command was not started because other nodes failed or the job was stopped.
     NotStarted,
-    /// The command was started, but its result is not known.
+    /// The command may have run, but its result is not known.
     Unknown,
 }
 

@@ -25,14 +25,15 @@ const MAX_QUERY_BYTES: usize = 262_144;
 /// Run an SQL query in Athena and return its first rows.
 ///
 /// Use this step to read a table in S3 from a job, for example to report on yesterday's backups.
-/// The output has up to `max_rows` rows with the types of their columns, and the location of the
+/// The output contains up to `max_rows` rows, the types of their columns, and the location of the
 /// whole result in S3.
 ///
 /// # Prerequisites
 ///
-/// Athena needs a place for the result: a bucket of the same account (`bucket` or
-/// `output_location`), or a workgroup that has a result location. The role reads the tables and
-/// their data itself, so Lake Formation or a bucket policy can also refuse the query.
+/// Athena needs a location for the result: a bucket of the same account (`bucket` or
+/// `output_location`), or a workgroup with a result location. Athena reads the tables and their
+/// data with the permissions of the step's role. If Lake Formation or a bucket policy restricts
+/// them, it must allow this role.
 ///
 /// # Behavior
 ///
@@ -49,8 +50,8 @@ const MAX_QUERY_BYTES: usize = 262_144;
 ///
 /// # Cost
 ///
-/// Athena charges for the bytes that the query scans, which the output shows. S3 charges for the
-/// result, which stays in the bucket until you delete it.
+/// Athena charges for the bytes that the query scans; `bytes_scanned` in the output shows the
+/// number. S3 charges for storing the result until you delete it.
 ///
 /// # Limits
 ///
@@ -61,9 +62,9 @@ const MAX_QUERY_BYTES: usize = 262_144;
 ///
 /// # Proof
 ///
-/// Proven on the local cloud. Unit tests of the requests cover what the local cloud does not do: it
-/// starts a second query for the same token, and it checks neither the Glue and S3 permissions
-/// behind a table nor the owner of the result's bucket.
+/// Proven on the local cloud. Only unit tests with a fake Athena cover three differences: the local
+/// cloud starts a second query for the same token, does not check the Glue and S3 permissions for a
+/// table, and does not check who owns the bucket of the result.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(clippy::struct_field_names, reason = "the parameter's name")]

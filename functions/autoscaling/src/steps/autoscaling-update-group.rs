@@ -18,8 +18,8 @@ const POLL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Change the desired capacity, the minimum size and the maximum size of an Auto Scaling group.
 ///
-/// Use this step to scale a group before a known peak, or to scale it down at night. Sizes that you
-/// do not give stay unchanged; sizes that are already right count as success. With
+/// Use this step to scale a group before a known peak, or to scale it down at night. The step does
+/// not change sizes that you leave out. If the group already has the sizes, the step succeeds. With
 /// `wait_for_capacity`, the step also waits until the instances are in service.
 ///
 /// If you scale down, the group's termination policy selects the instances to terminate. The data
@@ -31,14 +31,14 @@ const POLL_INTERVAL: Duration = Duration::from_secs(10);
 ///    change only a limit, AWS moves the desired capacity into the new limits.
 /// 2. Without `wait_for_capacity`, it then succeeds.
 /// 3. With `wait_for_capacity`, it polls the group and succeeds when the capacity in service is the
-///    desired capacity. Weights of instances count. The time between two polls grows from 10
-///    seconds to 1.5 minutes.
+///    desired capacity. If the instances have weights, the step adds up their weights. The time
+///    between two polls grows from 10 seconds to 1.5 minutes.
 ///
 /// - If another change of the group is in progress, the step repeats its request until AWS accepts
 ///   it.
-/// - If a scaling policy or a person changes the desired capacity in the meantime, the step waits
-///   for the new one, and logs it. Two polls must show the change, because AWS can return outdated
-///   values.
+/// - If a scaling policy or a person changes the desired capacity while the step waits, the step
+///   logs the new capacity and waits for it. Two polls must show the change, because AWS can return
+///   outdated values.
 /// - A retry sends nothing if the group already has the sizes.
 /// - If the job is stopped, the group keeps its new sizes.
 ///
@@ -46,8 +46,9 @@ const POLL_INTERVAL: Duration = Duration::from_secs(10);
 ///
 /// With `wait_for_capacity`:
 ///
-/// - A failed launch or termination fails the step with AWS's reason, unless another instance is
-///   still starting or terminating as needed. The group keeps its new sizes and tries again.
+/// - If a launch or a termination fails, the step fails with AWS's reason, unless the group is
+///   still launching or terminating other instances to reach its capacity. The group keeps its new
+///   sizes and tries again.
 /// - If a process that the change needs (`Launch` or `Terminate`) is suspended, the step fails with
 ///   `Conflict`. It changes nothing if the process is suspended before the change.
 ///
@@ -60,8 +61,8 @@ const POLL_INTERVAL: Duration = Duration::from_secs(10);
 /// # Proof
 ///
 /// Proven on the local cloud, where a group has its capacity immediately, has no scaling activities
-/// and does not move its desired capacity into new limits. Unit tests of the requests show these,
-/// waiting, failed activities and suspended processes.
+/// and does not move its desired capacity into new limits. Only unit tests with a fake Auto Scaling
+/// cover these cases, and also waiting, failed activities and suspended processes.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpdateGroup {
@@ -74,7 +75,7 @@ pub struct UpdateGroup {
     min_size: Option<i32>,
     /// The maximum size of the group, 0 or more.
     max_size: Option<i32>,
-    /// Whether to wait until the instances are in service. The default is `false`.
+    /// Whether to wait until the instances are in service.
     #[serde(default)]
     wait_for_capacity: bool,
 }
@@ -194,8 +195,8 @@ impl Step for UpdateGroup {
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::InvalidInput,
-            "The desired capacity would be outside of the limits. The message has the group's \
-             present sizes; give also the limit that the new size needs.",
+            "The desired capacity would be outside of the limits. The message contains the group's \
+             current sizes; also set the limit that the new size needs.",
         ),
         (
             ErrorName::NotFound,

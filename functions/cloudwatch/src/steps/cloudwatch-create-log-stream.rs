@@ -18,9 +18,9 @@ use stepward::{
 ///
 /// # Behavior
 ///
-/// A log stream that exists already is success, and its log events stay. The output and the log say
-/// whether the step created the stream. A retry after a lost answer finds the stream that the first
-/// call created and reports that it existed already.
+/// If the log stream already exists, the step succeeds and does not change its log events. The
+/// output and the log say whether the step created the stream. If the response of the first call is
+/// lost, a retry finds the stream and reports that it already existed.
 ///
 /// The step has nothing to stop when the job is stopped.
 ///

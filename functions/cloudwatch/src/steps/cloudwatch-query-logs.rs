@@ -29,12 +29,12 @@ use stepward::{
 /// query by this comment and does not start another one. When the job is stopped, the step stops
 /// the query.
 ///
-/// The step polls every 2 seconds at first, later up to about 3 minutes apart.
+/// The step polls every 2 seconds at first. The interval grows up to about 3 minutes.
 ///
 /// # Cost
 ///
-/// CloudWatch Logs charges for the bytes that the query scans, also if the query is stopped. The
-/// output shows the number of bytes.
+/// CloudWatch Logs charges for the bytes that the query scans, even if the step stops the query.
+/// `bytes_scanned` in the output shows the number.
 ///
 /// # Limits
 ///
@@ -45,8 +45,8 @@ use stepward::{
 /// # Proof
 ///
 /// Proven on the local cloud, where queries are complete immediately and support only a part of the
-/// language. The list of queries and the comments in queries are additions to the local cloud.
-/// Unit tests of the requests cover waiting, stopping and failed queries.
+/// language. The list of queries and the comments in queries are additions to the local cloud. Only
+/// unit tests with a fake CloudWatch Logs cover waiting, stopping and failed queries.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct QueryLogs {

@@ -37,15 +37,16 @@ const MAX_NAME_CHARACTERS: usize = 255;
 /// The step adds a comment line to a query in Logs Insights QL. A retry finds the query by this
 /// comment and does not start another one. When the job is stopped, the step stops the query.
 ///
-/// AWS documents no comments for PPL and SQL. In these languages a retry after a lost answer starts
-/// a second query. If the job is stopped at that moment, the first query continues to its end.
+/// The step adds no comment to a query in PPL or SQL, because AWS documents no comments for them.
+/// If CloudWatch Logs' response is lost, a retry starts a second query in these languages. If the
+/// job is stopped at that moment, the first query continues to its end.
 ///
-/// The step polls every 2 seconds at first, later up to about 3 minutes apart.
+/// The step polls every 2 seconds at first. The interval grows up to about 3 minutes.
 ///
 /// # Cost
 ///
-/// CloudWatch Logs charges for the bytes that the query scans, also if the query is stopped. The
-/// output shows the number of bytes.
+/// CloudWatch Logs charges for the bytes that the query scans, even if the step stops the query.
+/// `bytes_scanned` in the output shows the number.
 ///
 /// # Limits
 ///
@@ -57,7 +58,8 @@ const MAX_NAME_CHARACTERS: usize = 255;
 ///
 /// Proven on the local cloud, where queries are complete immediately and support only a part of
 /// Logs Insights QL. Saved queries, the list of queries and the comments in queries are additions
-/// to the local cloud. Unit tests of the requests cover PPL, SQL, waiting and stopping.
+/// to the local cloud. Only unit tests with a fake CloudWatch Logs cover PPL, SQL, waiting and
+/// stopping.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SavedQuery {
@@ -67,8 +69,9 @@ pub struct SavedQuery {
     query_path: String,
     /// The name of the saved query in its folder.
     query_name: String,
-    /// The log groups: up to 50 names or, in a monitoring account, ARNs in the step's Region. By
-    /// default, those saved with the query. Not for a query in SQL, which names its log groups.
+    /// The log groups: up to 50 names or, in a monitoring account, ARNs in the step's Region.
+    /// Default: the log groups that are saved with the query. Not available for a query in SQL,
+    /// which names its own log groups.
     #[serde(default)]
     log_groups: StringList,
     /// The unit of `past_range`: `Minutes`, `Hours`, `Days` or `Weeks`.

@@ -31,11 +31,11 @@ const POLL_INTERVAL: Duration = Duration::from_secs(30);
 /// Use this step for a backup before a change. For an instance, EC2 captures all volumes at the
 /// same point in time, including the root volume.
 ///
-/// The snapshots are crash-consistent: they hold the data on the volumes as if the instance had
-/// lost its power, without data that the operating system has not written yet. If that matters,
-/// stop the instance first, or make its databases write all their data.
+/// The snapshots are crash-consistent, as after a power failure: they do not include data that the
+/// operating system or a database still holds in memory. To include it, stop the instance first, or
+/// flush its databases and file systems to disk.
 ///
-/// The first snapshot of a volume can take hours. Later snapshots hold only the changes and are
+/// The first snapshot of a volume can take hours. Later snapshots copy only changed blocks and are
 /// faster.
 ///
 /// # Behavior
@@ -43,13 +43,13 @@ const POLL_INTERVAL: Duration = Duration::from_secs(30);
 /// 1. The step creates the snapshots, with the name, your tags and the tag `stepward:token`.
 /// 2. It polls until all snapshots are complete, and reports the progress in percent.
 ///
-/// A retry finds the snapshots by `stepward:token` and creates no others. There is one exception:
-/// EC2 supports no client token for this request. If its response is lost and EC2 does not return
-/// the snapshots yet when Step Functions retries the step some seconds later, the retry creates a
-/// second set. The output then has both.
+/// A retry finds the snapshots by `stepward:token` and does not create them again. In one case it
+/// does, because EC2 supports no client token for snapshots: if EC2's response is lost, and EC2
+/// does not list the new snapshots yet when Step Functions retries the step some seconds later, the
+/// retry creates a second set. The output then lists both sets.
 ///
-/// When the job is stopped, or after 12 hours, snapshots that are not complete continue. The log
-/// names them.
+/// If the job is stopped or the step times out after 12 hours, EC2 continues to create the
+/// snapshots. The log lists those that are not complete.
 ///
 /// # Failures
 ///
@@ -58,7 +58,8 @@ const POLL_INTERVAL: Duration = Duration::from_secs(30);
 ///
 /// # Cost
 ///
-/// AWS charges for the stored data of the snapshots until you delete them.
+/// EBS charges for each GB of snapshot data per month until you delete the snapshots. Because
+/// snapshots are incremental, deleting one frees only the blocks that no other snapshot uses.
 ///
 /// # Limits
 ///
@@ -67,19 +68,20 @@ const POLL_INTERVAL: Duration = Duration::from_secs(30);
 /// # Proof
 ///
 /// Proven on the local cloud for a volume, where a snapshot completes immediately. The local cloud
-/// does not support snapshots of a whole instance, or encryption. Unit tests of the requests show
-/// these, waiting and failures.
+/// does not support snapshots of a whole instance, or encryption. Only unit tests with a fake EC2
+/// cover both, and also waiting and failed snapshots.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Capture {
-    /// ID of the volume to capture. Give either this or `instance_id`.
+    /// ID of the volume to capture. Required unless you set `instance_id`; set only one of the two.
     volume_id: Option<String>,
-    /// ID of the instance whose volumes to capture. All of its volumes are captured.
+    /// ID of the instance; the step captures all of its volumes. Required unless you set
+    /// `volume_id`; set only one of the two.
     instance_id: Option<String>,
-    /// The `Name` tag and the description of the snapshots, 1 to 255 characters. Characters outside
-    /// of ASCII become `?` in the description.
+    /// The `Name` tag and the description of the snapshots, 1 to 255 characters. In the
+    /// description, `?` replaces characters that are not ASCII.
     snapshot_name: String,
-    /// More tags for the snapshots, at most 48. None by default.
+    /// Tags for the snapshots in addition to `Name`, at most 48. Default: none.
     #[serde(default)]
     tags: BTreeMap<String, String>,
 }
@@ -102,7 +104,7 @@ struct VolumeSnapshot {
     volume_id: String,
     /// The volume's size in GiB.
     volume_gib: i32,
-    /// Whether the snapshot is encrypted. It is if the volume is.
+    /// Whether the snapshot is encrypted, which is the case if the volume is encrypted.
     encrypted: bool,
 }
 
@@ -212,7 +214,7 @@ impl Step for Capture {
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::NotFound,
-            "The volume or the instance does not exist in the account and Region, or somebody \
+            "The volume or the instance does not exist in the account and Region, or someone \
              deleted a snapshot while the step waited; correct the ID, or run the step again.",
         ),
         (

@@ -37,14 +37,15 @@ use stepward::{
 ///
 /// Use this step to restore a machine from a backup, or to test a backup. The step launches one
 /// instance through a temporary image (AMI), which it deregisters at the end unless `keep_image` is
-/// set. An instance does not need its image, and a snapshot with an image cannot be deleted.
+/// set. The instance does not need the image afterwards. As long as the image is registered, you
+/// cannot delete the snapshot.
 ///
 /// # Prerequisites
 ///
-/// The architecture, the name of the root device and the boot mode must be those of the machine
-/// that the snapshot comes from. Otherwise the instance does not boot, and its status checks never
-/// pass. Images of Windows, Red Hat and SUSE keep their license information only if EC2 finds it in
-/// the snapshot.
+/// `architecture`, `root_device_name` and `boot_mode` must match the machine that the snapshot
+/// comes from. Otherwise the instance does not boot, and its status checks never pass. For Windows,
+/// Red Hat and SUSE, the new instance keeps its license information only if EC2 finds it in the
+/// snapshot.
 ///
 /// # Behavior
 ///
@@ -77,8 +78,8 @@ use stepward::{
 ///
 /// Proven on the local cloud, where an instance runs immediately, without a machine behind it, and
 /// all status checks pass. The local cloud does not evaluate an instance's tags for permissions, so
-/// a failed instance is not terminated there. Unit tests of the requests show waiting, failures,
-/// removal, the instance profile and encrypted snapshots.
+/// a failed instance is not terminated there. Only unit tests with a fake EC2 cover waiting,
+/// failures, removal, the instance profile and encrypted snapshots.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Create {
@@ -103,19 +104,20 @@ pub struct Create {
     /// default is `uefi` on Graviton and `legacy-bios` on Intel and AMD; with the latter, a system
     /// that supports only UEFI never passes its status checks.
     boot_mode: Option<BootMode>,
-    /// Name of the root device that the system expects. The default is `/dev/xvda`.
+    /// Name of the root device that the system expects.
     #[serde(default = "default_root_device")]
     root_device_name: String,
     /// The `Name` tag of the instance, its volumes and the image, 1 to 255 characters.
     name: String,
-    /// More tags for the instance, its volumes and the image, at most 48. None by default.
+    /// Tags for the instance, its volumes and the image in addition to `Name`, at most 48. Default:
+    /// none.
     #[serde(default)]
     tags: BTreeMap<String, String>,
-    /// User data as text, at most 16 KiB: a script or a cloud-init configuration. Every program on
-    /// the instance can read it, and so can everyone who may describe the instance's attributes.
-    /// The default is no user data.
+    /// User data as text, at most 16 KiB: a script or a cloud-init configuration. Do not put
+    /// secrets into it: every program on the instance can read it, and so can everyone with
+    /// permission to describe the instance's attributes. The default is no user data.
     user_data: Option<String>,
-    /// Whether to keep the image registered. The default is `false`.
+    /// Whether to keep the image registered.
     #[serde(default)]
     keep_image: bool,
 }
@@ -263,7 +265,7 @@ impl Step for Create {
         ),
         (
             ErrorName::Conflict,
-            "The snapshot failed, is archived or is in the recycle bin, or somebody deregistered \
+            "The snapshot failed, is archived or is in the recycle bin, or someone deregistered \
              the image; restore or choose another snapshot, and start a new execution.",
         ),
         (

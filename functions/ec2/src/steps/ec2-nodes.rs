@@ -51,8 +51,8 @@ const STATE_FILTER: &str = "instance-state-name";
 ///
 /// # Proof
 ///
-/// Proven on the local cloud, with the default mapping and with image names. Unit tests of the
-/// requests show several Regions, failing Regions and pages.
+/// Proven on the local cloud, with the default mapping and with image names. Only unit tests with a
+/// fake EC2 cover several Regions, failing Regions and results in several pages.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Nodes {
@@ -61,8 +61,8 @@ pub struct Nodes {
     #[serde(default)]
     regions: StringList,
     /// EC2 filters, for example `tag:environment=prod,test;instance-type=m7g.*`. An instance must
-    /// match all of them. Names and values are those of `DescribeInstances`; separate values by `,`
-    /// and filters by `;`.
+    /// match all of them. Names and values are those of `DescribeInstances`; separate values with
+    /// `,` and filters with `;`.
     filter: Option<String>,
     /// The attributes of a node, for example
     /// `nodename.selector=tags/Name+'-'+instanceId;ami.selector=imageId`. Entries are in the

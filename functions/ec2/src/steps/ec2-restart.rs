@@ -35,7 +35,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(15);
 ///    is not. With tags, it skips instances that are not running, and names them in the log.
 /// 2. It asks EC2 to reboot them. EC2 forces the reboot if the operating system does not shut down
 ///    within a few minutes; data that was not written to disk can then be lost.
-/// 3. It waits for `settle_seconds`, in which the operating system shuts down.
+/// 3. It waits for `settle_seconds`, while the operating system shuts down.
 /// 4. It succeeds when both status checks pass on all instances.
 ///
 /// EC2 does not report when a reboot happens: the state stays `running`, and the launch time does
@@ -48,7 +48,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(15);
 ///
 /// # Failures
 ///
-/// An instance that stops or is terminated after the reboot fails the step. The other instances
+/// The step fails if an instance stops or is terminated after the reboot. The other instances
 /// complete their reboot.
 ///
 /// # Cost
@@ -57,22 +57,24 @@ const POLL_INTERVAL: Duration = Duration::from_secs(15);
 ///
 /// # Proof
 ///
-/// Proven on the local cloud, where nothing reboots and all status checks pass immediately. Unit
-/// tests of the requests show waiting and failing status checks.
+/// Proven on the local cloud, where nothing reboots and all status checks pass immediately. Only
+/// unit tests with a fake EC2 cover waiting and failing status checks.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Restart {
-    /// IDs of the instances to restart, 1 to 50. Give either this or `tags`.
+    /// IDs of the instances to restart, 1 to 50. Required unless you set `tags`; set only one of
+    /// the two.
     #[serde(default)]
     instance_ids: StringList,
-    /// Tags that select the running instances: keys with their exact values. An instance must carry
-    /// all of them. If no running instance does, the step succeeds. If more than 500 instances do,
-    /// including those that are not running, it fails with `Conflict` and restarts none of them.
+    /// Tags that select the running instances: keys with their exact values. The step selects
+    /// running instances that carry all of these tags, and succeeds if there is no such instance.
+    /// If more than 500 instances carry them, including those that are not running, the step fails
+    /// with `Conflict` and restarts nothing.
     #[serde(default)]
     tags: BTreeMap<String, String>,
-    /// Seconds between the request and the first poll of the status checks, 0 to 900. The default
-    /// is 90. Before the operating system shuts down, the checks still show the time before the
-    /// reboot.
+    /// Seconds between the request and the first poll of the status checks, 0 to 900. Set it longer
+    /// than the shutdown of the operating system takes: until then, the checks still pass as before
+    /// the reboot.
     #[serde(default = "default_settle_seconds")]
     settle_seconds: u64,
 }
@@ -198,8 +200,9 @@ impl Step for Restart {
         ),
         (
             ErrorName::Conflict,
-            "An instance is not running, or more than 500 instances carry the tags. Nothing was \
-             rebooted; start the instance with `ec2-start`, or add tags.",
+            "An instance is not running, or more than 500 instances carry the tags. The step \
+             rebooted nothing; start the instance with `ec2-start`, or set more `tags` to select \
+             fewer instances.",
         ),
         (
             ErrorName::StepFailed,

@@ -34,9 +34,10 @@ use stepward::{
 ///
 /// # Failures
 ///
-/// - An instance that returns to `stopped` fails the step with EC2's reason, such as no capacity
-///   for its type. The step also fails if somebody stops the instance in the meantime.
-/// - A terminated instance fails the step with `Conflict`.
+/// - If an instance returns to `stopped`, the step fails with EC2's reason, for example missing
+///   capacity for the instance type. It also fails if someone stops the instance while the step
+///   waits.
+/// - If an instance is terminated, the step fails with `Conflict`.
 ///
 /// The other instances continue to start.
 ///
@@ -51,12 +52,13 @@ use stepward::{
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Start {
-    /// IDs of the instances to start, 1 to 50. Give either this or `tags`.
+    /// IDs of the instances to start, 1 to 50. Required unless you set `tags`; set only one of the
+    /// two.
     #[serde(default)]
     instance_ids: StringList,
-    /// Tags that select the instances: keys with their exact values. An instance must carry all of
-    /// them. If no instance does, the step succeeds. If more than 500 do, it fails with `Conflict`
-    /// and starts none of them.
+    /// Tags that select the instances: keys with their exact values. The step selects instances
+    /// that carry all of these tags, and succeeds if there is no such instance. If more than 500
+    /// instances carry them, the step fails with `Conflict` and starts nothing.
     #[serde(default)]
     tags: BTreeMap<String, String>,
 }
@@ -129,7 +131,8 @@ impl Step for Start {
         (
             ErrorName::Conflict,
             "An instance is terminated, its state does not allow a start, or more than 500 \
-             instances carry the tags; remove the instance, or add tags.",
+             instances carry the tags; leave the instance out, or set more `tags` to select fewer \
+             instances.",
         ),
         (
             ErrorName::StepFailed,

@@ -37,16 +37,15 @@ use stepward::{
 /// 3. It succeeds when all instances are `stopped`.
 ///
 /// If an instance cannot hibernate at that moment, EC2 shuts it down instead, and the data in its
-/// memory is lost. This counts as success. The log names the instances for which EC2 reports
-/// another reason than hibernation.
+/// memory is lost. This counts as success. The log lists the instances that EC2 shut down instead.
 ///
 /// A retry checks the instances first and stops none of them twice. When the job is stopped,
 /// instances that are stopping continue to stop.
 ///
 /// # Failures
 ///
-/// Stop protection, or `hibernate` for an instance that does not support it, fails the step with
-/// `Conflict`. Instances that are stopping continue to stop.
+/// The step fails with `Conflict` if an instance has stop protection, or if you set `hibernate` and
+/// an instance does not support it. Instances that are stopping continue to stop.
 ///
 /// # Cost
 ///
@@ -54,17 +53,18 @@ use stepward::{
 ///
 /// # Proof
 ///
-/// Proven on the local cloud, where instances stop immediately and cannot hibernate. Unit tests of
-/// the requests show waiting, `force` and `hibernate`.
+/// Proven on the local cloud, where instances stop immediately and cannot hibernate. Only unit
+/// tests with a fake EC2 cover waiting, `force` and `hibernate`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Stop {
-    /// IDs of the instances to stop, 1 to 50. Give either this or `tags`.
+    /// IDs of the instances to stop, 1 to 50. Required unless you set `tags`; set only one of the
+    /// two.
     #[serde(default)]
     instance_ids: StringList,
-    /// Tags that select the instances: keys with their exact values. An instance must carry all of
-    /// them. If no instance does, the step succeeds. If more than 500 do, it fails with `Conflict`
-    /// and stops none of them.
+    /// Tags that select the instances: keys with their exact values. The step selects instances
+    /// that carry all of these tags, and succeeds if there is no such instance. If more than 500
+    /// instances carry them, the step fails with `Conflict` and stops nothing.
     #[serde(default)]
     tags: BTreeMap<String, String>,
     /// Whether to stop instances by force, including those that are stuck in `stopping`. EC2 first

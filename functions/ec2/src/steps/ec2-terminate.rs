@@ -20,11 +20,11 @@ use stepward::{
 ///
 /// Use this step to remove instances that are no longer needed, such as those of a load test. **You
 /// cannot undo it.** EC2 deletes the volumes that are marked for deletion on termination, with
-/// their data. The root volume is marked by default; other volumes are kept.
+/// their data. By default, this is the root volume; EC2 keeps the other volumes.
 ///
-/// You choose instances by ID or by tags. With tags, `expected_count` is required: if a wrong tag
-/// selects another number of instances, the step terminates nothing. If the instances belong to an
-/// Auto Scaling group, the group replaces them.
+/// You choose instances by ID or by tags. With tags, `expected_count` is required: if the tags
+/// select more or fewer instances, for example because of a typing error, the step terminates
+/// nothing. If the instances belong to an Auto Scaling group, the group replaces them.
 ///
 /// # Behavior
 ///
@@ -33,12 +33,13 @@ use stepward::{
 ///    termination. If one instance is protected, the step terminates none of them.
 /// 3. It terminates the instances and succeeds when all of them are `terminated`.
 ///
-/// Instances that are already terminated count as success. EC2 forgets a terminated instance after
-/// about an hour; from then on its ID is `NotFound`. When the job is stopped, instances that are
-/// shutting down continue to shut down.
+/// Instances that are already terminated count as success. EC2 removes a terminated instance after
+/// about an hour. After that, the step fails with `NotFound` for its ID. When the job is stopped,
+/// instances that are shutting down continue to shut down.
 ///
-/// With tags, the step terminates nothing while other instances with these tags are shutting down,
-/// because an earlier call of the same step can be the cause.
+/// With tags, the step terminates nothing if instances with these tags are already shutting down
+/// when it starts. An earlier call of the same step may have terminated them, and a second
+/// selection could terminate their replacements.
 ///
 /// # Failures
 ///
@@ -54,22 +55,24 @@ use stepward::{
 ///
 /// # Proof
 ///
-/// Proven on the local cloud, where instances terminate immediately and cannot be protected. Unit
-/// tests of the requests show waiting and protection.
+/// Proven on the local cloud, where instances terminate immediately and cannot be protected. Only
+/// unit tests with a fake EC2 cover waiting and protection.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Terminate {
-    /// IDs of the instances to terminate, 1 to 50. Give either this or `tags`.
+    /// IDs of the instances to terminate, 1 to 50. Required unless you set `tags`; set only one of
+    /// the two.
     #[serde(default)]
     instance_ids: StringList,
-    /// Tags that select the instances: keys with their exact values. An instance must carry all of
-    /// them. Requires `expected_count`. If more than 500 instances carry them, including those that
-    /// were terminated in the last hour, the step fails with `Conflict` and terminates none.
+    /// Tags that select the instances: keys with their exact values. The step selects instances
+    /// that carry all of these tags. Requires `expected_count`. If more than 500 instances carry
+    /// them, including those that were terminated in the last hour, the step fails with `Conflict`
+    /// and terminates none.
     #[serde(default)]
     tags: BTreeMap<String, String>,
-    /// The expected number of instances, 1 to 50. With any other number, the step terminates
-    /// nothing. With tags, instances that are already terminated do not count. With IDs, it is the
-    /// number of different IDs, and optional.
+    /// The expected number of instances, 1 to 50. If the number differs, the step terminates
+    /// nothing. Required with `tags`, where instances that are already terminated do not count.
+    /// Optional with `instance_ids`, where the step counts the different IDs.
     expected_count: Option<usize>,
 }
 
@@ -258,9 +261,9 @@ impl Step for Terminate {
         ),
         (
             ErrorName::Conflict,
-            "Nothing was terminated: the number of instances is not `expected_count`, more than \
-             500 carry the tags, an instance is protected, or others with the tags are shutting \
-             down. The message says which, and what to do.",
+            "The step terminated nothing: the number of instances is not `expected_count`, more \
+             than 500 carry the tags, an instance is protected, or others with the tags are \
+             shutting down. The message says which, and what to do.",
         ),
     ];
     type Output = ChangedInstances;

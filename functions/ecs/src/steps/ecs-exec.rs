@@ -30,10 +30,11 @@ const END_MARGIN: Duration = Duration::from_secs(8);
 ///
 /// Use this step to inspect or repair a running container: check a disk, clear a cache, run a
 /// maintenance script of the image. The command is one line for `/bin/sh`. It runs as root, in the
-/// working directory and with the environment variables of the container, and gets no input.
+/// working directory and with the environment variables of the container, and receives no standard
+/// input.
 ///
-/// CloudTrail in the customer's account records the command, and so does the log of ECS Exec if
-/// the cluster has one. Do not put secrets into the command.
+/// Do not put secrets into the command: CloudTrail in the customer's account records it, and so
+/// does the log of ECS Exec if the cluster has one.
 ///
 /// # Prerequisites
 ///
@@ -246,14 +247,14 @@ impl Step for Exec {
         ),
         (
             ErrorName::StepFailed,
-            "The command exited with a code other than 0, or its end is unknown. The message \
-             contains the end of the output.",
+            "The command exited with a code other than 0, or it is unknown how it ended. The \
+             message contains the end of the output.",
         ),
         (
             ErrorName::TimedOut,
-            "The command did not finish in time and was ended, the container did not start in \
-             time, or ECS did not answer. The message says which; increase `timeout` or run the \
-             step again.",
+            "The step ended the command because it did not finish in time, the container did not \
+             start in time, or ECS did not answer. The message says which; increase `timeout` or \
+             run the step again.",
         ),
     ];
     const FUNCTION: FunctionConfig = FunctionConfig {

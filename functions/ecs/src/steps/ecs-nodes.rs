@@ -46,8 +46,8 @@ use stepward::{
 /// # Failures
 ///
 /// If a Region fails, the output contains its error and the nodes of the other Regions. The step
-/// fails only if all Regions fail. A cluster of `clusters` that does not exist fails the step,
-/// unless it may be in a Region that failed.
+/// fails only if all Regions fail. If a cluster in `clusters` does not exist, the step fails,
+/// unless the cluster may be in a Region that failed.
 ///
 /// # Cost
 ///
@@ -267,12 +267,12 @@ impl Step for Nodes {
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::InvalidInput,
-            "The account does not allow a Region, or a cluster ARN has another account or Region \
-             than the search. Correct `regions` or `clusters`.",
+            "The account does not allow a Region, or a cluster ARN does not match the account or \
+             the Regions of the search. Correct `regions` or `clusters`.",
         ),
         (
             ErrorName::NotFound,
-            "A cluster of `clusters` does not exist in any of the Regions. Correct its name.",
+            "A cluster in `clusters` does not exist in any of the Regions. Correct its name.",
         ),
         (
             ErrorName::Conflict,
@@ -315,8 +315,7 @@ impl Step for Nodes {
             .allow_on_all(
                 "list the running tasks of a cluster",
                 &["ecs:ListTasks"],
-                "AWS can limit this action to container instances only, and checks the list of a \
-                 whole cluster against `*`.",
+                "AWS requires `*` to list all tasks of a cluster.",
             )
             .allow(
                 "find the running containers and the tags of tasks",

@@ -41,12 +41,12 @@ const MAX_REASON_CHARACTERS: usize = 255;
 /// 4. The step polls the task until it has stopped, first every 5 seconds, later at intervals of up
 ///    to about 4 minutes.
 ///
-/// A retry does not stop the task a second time. Stopping a task cannot be undone: if the job is
-/// stopped, the task stops nevertheless.
+/// A retry does not stop the task a second time. You cannot undo it: if the job is stopped, the
+/// task still stops.
 ///
 /// # Failures
 ///
-/// ECS deletes a task about an hour after it stopped. From then on the step fails with `NotFound`.
+/// ECS deletes a task about an hour after it stopped. After that, the step fails with `NotFound`.
 ///
 /// # Cost
 ///

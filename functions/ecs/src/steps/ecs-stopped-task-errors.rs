@@ -25,11 +25,11 @@ const DESCRIBE_TASKS_LIMIT: usize = 100;
 /// Show why tasks of an ECS cluster failed.
 ///
 /// Use this step after a failed deployment, or when a service replaces its tasks again and again.
-/// For each failed task it returns the stop code, the stopped reason, the exit codes and reasons of
-/// the containers, and AWS's explanation of them.
+/// For each failed task it returns the stop code, the stopped reason, and the exit codes and
+/// reasons of the containers. It adds a short explanation and a link to AWS's documentation.
 ///
-/// ECS keeps stopped tasks for about an hour. Run the step within that time, or let EventBridge
-/// send ECS's task state changes to a log group.
+/// ECS keeps stopped tasks for about an hour. Run the step within that time, or create an
+/// EventBridge rule that sends ECS's task state changes to a log group.
 ///
 /// # Behavior
 ///
@@ -38,18 +38,19 @@ const DESCRIBE_TASKS_LIMIT: usize = 100;
 /// A task counts as failed in these cases:
 ///
 /// - It never started (`TaskFailedToStart`).
-/// - Its infrastructure ended (`SpotInterruption`, `TerminationNotice`, `InfrastructureHealth`).
+/// - Its Spot capacity or instance ended or became unhealthy (`SpotInterruption`,
+///   `TerminationNotice`, `InfrastructureHealth`).
 /// - The service scheduler replaced it because of a failed health check.
-/// - An essential container exited with a code other than 0, or ended without an exit code and with
-///   a reason.
+/// - An essential container exited with a code other than 0, or ECS gives a reason but no exit code
+///   for it.
 ///
 /// A task does not count as failed if a user stopped it (`UserInitiated`), if scaling or a
 /// deployment stopped it, or if all its essential containers exited with 0.
 ///
-/// When an essential container exits, ECS stops the other containers. If an essential container
-/// exited with 0, an exit code of 143 of another one is therefore no failure: that container ended
-/// on the stop signal. An exit code of 137 is a failure, because ECS had to kill the container, and
-/// so is any other code.
+/// When an essential container exits, ECS stops the other containers. After one essential container
+/// exited with 0, the step therefore ignores the exit code 143 of the others: these containers
+/// ended on the stop signal. Any other code except 0 is a failure. For example, 137 means that ECS
+/// had to kill the container.
 ///
 /// # Cost
 ///
@@ -61,9 +62,9 @@ const DESCRIBE_TASKS_LIMIT: usize = 100;
 ///
 /// # Proof
 ///
-/// Proven on the local cloud, which runs no containers, so that all its stopped tasks were stopped
-/// by a user. Only unit tests, written from AWS's documentation, show which tasks count as failed
-/// and how reasons are explained.
+/// Proven on the local cloud, which runs no containers: its tasks stop only if a user stops them.
+/// Only unit tests, which follow AWS's documentation, cover which tasks count as failed and how the
+/// step explains reasons.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StoppedTaskErrors {
@@ -72,7 +73,7 @@ pub struct StoppedTaskErrors {
     /// The name of a service, to include only its tasks. Default: all tasks of the cluster.
     service: Option<String>,
     /// Includes only tasks that stopped at this time or later, for example `2026-01-31T03:00:00Z`
-    /// (RFC 3339). Default: all tasks that ECS still keeps, which is about an hour.
+    /// (RFC 3339). Default: all stopped tasks that ECS still keeps, from about the last hour.
     since: Option<String>,
 }
 
@@ -96,7 +97,7 @@ struct FailedTask {
     task_definition: String,
     /// The service that the task belonged to.
     service: Option<String>,
-    /// When the task stopped (RFC 3339); absent while it is still stopping.
+    /// When the task stopped (RFC 3339). Null while it is still stopping.
     stopped_at: Option<String>,
     /// ECS's stop code.
     stop_code: Option<String>,
@@ -309,8 +310,7 @@ impl Step for StoppedTaskErrors {
             .allow_on_all(
                 "list the stopped tasks",
                 &["ecs:ListTasks"],
-                "AWS can limit this action to container instances only, and checks the list of a \
-                 whole cluster against `*`.",
+                "AWS requires `*` to list all tasks of a cluster.",
             )
             .allow(
                 "get the stop codes, reasons and exit codes",

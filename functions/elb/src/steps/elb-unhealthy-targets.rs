@@ -19,7 +19,7 @@ const MAX_TARGETS_IN_MESSAGE: usize = 20;
 ///
 /// Use this step as a health check before or after a deployment, or as part of a daily report. It
 /// supports Application, Network and Gateway load balancers, and changes nothing. By default it
-/// succeeds and lists the targets. With `fail_if_unhealthy`, it fails if it lists any.
+/// succeeds and lists the targets. With `fail_if_unhealthy`, it fails if a target is not healthy.
 ///
 /// # Behavior
 ///
@@ -38,8 +38,9 @@ const MAX_TARGETS_IN_MESSAGE: usize = 20;
 ///
 /// # Failures
 ///
-/// With `fail_if_unhealthy`, one listed target in any of these states fails the step. The message
-/// names the first 20 targets; the step's log in CloudWatch Logs names all of them.
+/// With `fail_if_unhealthy`, the step fails if it lists at least one target, in any of these
+/// states. The message names the first 20 targets; the step's log in CloudWatch Logs names all of
+/// them.
 ///
 /// A Classic Load Balancer has no target groups, and the step fails with `NotFound`.
 ///
@@ -55,8 +56,8 @@ const MAX_TARGETS_IN_MESSAGE: usize = 20;
 pub struct UnhealthyTargets {
     /// The load balancer's name or ARN. It must be in the step's account and Region.
     load_balancer: String,
-    /// Whether to fail if a target is not healthy. The default is `false`: the step succeeds and
-    /// lists the targets.
+    /// Whether to fail if a target is not healthy. With `false`, the step succeeds and lists the
+    /// targets.
     #[serde(default)]
     fail_if_unhealthy: bool,
 }

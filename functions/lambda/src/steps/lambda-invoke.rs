@@ -28,15 +28,15 @@ const TOKEN_KEY: &str = "stepward_token";
 
 /// Invoke a Lambda function and return its result.
 ///
-/// Use this step to run your own code as a part of a job. With `Request` the step waits for the
-/// result, for up to 45 seconds. For longer work use `Event`: Lambda puts the payload into a queue,
-/// and the step finishes immediately. To run code without a function of your own, use
-/// `lambda-run-code`.
+/// Use this step to run an existing function as a part of a job. With `Request` the step waits for
+/// the result, for up to 45 seconds. For longer work use `Event`: Lambda puts the payload into a
+/// queue, and the step finishes immediately without a result. To run code that has no function yet,
+/// use `lambda-run-code`.
 ///
 /// # Behavior
 ///
-/// `Request` returns what the function returned and the last 4 KB of its log. A function that fails
-/// makes the step fail with the type and message of its error and the last lines of its log.
+/// `Request` returns what the function returned and the last 4 KB of its log. If the function
+/// fails, the step fails with the type and message of its error and the last lines of its log.
 ///
 /// `Event` finishes when Lambda has accepted the payload. Lambda invokes the function later, and up
 /// to two more times if it fails. The step does not get the result; give the function a destination
@@ -44,12 +44,13 @@ const TOKEN_KEY: &str = "stepward_token";
 ///
 /// Lambda has no client token for invocations, so a function can run more than once:
 ///
-/// - The step does not repeat a `Request` whose answer was lost; it fails with `StepFailed`, which
-///   Step Functions does not retry by default. If running twice is safe, add a `Retry` for
-///   `StepFailed` to the job. It also retries a function that failed.
+/// - If Lambda's response to a `Request` is lost, the step does not repeat the request. It fails
+///   with `StepFailed`, which Step Functions does not retry by default. If running twice is safe,
+///   add a `Retry` for `StepFailed` to the job. Step Functions then also retries a function that
+///   failed.
 /// - The step fails with `TimedOut` if Lambda does not confirm an `Event`. Step Functions then
 ///   retries the step.
-/// - Step Functions also retries the step if the answer of the step itself was lost.
+/// - Step Functions also retries the step if the response of the step itself is lost.
 /// - The step repeats an invocation that Lambda throttled, because the function did not run.
 ///
 /// To detect a repeated `Request`, the function can read `custom.stepward_token` in its client
@@ -65,7 +66,7 @@ const TOKEN_KEY: &str = "stepward_token";
 ///
 /// # Cost
 ///
-/// Lambda charges for each invocation and its duration.
+/// Lambda charges for each invocation, and for its duration and memory.
 ///
 /// # Limits
 ///
@@ -90,7 +91,7 @@ pub struct Invoke {
     /// `Request` (the default) to wait for the result, or `Event` to run the function later.
     #[serde(default)]
     invocation_type: Invocation,
-    /// The version or alias. By default the unpublished version, `$LATEST`.
+    /// The version or alias. Default: the unpublished version, `$LATEST`.
     qualifier: Option<String>,
     /// A JSON object that the function gets as its client context. Put your own keys into its
     /// object `custom`. At most 3,583 bytes in base64, which is about 2,600 bytes of JSON. Not for

@@ -36,7 +36,7 @@ const MAX_ROLE_RETRIES: u32 = 12;
 const START_ALLOWANCE: Duration = Duration::from_secs(12);
 /// Run Python, Node.js or Ruby code once as a temporary Lambda function.
 ///
-/// Use this step for short code that belongs to a job and needs no function of its own. The step
+/// Use this step for short code that you write in the job instead of deploying a function. The step
 /// creates a function with the code, runs it once, and deletes it. The code runs for at most 30
 /// seconds; for longer work, create a function and use `lambda-invoke`.
 ///
@@ -44,13 +44,13 @@ const START_ALLOWANCE: Duration = Duration::from_secs(12);
 ///
 /// The account needs an execution role that `lambda.amazonaws.com` can assume.
 ///
-/// Everybody who can run this step can do in the account what the roles can do that Lambda can
-/// assume: the customer's role allows passing every role to Lambda. Restrict its `iam:PassRole` to
-/// the roles that are meant for this step.
+/// **Restrict `iam:PassRole` in the customer's role to the execution roles that are meant for this
+/// step.** By default, the customer's role can pass every role to Lambda. Everyone who can run this
+/// step could then use the permissions of any role that Lambda can assume.
 ///
 /// # Behavior
 ///
-/// - The step creates the function, waits until it is ready, invokes it once, and deletes it, also
+/// - The step creates the function, waits until it is ready, invokes it once, and deletes it, even
 ///   if the code fails.
 /// - The function's name is `stepward-run-` and 20 hexadecimal digits, and it has the tag
 ///   `stepward:token`. With `delete_after` set to false, it stays.
@@ -58,10 +58,9 @@ const START_ALLOWANCE: Duration = Duration::from_secs(12);
 ///   `/aws/lambda/stepward-run`, which stays.
 ///
 /// The step never runs the code twice. Before the invocation it creates the alias `run-1`, which
-/// only one call can create. If the answer is lost after that, a retry finds the alias, or finds
-/// that the function does not exist any more. It then fails with `StepFailed` and does not run the
-/// code again. Only if Lambda throttles the invocation does the step try again, with the alias
-/// `run-2`.
+/// only one call can create. If the response is lost after that, a retry finds the alias, or finds
+/// that the function no longer exists. It then fails with `StepFailed` and does not run the code
+/// again. Only if Lambda throttles the invocation does the step try again, with the alias `run-2`.
 ///
 /// To distinguish a deleted function from one that never existed, the step returns to Step
 /// Functions between the creation and the invocation. This takes about 10 seconds.
@@ -74,15 +73,15 @@ const START_ALLOWANCE: Duration = Duration::from_secs(12);
 ///
 /// # Failures
 ///
-/// Code that fails makes the step fail with the type and message of its error and the last lines of
+/// If the code fails, the step fails with the type and message of its error and the last lines of
 /// its log.
 ///
-/// If AWS does not delete the function, the output or the error says so. Delete it by hand.
+/// If AWS does not delete the function, the output or the error says so. Delete it manually.
 ///
 /// # Cost
 ///
-/// Lambda charges for the run. A function that is kept has no charge until you invoke it.
-/// CloudWatch Logs charges for the code's log.
+/// Lambda charges for the duration and the memory of the run. A function that you keep has no
+/// charge until you invoke it. CloudWatch Logs charges for ingesting and storing the code's log.
 ///
 /// # Limits
 ///
@@ -110,7 +109,7 @@ pub struct RunCode {
     /// The function in the code that Lambda calls, as `function` or `file.function`. By default
     /// `lambda_handler` for Python and Ruby, and `handler` for Node.js.
     handler: Option<String>,
-    /// Whether the step deletes the function after the run. True by default.
+    /// Whether the step deletes the function after the run.
     #[serde(default = "default_delete_after")]
     delete_after: bool,
     /// The function's description, up to 256 characters. By default it names the execution.
@@ -122,10 +121,10 @@ pub struct RunCode {
     /// Tags for the function, up to 49.
     #[serde(default)]
     tags: BTreeMap<String, String>,
-    /// The seconds after which Lambda stops the code, 1 to 30; 30 by default.
+    /// The seconds after which Lambda stops the code, 1 to 30.
     #[serde(default = "default_timeout")]
     timeout: u16,
-    /// The memory in MB, 128 to 10,240; 128 by default. Processor time grows with the memory.
+    /// The memory in MB, 128 to 10,240. More memory also gives the code more CPU.
     #[serde(default = "default_memory")]
     memory: u16,
 }

@@ -21,24 +21,27 @@ const MAX_SNAPSHOT_NAME: usize = 255;
 /// Take a snapshot of an RDS instance and wait until it is available.
 ///
 /// Use this step before a release or a migration, or to keep a copy of a database for longer than
-/// the automated backups. The snapshot has the whole instance and stays until you delete it.
+/// the automated backups. The snapshot contains all databases of the instance, and RDS keeps it
+/// until you delete it.
 ///
-/// RDS takes no snapshots of an instance of a cluster, only of the whole cluster. For such an
-/// instance, take a DB cluster snapshot instead.
+/// The step does not support instances of an Aurora or Multi-AZ DB cluster, because RDS takes
+/// snapshots of the whole cluster only. For such an instance, take a DB cluster snapshot in the RDS
+/// console or with the AWS CLI.
 ///
 /// # Behavior
 ///
 /// - If the instance is busy, for example with a backup, the step waits until RDS can take the
 ///   snapshot.
-/// - An instance without a standby can pause its storage for seconds to minutes when the snapshot
-///   starts.
-/// - The snapshot of an encrypted instance is encrypted with the same key.
-/// - While RDS takes the snapshot, the progress shows the percentage. The first snapshot of a large
-///   instance can take hours.
+/// - When the snapshot starts, RDS can suspend the I/O of a Single-AZ instance for seconds to
+///   minutes. The database does not respond during this time.
+/// - RDS encrypts the snapshot of an encrypted instance with the same KMS key.
+/// - While RDS takes the snapshot, the step reports its progress in percent. The first snapshot of
+///   a large instance can take hours.
 ///
-/// The step polls every 15 seconds at first, later up to 5 minutes apart. It tags the snapshot with
-/// `stepward:token`, so a retry finds the snapshot that this step of this execution created and
-/// does not create another one. When the job is stopped, RDS continues to take the snapshot.
+/// The step polls every 15 seconds at first. The interval grows up to 5 minutes. The step tags the
+/// snapshot with `stepward:token`, so a retry finds the snapshot that this step of this execution
+/// created and does not create another one. When the job is stopped, RDS continues to take the
+/// snapshot.
 ///
 /// # Failures
 ///
@@ -49,18 +52,19 @@ const MAX_SNAPSHOT_NAME: usize = 255;
 ///
 /// # Cost
 ///
-/// AWS charges for the snapshot as backup storage until you delete it.
+/// AWS charges for the snapshot as backup storage, per GB and month, until you delete it.
 ///
 /// # Limits
 ///
 /// - The step waits for up to 12 hours.
-/// - The number of manual snapshots in the account and Region is limited by a quota of RDS.
+/// - An RDS quota limits the number of manual snapshots in the account and Region.
 ///
 /// # Proof
 ///
-/// Proven on the local cloud, where a snapshot is available immediately, also for instances of a
-/// cluster, and where tagging needs no `rds:AddTagsToResource`. Unit tests cover the percentage,
-/// waiting, failed snapshots and the requests that RDS refuses.
+/// Proven on the local cloud, where every snapshot is available immediately. Unlike AWS, the local
+/// cloud takes snapshots of cluster instances, and does not require `rds:AddTagsToResource` for
+/// tags. Only unit tests cover the progress in percent, waiting, failed snapshots and requests that
+/// RDS refuses.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Capture {
@@ -138,8 +142,9 @@ impl Step for Capture {
         ),
         (
             ErrorName::TimedOut,
-            "The snapshot was not available within 12 hours. RDS continues a snapshot that it \
-             started; run the step again to continue waiting.",
+            "The snapshot was not available within 12 hours. RDS continues to take a snapshot that \
+             it started. To wait for it, redrive the execution: a new execution fails with \
+             `Conflict`, because the name exists already.",
         ),
     ];
     // RDS documents no maximum. The first snapshot of several TiB takes hours.

@@ -17,12 +17,13 @@ use stepward::{
 ///
 /// # Behavior
 ///
-/// - A cluster that is already available, with all of its instances, is success.
+/// - If the cluster and all of its instances are already available, the step succeeds.
 /// - If the cluster is busy, for example `stopping`, the step waits and then starts it.
-/// - Starting takes minutes. RDS does the maintenance that was due while the cluster was stopped.
+/// - Starting takes some minutes. RDS also performs the maintenance that was due while the cluster
+///   was stopped.
 ///
-/// The step polls the statuses every 15 seconds at first, later up to 3 minutes apart. A retry
-/// polls the statuses before it acts, so it does not send a second request. When the job is
+/// The step polls the statuses every 15 seconds at first. The interval grows up to 3 minutes. A
+/// retry polls the statuses before it acts, so it does not send a second request. When the job is
 /// stopped, RDS continues to start the cluster.
 ///
 /// # Failures
@@ -30,8 +31,8 @@ use stepward::{
 /// If the status of the cluster or of one of its instances cannot lead to `available`, the message
 /// says what the status means and what to do.
 ///
-/// AWS documents stopping and starting for Aurora clusters. A cluster that AWS refuses, for example
-/// a Multi-AZ DB cluster, fails with `Conflict`. AWS documents the restrictions:
+/// AWS can stop and start Aurora clusters. If AWS refuses to start a cluster, for example a
+/// Multi-AZ DB cluster, the step fails with `Conflict`. AWS documents the restrictions:
 /// <https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/aurora-cluster-stop-start.html>
 ///
 /// # Cost

@@ -18,17 +18,17 @@ use stepward::{
 ///
 /// # Behavior
 ///
-/// - An instance that is already available is success, also while RDS optimizes its storage or
-///   fills it from a snapshot.
+/// - If the instance is already available, the step succeeds, even while RDS still optimizes its
+///   storage or loads it from a snapshot.
 /// - If the instance is busy, for example `stopping` or `modifying`, the step waits and then starts
 ///   it.
-/// - Starting takes minutes, and longer if the database recovers first.
+/// - Starting takes some minutes, and longer if the database has to recover first.
 /// - The instance keeps its DNS name. Its public IP address changes, and the Availability Zones of
 ///   a Multi-AZ instance can change places.
 ///
-/// The step polls the status every 15 seconds at first, later up to 3 minutes apart. A retry polls
-/// the status before it acts, so it does not send a second request. When the job is stopped, RDS
-/// continues to start the instance.
+/// The step polls the status every 15 seconds at first. The interval grows up to 3 minutes. A retry
+/// polls the status before it acts, so it does not send a second request. When the job is stopped,
+/// RDS continues to start the instance.
 ///
 /// # Failures
 ///

@@ -24,8 +24,8 @@ const EVENTS_MINUTES: i32 = 60;
 ///
 /// # Behavior
 ///
-/// By default every status is success. If the instance cannot leave the status without help,
-/// `trouble` says what the status means and what to do.
+/// By default the step succeeds whatever the status is. If the instance cannot leave the status
+/// without help, `trouble` says what the status means and what to do.
 ///
 /// With `fail_unless_available`, every status except `available` fails the step. This includes
 /// harmless statuses such as `backing-up`, in which the database accepts connections.
@@ -47,7 +47,7 @@ const EVENTS_MINUTES: i32 = 60;
 pub struct Look {
     /// The instance's name: 1 to 63 letters, digits and hyphens, in upper or lower case.
     instance: Identifier,
-    /// Whether a status other than `available` fails the step. False by default.
+    /// Whether the step fails if the status is not `available`.
     #[serde(default)]
     fail_unless_available: bool,
 }

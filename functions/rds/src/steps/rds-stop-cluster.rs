@@ -14,32 +14,34 @@ use stepward::{
 ///
 /// Use this step to save the hourly price of the instances while nobody needs the cluster, for
 /// example at night. None of the cluster's databases accepts connections while it is stopped. For
-/// an instance without a cluster, use `rds-stop-instance`.
+/// an instance without a cluster, use `rds-stop-instance`. After seven days, AWS starts the cluster
+/// again.
 ///
 /// # Behavior
 ///
-/// - A cluster that is already stopped is success.
+/// - If the cluster is already stopped, the step succeeds.
 /// - If the cluster or one of its instances is busy, for example `backing-up`, the step waits and
 ///   then stops the cluster.
 /// - While the cluster is stopped, you cannot change it, and RDS takes no backups.
-/// - AWS starts a stopped cluster again after seven days; the output says when. To keep it stopped
-///   for longer, stop it again.
+/// - `restarts_at` in the output shows when AWS starts the cluster again. To keep it stopped for
+///   longer, stop it again after that.
 ///
-/// The step polls the statuses every 15 seconds at first, later up to 3 minutes apart. A retry
-/// polls the statuses before it acts, so it does not send a second request. When the job is
+/// The step polls the statuses every 15 seconds at first. The interval grows up to 3 minutes. A
+/// retry polls the statuses before it acts, so it does not send a second request. When the job is
 /// stopped, RDS continues to stop the cluster.
 ///
 /// # Failures
 ///
-/// AWS documents stopping for Aurora clusters, but not for a global database with several clusters,
-/// a cluster with a replica in another Region, or Serverless v1. A cluster that AWS refuses, for
-/// example a Multi-AZ DB cluster, fails with `Conflict`. AWS documents the restrictions:
+/// AWS can stop Aurora clusters, except clusters of a global database with several clusters,
+/// clusters with a replica in another Region, and Serverless v1. If AWS refuses to stop a cluster,
+/// for example a Multi-AZ DB cluster, the step fails with `Conflict`. AWS documents the
+/// restrictions:
 /// <https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/aurora-cluster-stop-start.html>
 ///
 /// # Cost
 ///
-/// AWS charges no instance hours while the cluster is stopped. It still charges for storage,
-/// snapshots and backups.
+/// AWS does not charge the hourly price of the instances while the cluster is stopped. It still
+/// charges for storage, snapshots and backups.
 ///
 /// # Limits
 ///

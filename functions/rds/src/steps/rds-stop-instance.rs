@@ -14,21 +14,22 @@ use stepward::{
 ///
 /// Use this step to save the instance's hourly price while nobody needs the database, for example
 /// at night. The database accepts no connections while it is stopped. For an instance of an Aurora
-/// cluster, use `rds-stop-cluster`.
+/// cluster, use `rds-stop-cluster`. After seven days, AWS starts the instance again.
 ///
 /// # Behavior
 ///
-/// - An instance that is already stopped is success.
+/// - If the instance is already stopped, the step succeeds.
 /// - If the instance is busy, for example `backing-up` or `modifying`, the step waits and then
-///   stops it. Multi-AZ instances can take long.
+///   stops it. For a Multi-AZ instance, stopping can take long.
 /// - The step does not take a snapshot. If you want one, run `rds-capture-snapshot` first.
-/// - Stopping drops pending changes, except changes of option groups and parameter groups.
-/// - AWS starts a stopped instance again after seven days; the output says when. To keep it stopped
-///   for longer, stop it again.
+/// - RDS discards pending changes when it stops an instance, except changes of option groups and
+///   parameter groups.
+/// - `restarts_at` in the output shows when AWS starts the instance again. To keep it stopped for
+///   longer, stop it again after that.
 ///
-/// The step polls the status every 15 seconds at first, later up to 3 minutes apart. A retry polls
-/// the status before it acts, so it does not send a second request. When the job is stopped, RDS
-/// continues to stop the instance.
+/// The step polls the status every 15 seconds at first. The interval grows up to 3 minutes. A retry
+/// polls the status before it acts, so it does not send a second request. When the job is stopped,
+/// RDS continues to stop the instance.
 ///
 /// # Failures
 ///
@@ -39,8 +40,8 @@ use stepward::{
 ///
 /// # Cost
 ///
-/// AWS charges no instance hours while the instance is stopped. It still charges for storage and
-/// backups.
+/// AWS does not charge the hourly price while the instance is stopped. It still charges for
+/// storage, including provisioned IOPS, and for backups.
 ///
 /// # Limits
 ///

@@ -16,26 +16,27 @@ use stepward::{
 /// Copy files and objects to S3, from S3, or between buckets, as `aws s3 cp` does.
 ///
 /// Use this step to upload files, download objects, or copy objects within or between buckets, also
-/// from a second account of the same customer. It overwrites what the destination already has; use
-/// `s3-sync` to transfer only what differs.
+/// from a second account of the same customer. It overwrites objects and files that exist at the
+/// destination; use `s3-sync` to transfer only those that differ.
 ///
 /// # Prerequisites
 ///
 /// - A local path needs a deployment with a file system: its local root is set by the parameters
 ///   `FileSystemAccessPointArn` and `FileSystemMountPath` of `infra/template.yaml`.
-/// - To let S3 itself copy objects from a second account, the source bucket's policy must allow the
-///   target's role to read them, and so must the key policy of their KMS key, if they have one.
-///   Otherwise the step reads and writes the objects itself, part by part.
+/// - For copies from a second account, S3 can copy the objects itself only if the policy of the
+///   source bucket allows the target's role to read them. If the objects are encrypted with a KMS
+///   key, its key policy must allow this too. Otherwise the step itself reads and writes the
+///   objects, part by part.
 /// - Give each destination bucket a lifecycle rule that aborts incomplete multipart uploads; see
 ///   Failures.
 ///
 /// # Behavior
 ///
-/// The step copies the object or file that `source` names or, with `recursive`, everything below
-/// it. If `destination` ends with a slash or is a directory, the copy keeps the source's name.
-/// Objects that are empty and whose key ends with a slash are skipped; consoles create these as
-/// folders. Links below the local root are followed as long as they stay inside it. With `dry_run`
-/// the step only logs what it would copy.
+/// The step copies the object or file that `source` names or, with `recursive`, everything under
+/// it. If `destination` ends with a slash or is a directory, the copy keeps the source's name. The
+/// step skips empty objects whose key ends with a slash, which the S3 console creates as folders.
+/// Links below the local root are followed as long as they stay inside it. With `dry_run` the step
+/// only logs what it would copy.
 ///
 /// - **Files** get their name only when they are complete, and the modification time of the object.
 ///   They replace an existing file in one operation. Until then they are in the directory
@@ -81,7 +82,7 @@ use stepward::{
 /// - a link that is broken, circular or leads out of the local root; a device, a pipe or a socket;
 /// - a file or object that changes while it is read;
 /// - an archived object that was not restored;
-/// - what is below the destination, if the destination is below the source.
+/// - an object or file below the destination, if the destination is below the source.
 ///
 /// An upload that a lost call started stays unfinished, and AWS charges for its parts, if its key
 /// is not transferred again or if the account is accessed without a role. A lifecycle rule removes
@@ -89,9 +90,9 @@ use stepward::{
 ///
 /// # Cost
 ///
-/// This step itself has no charge. S3 charges for one request per object and one per 1,000 objects
-/// listed, for one request per part of a large object and up to four more, and for data that leaves
-/// its Region.
+/// This step itself has no charge. S3 charges for one request per object, one per 1,000 listed
+/// objects, and, for a large object, one per part and up to four more. AWS charges for data that
+/// leaves its Region.
 ///
 /// # Limits
 ///
@@ -104,8 +105,8 @@ use stepward::{
 /// Proven against the AWS CLI 1.46.3 with random trees and buckets (500 seeds; `docs/AWS-CLI.md`
 /// lists the intended differences), and with its process killed at 50 random points. Unit tests
 /// show the requests on the wire, and what is resumed, refused and left behind. The local cloud
-/// proves the permissions. It checks neither KMS keys, Object Lock nor bucket policies, and copies
-/// between accounts only as far as its own rules allow.
+/// proves the permissions. It checks neither KMS keys, Object Lock nor bucket policies, and applies
+/// its own rules to copies between accounts.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct S3Copy(Merged<TransferLocations, Transfer>);
 
@@ -153,7 +154,7 @@ impl Step for S3Copy {
             }"#,
         },
         Example {
-            title: "Download the CSV files below a prefix",
+            title: "Download the CSV files under a prefix",
             parameters: r#"{
                 "source": "s3://stepward-data-222222222222/reports",
                 "destination": "reports",
@@ -217,8 +218,8 @@ impl Step for S3Copy {
         ),
         (
             ErrorName::AccessDenied,
-            "The role lacks the permission that the message names, or another account than \
-             expected owns the bucket. Add the permission, or set `bucket_owner`.",
+            "The role lacks the permission that the message names, or the bucket belongs to an \
+             unexpected account. Add the permission, or set `bucket_owner`.",
         ),
         (
             ErrorName::StepFailed,

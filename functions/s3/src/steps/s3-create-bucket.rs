@@ -37,8 +37,8 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// encryption with S3 managed keys (SSE-S3). A bucket whose name ends with `-an` is created in the
 /// account's own regional namespace, as `aws s3 mb` does.
 ///
-/// An existing bucket is never changed, regardless of its settings. A bucket name that another
-/// account uses, or that the account itself uses in another Region, is a `Conflict`.
+/// An existing bucket is never changed, regardless of its settings. If another account uses the
+/// bucket name, or the account itself uses it in another Region, the step fails with `Conflict`.
 ///
 /// A retry after a lost response finds the bucket and succeeds. If the lost call ended before it
 /// made the settings, they remain at S3's defaults. The bucket is still private and encrypted:
@@ -49,8 +49,8 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 ///
 /// # Failures
 ///
-/// If a setting fails, the step deletes the new bucket again. If that fails too, the error names
-/// the bucket; delete it or make its settings yourself.
+/// If a setting fails, the step deletes the new bucket. If that fails too, the error names the
+/// bucket; delete it, or set it up yourself.
 ///
 /// # Cost
 ///
@@ -59,8 +59,8 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// # Proof
 ///
 /// Proven on the local cloud, except that it does not check `s3:PutBucketOwnershipControls` and
-/// never leaves a bucket half created. That, buckets of other accounts, and buckets in other
-/// Regions are shown by unit tests of the requests only.
+/// never leaves a bucket half created. Only unit tests with a fake S3 cover these cases, buckets of
+/// other accounts, and buckets in other Regions.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateBucket {

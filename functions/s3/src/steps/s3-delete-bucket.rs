@@ -21,10 +21,10 @@ use stepward::{
 /// and finds what was written during the first.
 const PASSES: u32 = 2;
 
-/// Delete an S3 bucket, with `force` also everything in it.
+/// Delete an empty S3 bucket or, with `force`, a bucket and everything in it.
 ///
-/// Use this step to remove a bucket that is no longer needed. This cannot be undone, and afterwards
-/// any AWS account can create a bucket with the same name.
+/// Use this step to remove a bucket that is no longer needed. **You cannot undo it**, and
+/// afterwards any AWS account can create a bucket with the same name.
 ///
 /// # Behavior
 ///
@@ -34,7 +34,7 @@ const PASSES: u32 = 2;
 ///
 /// With `force` the step removes all versions of all objects, all delete markers and all unfinished
 /// multipart uploads, 1,000 versions per request, and then the bucket. It goes through the bucket
-/// at most twice, so stop what writes to the bucket first.
+/// at most twice, so first stop the applications that write to it.
 ///
 /// The first call only checks that the bucket exists; about 10 seconds later the next call deletes.
 /// So after a lost response the step can distinguish a bucket that it deleted from one that never
@@ -53,19 +53,20 @@ const PASSES: u32 = 2;
 /// # Cost
 ///
 /// This step itself has no charge. S3 charges for the listing requests, one per 1,000 versions;
-/// deletions are free. Storage classes with a minimum storage duration charge for the rest of it.
+/// deletions are free. Storage classes with a minimum storage duration, such as `STANDARD_IA` and
+/// `GLACIER`, charge for the remaining days of an object that you delete earlier.
 ///
 /// # Proof
 ///
-/// Proven on the local cloud with versions, delete markers and unfinished uploads. Locked versions,
-/// keys with control characters, and buckets that take many calls are shown by unit tests of the
-/// requests only.
+/// Proven on the local cloud with versions, delete markers and unfinished uploads. Only unit tests
+/// with a fake S3 cover locked versions, keys with control characters, and buckets that take many
+/// calls.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeleteBucket {
     /// The bucket in the form `s3://name`, without a key.
     uri: String,
-    /// Delete everything in the bucket, too.
+    /// Whether to delete everything in the bucket first.
     #[serde(default)]
     force: bool,
 }

@@ -20,10 +20,10 @@ use stepward::{
     Step, StepError,
 };
 
-/// List buckets, or the objects below an S3 URI, as `aws s3 ls` does.
+/// List buckets, or the objects under an S3 URI, as `aws s3 ls` does.
 ///
 /// Use this step to see which objects exist, or to count them and add up their sizes. The log is
-/// made for reading, the output for the steps that follow.
+/// for people to read; the output is for the steps that follow.
 ///
 /// # Behavior
 ///
@@ -35,13 +35,14 @@ use stepward::{
 /// escaped (`a\nb`). The output has the keys unchanged. `object_count` and `total_bytes` always
 /// cover all objects.
 ///
-/// A listing that takes longer than one call continues in the next. Objects that appear or
+/// If a listing takes longer than one call, the next call continues it. Objects that appear or
 /// disappear during the listing may be included or not; no other object is listed twice or missed.
 ///
 /// # Failures
 ///
-/// A prefix without objects is `NotFound`, because `aws s3 ls` ends with an error there. An empty
-/// bucket is not an error. If a page fails, the step fails and returns no partial list.
+/// If no object is under the prefix, the step fails with `NotFound`, because `aws s3 ls` ends with
+/// an error in this case. An empty bucket is not an error. If a page fails, the step fails and
+/// returns no partial list.
 ///
 /// # Cost
 ///
@@ -64,10 +65,10 @@ use stepward::{
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct S3List {
-    /// What to list, for example `s3://bucket/prefix`; all buckets if absent. The prefix need not
-    /// end with a slash.
+    /// What to list, for example `s3://bucket/prefix`. The prefix does not have to end with a
+    /// slash. Default: all buckets of the account.
     uri: Option<String>,
-    /// List every object below the prefix, with its full key.
+    /// Whether to list every object under the prefix, with its full key, instead of one level.
     #[serde(default)]
     recursive: bool,
     /// Log sizes with units, for example `1.2 MiB`.
@@ -269,7 +270,7 @@ impl Step for S3List {
     }];
     const EXAMPLES: &'static [Example] = &[
         Example {
-            title: "List the objects below a prefix",
+            title: "List the objects under a prefix",
             parameters: r#"{
                 "uri": "s3://stepward-data-222222222222/reports/",
                 "human_readable": true,
@@ -311,7 +312,7 @@ impl Step for S3List {
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[(
         ErrorName::NotFound,
-        "The bucket does not exist, or no object is below the prefix. Check the URI.",
+        "The bucket does not exist, or no object is under the prefix. Check the URI.",
     )];
     const TIMEOUT: Duration = Duration::from_hours(24);
     const FUNCTION: FunctionConfig = FunctionConfig {
@@ -335,7 +336,7 @@ impl Step for S3List {
                 ["*"],
             ),
             Ok(Some(location)) => Permissions::default().allow(
-                "list the objects below the prefix",
+                "list the objects under the prefix",
                 &["s3:ListBucket"],
                 [s3_arn(&literal(&location.bucket))],
             ),

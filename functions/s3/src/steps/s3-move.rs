@@ -15,14 +15,14 @@ use stepward::{
 
 /// Move files and objects to S3, from S3, or between buckets, as `aws s3 mv` does.
 ///
-/// Use this step to archive files to S3, fetch objects and remove them from the bucket, or rename
-/// and relocate objects. It deletes a source only after it has verified the copy.
+/// Use this step to archive files to S3, download objects and remove them from the bucket, or
+/// rename objects. It deletes a source only after it has verified the copy.
 ///
 /// # Prerequisites
 ///
-/// The same as for `s3-copy`: a local root for local paths, a bucket policy if S3 itself is to copy
-/// from a second account, and a lifecycle rule for incomplete multipart uploads. In addition, the
-/// role in the source's account must allow `s3:DeleteObject`.
+/// The same as for `s3-copy`: a local root for local paths, a bucket policy that lets S3 itself
+/// copy from a second account, and a lifecycle rule for incomplete multipart uploads. In addition,
+/// the role in the source's account must allow `s3:DeleteObject`.
 ///
 /// # Behavior
 ///
@@ -35,12 +35,13 @@ use stepward::{
 /// - **After a download** the step flushes the file to disk, reads it again, and compares it with
 ///   the data it received. A large file takes several calls.
 /// - **Between buckets** the step compares the sizes, and the checksums or entity tags that S3 has
-///   of both objects. If S3 has none in common, it reads both objects, up to 1 GiB.
+///   of both objects. If the two objects have no comparable checksum, the step reads both, up to 1
+///   GiB.
 /// - **If the source changed** since it was copied, it is kept. An object is compared by entity
 ///   tag; a file by size, modification time and inode.
 ///
-/// Directories that become empty stay. In a versioned bucket a moved object leaves a delete marker
-/// and its versions, also under Object Lock.
+/// Directories that become empty stay. In a versioned bucket, including one with Object Lock, the
+/// source keeps the versions of a moved object and gets a delete marker.
 ///
 /// The first call for a single source only checks that the source exists; the next call moves it.
 /// So after a lost response the step can distinguish a source that it moved from one that never
@@ -49,28 +50,30 @@ use stepward::{
 ///
 /// # Failures
 ///
-/// Failures are reported as by `s3-copy`; the sources of failed moves are kept. In addition:
+/// The step reports failures in the same way as `s3-copy`, and keeps the sources of failed moves.
+/// In addition:
 ///
 /// - A source that changed after it was copied fails as `Conflict`. The destination has the earlier
 ///   state; run the move again.
 /// - An object above 1 GiB without a checksum of the whole object cannot be verified and fails as
 ///   `StepFailed`. Its copy is complete: compare both, then delete the source with `s3-delete`.
-/// - A move of an object onto itself, or of a prefix to a place below itself, is refused as
-///   `InvalidInput`.
+/// - If the destination is the source itself or under it, the step fails with `InvalidInput` and
+///   moves nothing.
 ///
 /// # Cost
 ///
-/// This step itself has no charge. S3 charges as for `s3-copy`, plus for the verification one
-/// request per upload and two per copy between buckets, and more if objects are read again.
-/// Deletions are free, except that some storage classes charge for objects deleted early.
+/// This step itself has no charge. S3 charges for the same requests as for `s3-copy`. The
+/// verification adds one request per upload, two per copy between buckets, and more if the step has
+/// to read objects again. Deletions are free, except that some storage classes charge for objects
+/// that you delete early.
 ///
 /// # Proof
 ///
 /// Proven against the AWS CLI 1.46.3 with random trees and buckets (500 seeds; `docs/AWS-CLI.md`
 /// lists the intended differences), and with its process killed at 50 random points. Unit tests
 /// show the requests on the wire, what is verified, and when a source is kept. The local cloud
-/// proves the permissions. It checks neither KMS keys, Object Lock nor bucket policies, and copies
-/// between accounts only as far as its own rules allow.
+/// proves the permissions. It checks neither KMS keys, Object Lock nor bucket policies, and applies
+/// its own rules to copies between accounts.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct S3Move(Merged<TransferLocations, Transfer>);
 
@@ -118,7 +121,7 @@ impl Step for S3Move {
             }"#,
         },
         Example {
-            title: "Fetch the CSV files below a prefix and remove them from the bucket",
+            title: "Download the CSV files under a prefix and remove them from the bucket",
             parameters: r#"{
                 "source": "s3://stepward-data-222222222222/reports",
                 "destination": "reports",
@@ -150,7 +153,7 @@ impl Step for S3Move {
             }"#,
         },
         Example {
-            title: "Move an object below another prefix",
+            title: "Move an object to another prefix",
             parameters: r#"{
                 "source": "s3://stepward-data-222222222222/reports/today.csv",
                 "destination": "s3://stepward-data-222222222222/2026/"
@@ -183,13 +186,13 @@ impl Step for S3Move {
         ),
         (
             ErrorName::AccessDenied,
-            "The role lacks the permission that the message names, or another account than \
-             expected owns the bucket. Add the permission, or set `bucket_owner`.",
+            "The role lacks the permission that the message names, or the bucket belongs to an \
+             unexpected account. Add the permission, or set `bucket_owner`.",
         ),
         (
             ErrorName::StepFailed,
-            "A copy could not be verified, or some objects were moved and others failed. Failed \
-             sources are kept; the log has the reason for each.",
+            "A copy could not be verified, or some objects were moved and others failed. The step \
+             keeps the failed sources; the log contains the reason for each.",
         ),
     ];
     const TIMEOUT: Duration = task::TIMEOUT;

@@ -13,17 +13,17 @@ use stepward::{
     RundeckPlugin, Step, StepError,
 };
 
-/// Bring a directory or prefix up to date with another, as `aws s3 sync` does.
+/// Update a directory or prefix to match another one, as `aws s3 sync` does.
 ///
 /// Use this step to mirror a directory to S3, a prefix to a directory, or one bucket to another. It
-/// transfers only what the destination lacks or has in another state. With `delete` it also deletes
-/// what only the destination has: check with `dry_run` first, because an empty or mistyped source
-/// prefix empties the destination.
+/// transfers only objects and files that are missing or out of date at the destination. With
+/// `delete`, it also deletes those that exist only at the destination. **An empty or mistyped
+/// source prefix then empties the destination**: check with `dry_run` first.
 ///
 /// # Prerequisites
 ///
-/// The same as for `s3-copy`: a local root for local paths, a bucket policy if S3 itself is to copy
-/// from a second account, and a lifecycle rule for incomplete multipart uploads.
+/// The same as for `s3-copy`: a local root for local paths, a bucket policy that lets S3 itself
+/// copy from a second account, and a lifecycle rule for incomplete multipart uploads.
 ///
 /// # Behavior
 ///
@@ -36,14 +36,14 @@ use stepward::{
 ///   object's modification time.
 ///
 /// The step does not compare content: it misses a change that keeps the size and does not make the
-/// source newer. Objects that are empty and whose key ends with a slash are skipped on both sides.
+/// source newer. On both sides, the step skips empty objects whose key ends with a slash.
 /// Everything else about the transfers, including metadata and second accounts, is as in `s3-copy`.
 ///
 /// - **`filters`** apply to both sides: excluded names are neither transferred nor deleted.
-/// - **`delete`** removes what only the destination has, up to 1,000 objects per request. Deletions
-///   can come later than transfers, but a file is deleted before anything is written below its
-///   name. Empty directories stay. Below a directory that cannot be read at the source, nothing is
-///   deleted.
+/// - **`delete`** removes objects and files that exist only at the destination, up to 1,000 objects
+///   per request. Deletions can come later than transfers, but a file is deleted before anything is
+///   written below its name. Empty directories stay. Below a directory that cannot be read at the
+///   source, nothing is deleted.
 /// - **Versioned buckets** keep overwritten and deleted objects as older versions, also under
 ///   Object Lock. Other buckets and directories do not.
 ///
@@ -58,8 +58,8 @@ use stepward::{
 /// An object that fails does not stop the others. Each failure is one line of the log; at the end
 /// the step fails with the number of failures and the first reasons. It stops early once 1,000
 /// objects failed because of a permission, a timeout or a missing bucket and none succeeded. If a
-/// listing fails, running transfers finish, then the step fails. A new run does only what is left.
-/// These are refused:
+/// listing fails, the step finishes running transfers and then fails. A new run transfers only what
+/// is still missing or out of date. The step refuses:
 ///
 /// - `delete` with a source below the destination: it would delete the source. This differs from
 ///   the AWS CLI.
@@ -92,8 +92,8 @@ struct Own {
     source: String,
     /// Where to write: `s3://bucket/prefix`, or a directory below the deployment's local root.
     destination: String,
-    /// Delete what the destination has and the source lacks. An empty source then empties the
-    /// destination.
+    /// Whether to delete objects and files that exist only at the destination. An empty source then
+    /// empties the destination.
     #[serde(default)]
     delete: bool,
 }
@@ -148,7 +148,7 @@ impl Step for S3Sync {
             }"#,
         },
         Example {
-            title: "Download what changed below a prefix",
+            title: "Download only the changed objects under a prefix",
             parameters: r#"{
                 "source": "s3://stepward-data-222222222222/reports",
                 "destination": "reports"
@@ -191,13 +191,13 @@ impl Step for S3Sync {
         ),
         (
             ErrorName::AccessDenied,
-            "The role is not allowed to list a bucket, or S3 refused every object. Add the \
+            "The role lacks the permission to list a bucket, or S3 refused every object. Add the \
              permission that the message names.",
         ),
         (
             ErrorName::StepFailed,
-            "Some objects failed, all others are up to date. The message has the first reasons, \
-             the log has all of them; fix them and run the step again.",
+            "Some objects failed; all others are up to date. The message contains the first \
+             reasons, and the log all of them. Fix the causes and run the step again.",
         ),
     ];
     const TIMEOUT: Duration = task::TIMEOUT;

@@ -36,18 +36,18 @@ const MAX_PATH_BYTES: usize = 4096;
 ///   download through a link and do not use their own credentials.
 /// - Each node reaches the endpoints `ssm`, `ssmmessages`, `ec2messages` and `s3` of its Region on
 ///   port 443: through the internet, a NAT gateway or VPC endpoints.
-/// - The step's role may send AWS's document `AWS-RunShellScript` (Linux and macOS) or
+/// - The step's role is allowed to send AWS's document `AWS-RunShellScript` (Linux and macOS) or
 ///   `AWS-RunPowerShellScript` (Windows) to these nodes.
 /// - Linux and macOS nodes have `curl`, `wget` or `python3`.
 /// - The directory of the destination exists on the nodes.
-/// - The bucket of `source` is in the Region that the step works in. So is `bucket`, if you pass
-///   one.
+/// - The bucket of `source`, and `bucket` if you set it, are in the Region that the step works in.
 ///
 /// # Behavior
 ///
 /// - `content` is uploaded as a temporary object: to `bucket`, or to Stepward's artifacts bucket if
 ///   you pass none. The step removes it when all nodes have finished, when the step fails and when
-///   the job is stopped. After an error that is retried, the object stays for the next call.
+///   the job is stopped. After an error that Step Functions retries, the object stays for the
+///   retry.
 /// - For `source`, the step uses the SHA-256 that S3 stores for the whole object. If S3 has none,
 ///   the step reads the object once to compute it.
 /// - Each node gets a Run Command that downloads the file through a link. The link opens only this
@@ -56,7 +56,7 @@ const MAX_PATH_BYTES: usize = 4096;
 ///   SHA-256, sets owner and mode, and then renames it to the destination. Renaming replaces an
 ///   existing file.
 /// - Batches, `concurrency`, retries, stopping and the output work as in `ssm-run-command`. Because
-///   the link expires, a batch has no more nodes than can start at once.
+///   the link expires, a batch has at most `concurrency` nodes.
 ///
 /// # Failures
 ///
@@ -88,9 +88,10 @@ pub struct CopyFile(Merged<CopyFileParameters, Rollout>);
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct CopyFileParameters {
-    /// The object to copy, for example `s3://bucket/key`. Pass either this or `content`.
+    /// The object to copy, for example `s3://bucket/key`. Required unless you set `content`; set
+    /// only one of the two.
     source: Option<String>,
-    /// The text to copy. Pass either this or `source`.
+    /// The text to copy. Required unless you set `source`; set only one of the two.
     content: Option<String>,
     /// The absolute path of the file on the nodes. With `powershell` it starts with a drive or with
     /// `\\`.

@@ -36,7 +36,7 @@ const MAX_COMMAND_BYTES: usize = 44 * 1024;
 ///   hybrid activation (`mi-…`).
 /// - Each node reaches the endpoints `ssm`, `ssmmessages` and `ec2messages` of its Region on port
 ///   443: through the internet, a NAT gateway or VPC endpoints.
-/// - The step's role may send AWS's document `AWS-RunShellScript` (Linux and macOS) or
+/// - The step's role is allowed to send AWS's document `AWS-RunShellScript` (Linux and macOS) or
 ///   `AWS-RunPowerShellScript` (Windows) to these nodes.
 /// - With `output_bucket`, the instance profile allows `s3:PutObject` on `stepward/*` in this
 ///   bucket. With `cloudwatch_log_group`, it allows `logs:CreateLogGroup`, `logs:CreateLogStream`,
@@ -50,28 +50,28 @@ const MAX_COMMAND_BYTES: usize = 44 * 1024;
 /// - It does not wait for nodes that cannot run the command. A node that SSM does not manage gets
 ///   the status `unmanaged`, a stopped or disconnected node the status `offline`. With `bash`, a
 ///   Windows node counts as `unmanaged`.
-/// - It logs a line for each node as soon as it learns that the command ended there.
+/// - It logs a line for each node after the command ended there.
 /// - The step succeeds if the command ended with exit code 0 on every node. With `fail_on_error`
 ///   set to `false`, it also succeeds if nodes failed.
-/// - A retry sends nothing twice: it finds commands that were already sent by their comment. So
-///   does the same step of an execution that you run again within an hour.
-/// - When the job is stopped, the step cancels the running commands. Their effects until then
-///   remain.
+/// - A retry does not send a command again: each command has a comment, by which the step finds the
+///   commands that it already sent. A redrive of the execution within an hour finds them too.
+/// - When the job is stopped, the step cancels the running commands. It cannot undo what they have
+///   already done.
 ///
 /// The output of a node is limited:
 ///
 /// - SSM itself returns up to 24,000 characters of standard output and 8,000 of standard error.
 /// - With `output_bucket` or `cloudwatch_log_group`, the step reads longer outputs from there. If
 ///   that fails, it logs the reason and keeps the part that SSM returned.
-/// - All nodes share 4 MiB, in equal parts of at most 256 KiB. Of a longer output the step keeps
-///   the end, and `output_url` points to the complete output.
+/// - All nodes share 4 MiB, in equal parts of at most 256 KiB. If an output is longer, the step
+///   keeps its end, and `output_url` points to the complete output.
 ///
 /// # Failures
 ///
-/// - If AWS rejects a batch after others were sent, the step waits for those and starts no more
-///   nodes. The remaining nodes get the status `not_started` with AWS's reason.
-/// - If SSM reports no end, or a result cannot be found, the node gets the status `unknown`. Check
-///   on the node whether the command ran before you run it again.
+/// - If AWS rejects a batch after the step sent other batches, the step waits for these and starts
+///   no more nodes. The remaining nodes get the status `not_started` with AWS's reason.
+/// - If SSM does not report how the command ended on a node, the node gets the status `unknown`.
+///   Check on the node whether the command ran before you run it again.
 ///
 /// # Cost
 ///
@@ -98,11 +98,11 @@ pub struct RunCommand(Merged<RunCommandParameters, CommandOptions>);
 struct RunCommandParameters {
     /// The command: any text that the shell accepts, 1 to 45,056 bytes. With `bash`, the node's
     /// `sh` runs it, unless the first line names another program, for example `#!/bin/bash`. Use
-    /// `ssm-run-script` for longer texts.
+    /// `ssm-run-script` for longer commands.
     command: String,
-    /// Seconds that a node's agent has to take the command, 30 to 2,592,000. If a batch has more
-    /// nodes than may run at once, the nodes take turns, and the step adds `timeout` for each turn
-    /// before the last.
+    /// How many seconds SSM tries to deliver the command to a node, 30 to 2,592,000 (30 days). If a
+    /// batch has more nodes than `concurrency`, later nodes wait for earlier ones. The step then
+    /// adds `timeout` for each time that they wait.
     #[serde(default = "defaults::delivery_timeout")]
     delivery_timeout: i32,
 }
@@ -182,17 +182,21 @@ impl Step for RunCommand {
     }"#,
         },
         Example {
-            title: "Collect long logs in a bucket, node after node, without failing the step",
+            title: "Collect long logs in a bucket, node by node, without failing the step",
             parameters: r#"{
         "instance_ids": ["i-0123456789abcdef0", "i-0123456789abcdef1"],
         "command": "journalctl --since today",
+        "concurrency": 1,
         "in_order": true,
         "output_bucket": "stepward-results-222222222222",
         "fail_on_error": false
     }"#,
             output: concat!(
                 r#"{
-        "command_ids": ["27e4b8c0-1a95-4d63-b7f2-c80d56e9a13f"],
+        "command_ids": [
+            "27e4b8c0-1a95-4d63-b7f2-c80d56e9a13f",
+            "5c0f9d3e-7b48-4e16-a2d9-1f86b3e70c25"
+        ],
         "succeeded": 1,
         "failed": 1,
         "nodes": {

@@ -41,7 +41,7 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 ///   download the script: nodes use a link and not their own credentials.
 /// - Each node reaches the endpoints `ssm`, `ssmmessages`, `ec2messages` and `s3` of its Region on
 ///   port 443: through the internet, a NAT gateway or VPC endpoints.
-/// - The step's role may send AWS's document `AWS-RunShellScript` (Linux and macOS) or
+/// - The step's role is allowed to send AWS's document `AWS-RunShellScript` (Linux and macOS) or
 ///   `AWS-RunPowerShellScript` (Windows) to these nodes.
 /// - Linux and macOS nodes have `curl`, `wget` or `python3`, and the script's interpreter.
 /// - `bucket`, if you pass one, is in the Region that the step works in.
@@ -54,13 +54,14 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 ///
 /// - The script is uploaded as a temporary object: to `bucket`, or to Stepward's artifacts bucket
 ///   if you pass none. The step removes it when all nodes have finished, when the step fails and
-///   when the job is stopped. After an error that is retried, the object stays for the next call.
+///   when the job is stopped. After an error that Step Functions retries, the object stays for the
+///   retry.
 /// - Each node gets a Run Command that downloads the script through a link into a private
 ///   directory. The link opens only this object and expires after 15 minutes.
 /// - The node checks size and SHA-256 of the script, runs it with the arguments and removes it.
 /// - The script's exit code is the exit code of the node.
 /// - Batches, `concurrency`, retries, stopping and the output work as in `ssm-run-command`. Because
-///   the link expires, a batch has no more nodes than can start at once.
+///   the link expires, a batch has at most `concurrency` nodes.
 ///
 /// # Failures
 ///

@@ -8,11 +8,11 @@ use stepward::access::trust::TrustProof;
 use stepward::model::permissions::Permissions;
 use stepward::{Context, ErrorName, Example, Progress, Resume, RundeckPlugin, Step, StepError};
 
-/// Check that Stepward can work in an account and that its role rejects callers without the
-/// external ID.
+/// Check that Stepward can work in an account and that its role refuses all other callers.
 ///
 /// Use this step after you add an account, after a change to the role's trust policy, or as the
-/// first step of a job that must not start with broken access. It changes nothing in the account.
+/// first step of a job, to stop the job early if the access is broken. It changes nothing in the
+/// account.
 ///
 /// # Behavior
 ///
@@ -23,11 +23,11 @@ use stepward::{Context, ErrorName, Example, Progress, Resume, RundeckPlugin, Ste
 /// - It calls `GetCallerIdentity` and returns the account ID and the ARN of the session.
 ///
 /// In parallel it probes the role's trust policy. The role must refuse a call without an external
-/// ID and a call with a wrong one, and it must accept the right one. During a rotation of the
-/// external ID the step also probes the next one. The step succeeds only if all probes have the
-/// expected answer, or if an operator has overridden a role that accepts callers without it; the
-/// log then says so. A credential provider that does not assume a role has no trust policy to
-/// probe.
+/// ID and a call with a wrong external ID, and it must accept a call with the right one. During a
+/// rotation of the external ID the step also probes the next one. The step succeeds only if all
+/// probes have the expected answer, or if an operator has overridden a failed trust proof with
+/// `stepward account override-trust`; the log then says so. A credential provider that does not
+/// assume a role has no trust policy to probe.
 ///
 /// A retry repeats the check. The step has nothing to stop when the job is stopped.
 ///
@@ -37,12 +37,12 @@ use stepward::{Context, ErrorName, Example, Progress, Resume, RundeckPlugin, Ste
 ///
 /// - `NotFound` or `Conflict`: the record.
 /// - `AccessDenied`: the role refuses Stepward.
-/// - `TrustBroken`: the role accepts callers without the external ID, or the credentials belong to
-///   another account.
+/// - `TrustBroken`: the role accepts callers without the right external ID, or the credentials
+///   belong to another account.
 /// - `TimedOut`: a probe got no clear answer.
 ///
-/// The customer's CloudTrail shows four refused `AssumeRole` calls for each run. These are the
-/// probes.
+/// The customer's CloudTrail shows four refused `AssumeRole` calls for each run: two without an
+/// external ID and two with a wrong one. These are the probes, not an attack.
 ///
 /// # Cost
 ///
@@ -103,8 +103,9 @@ impl Step for ValidateCredentials {
         ),
         (
             ErrorName::TrustBroken,
-            "The role accepts callers without the external ID, or the credentials belong to another account. Require the \
-             external ID in the trust policy, or correct the account's record.",
+            "The role accepts callers without the right external ID, or the credentials belong to \
+             another account. Require the external ID in the trust policy, or correct the \
+             account's record.",
         ),
         (
             ErrorName::TimedOut,

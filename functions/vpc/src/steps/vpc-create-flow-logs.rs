@@ -22,14 +22,15 @@ const POLL_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Create flow logs of VPCs, subnets or network interfaces.
 ///
-/// A flow log records the traffic through a resource's network interfaces: addresses, ports, bytes,
-/// and whether the traffic was accepted or rejected. It never records contents. Use this step to
-/// prepare the analysis of an incident, or to meet an audit requirement for all VPCs.
+/// Use this step to prepare the analysis of an incident, or to meet an audit requirement for all
+/// VPCs. A flow log records the traffic through a resource's network interfaces: addresses, ports,
+/// bytes, and whether the traffic was accepted or rejected. It never records contents.
 ///
 /// # Prerequisites
 ///
-/// - **To CloudWatch Logs:** a role in the same account that `vpc-flow-logs.amazonaws.com` may
-///   assume, and that may create and write the log group. Set it as `role_arn`. AWS describes it:
+/// - **To CloudWatch Logs:** a role in the same account. Its trust policy allows
+///   `vpc-flow-logs.amazonaws.com` to assume it, and its permissions allow it to create the log
+///   group and write to it. Set it as `role_arn`. AWS describes it:
 ///   <https://docs.aws.amazon.com/vpc/latest/userguide/flow-logs-iam-role.html>.
 /// - **To S3:** a bucket policy that allows `delivery.logs.amazonaws.com` to call `s3:PutObject`
 ///   under `AWSLogs/<account ID>/` (inside the folder, if you set one) and `s3:GetBucketAcl`. The
@@ -39,14 +40,14 @@ const POLL_INTERVAL: Duration = Duration::from_secs(3);
 ///
 /// # Behavior
 ///
-/// 1. The step finds the flow logs that already exist. A resource that has a flow log with the same
-///    traffic type and destination is a success, and gets no second one.
+/// 1. The step finds the flow logs that already exist. If a resource already has a flow log with
+///    the same traffic type and destination, the step does not create another one.
 /// 2. It creates flow logs for the other resources, and waits until all of them are visible.
 ///
 /// AWS delivers records every 10 minutes, in its default format, until you delete the flow log. To
 /// check the delivery, run the step again after 10 minutes: `delivery_error` shows AWS's error.
 ///
-/// A retry creates no flow log twice. If the job is stopped, created flow logs stay.
+/// A retry creates only the missing flow logs. If the job is stopped, created flow logs stay.
 ///
 /// # Failures
 ///
@@ -81,10 +82,11 @@ pub struct CreateFlowLogs {
     /// The role that writes to the log group. Required with `log_group_name`, not allowed with
     /// `s3_arn`.
     role_arn: Option<String>,
-    /// The log group to write to. AWS creates it if it does not exist. Set this or `s3_arn`.
+    /// The log group to write to. AWS creates it if it does not exist. Required unless you set
+    /// `s3_arn`; set only one of the two.
     log_group_name: Option<String>,
-    /// The bucket to write to, with or without a folder, for example
-    /// `arn:aws:s3:::bucket/folder/`. Set this or `log_group_name`.
+    /// The bucket to write to, with or without a folder, for example `arn:aws:s3:::bucket/folder/`.
+    /// Required unless you set `log_group_name`; set only one of the two.
     s3_arn: Option<String>,
 }
 

@@ -27,65 +27,68 @@ const ALL_CONNECTIONS: &str = "vpc-peering-connection/*";
 /// shared services. The VPCs may be in one account or in two accounts of the same customer, and in
 /// one Region or in two.
 ///
-/// Without `add_routes`, the connection carries no traffic until someone adds routes. With it, only
-/// the main route tables get routes by default: list the route tables of subnets that have their
-/// own. The step never changes security groups, network ACLs or IPv6 routes.
+/// Without `add_routes`, the connection carries no traffic until someone adds routes. With
+/// `add_routes`, the step adds routes to the main route table of each VPC by default. If subnets
+/// use other route tables, list these in `route_table_ids` and `peer_route_table_ids`. The step
+/// never changes security groups, network ACLs or IPv6 routes.
 ///
 /// # Prerequisites
 ///
 /// - The CIDR blocks of the VPCs do not overlap.
-/// - Each account has a record in Stepward. The step accepts the request with the credentials of
-///   the peer account's own record.
+/// - Both accounts are recorded in Stepward and allow this step. The step requests the connection
+///   with the role of the target's account, and accepts it with the role of the peer account.
 ///
 /// # Behavior
 ///
-/// 1. If a connection between the VPCs exists, the step uses it, whichever side requested it. An
-///    active connection is a success; the step accepts one that waits for acceptance.
-/// 2. Otherwise the step checks both VPCs. Overlapping blocks, and a route to the same block with
-///    another target, are a `Conflict`, and the step creates nothing. This includes routes to a
-///    connection that no longer exists. Routes that a virtual private gateway propagates are no
-///    conflict; the new static route takes priority over them.
+/// 1. If a connection between the VPCs exists, the step uses it, whichever side requested it. If
+///    the connection waits for acceptance, the step accepts it.
+/// 2. Otherwise the step checks both VPCs. If their CIDR blocks overlap, the step fails with
+///    `Conflict` and creates nothing. It does the same if a route table already has a route to a
+///    CIDR block of the other VPC through anything else, even through a deleted connection. Routes
+///    that a virtual private gateway propagates are an exception: the new static route takes
+///    priority over them.
 /// 3. The step requests the connection in the target's account, and accepts it in the peer's
 ///    account.
 /// 4. With `add_routes`, it adds a route for each IPv4 CIDR block of the other VPC to the main
-///    route table of both VPCs, or to the listed route tables. If a side does not know yet that the
-///    connection is active, the step waits.
+///    route table of both VPCs, or to the listed route tables. If AWS does not accept a route yet
+///    because the connection is not active on that side, the step waits.
 ///
-/// A retry requests no second connection and adds no route twice. If the job is stopped, the step
-/// deletes its request, unless it is already active; AWS allows this only while the request waits
-/// for acceptance. The step can delete only connections with the tag `stepward:token`.
+/// A retry finds the existing connection and routes, and adds only what is missing. If the job is
+/// stopped, the step deletes its request while that still waits for acceptance; an active
+/// connection stays. Its permissions allow it to delete only connections with the tag
+/// `stepward:token`.
 ///
 /// # Failures
 ///
-/// - If AWS refuses to accept the request, the step deletes its request again. AWS itself removes a
-///   request that failed, expired or was rejected.
+/// - If AWS refuses to accept the request, the step deletes the request that it created. AWS itself
+///   removes requests that failed, expired or were rejected.
 /// - The step never deletes an active connection. If it cannot add a route, the error names the
 ///   connection, which stays. Fix the cause and run the step again: it adds the missing routes.
 ///
 /// # Cost
 ///
-/// A peering connection itself has no charge; AWS charges for its traffic between Availability
-/// Zones and between Regions.
+/// A peering connection itself has no charge. AWS charges for each GB that the connection transfers
+/// between Availability Zones or between Regions.
 ///
 /// # Limits
 ///
 /// - Each list accepts at most 20 route tables.
-/// - Without `accept`, AWS keeps the request for 7 days.
+/// - With `accept` set to false, the request expires if nobody accepts it within 7 days.
 ///
 /// # Proof
 ///
 /// Proven on the local cloud with two accounts, where a connection changes its status without
-/// delay. Only unit tests with fake responses show delays, failures, overlapping blocks, deleting
-/// requests and the permissions for tags.
+/// delay. Only unit tests with fake responses cover delays, failures, overlapping CIDR blocks, the
+/// deletion of requests, and the permissions for tags.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EnablePeering {
-    /// The VPC in the target's account and Region. It requests the connection.
+    /// The ID of the VPC in the target's account and Region, which requests the connection.
     vpc_id: String,
-    /// The VPC to peer with.
+    /// The ID of the VPC to peer with.
     peer_vpc_id: String,
-    /// The account of `peer_vpc_id`: its name in Stepward, not its ID. It belongs to the same
-    /// customer. Default: the target's account.
+    /// The name in Stepward (not the ID) of the account that owns `peer_vpc_id`. The account must
+    /// belong to the same customer. Default: the target's account.
     peer_account: Option<String>,
     /// The Region of `peer_vpc_id`, for example `eu-west-1`. Default: the target's Region, or with
     /// `peer_account` the default Region of that account.
@@ -97,11 +100,12 @@ pub struct EnablePeering {
     /// Whether to add routes on both sides. Requires `accept`.
     #[serde(default)]
     add_routes: bool,
-    /// The route tables of `vpc_id` that get routes, at most 20. Default: the main route table.
+    /// The route tables of `vpc_id` to which `add_routes` adds routes, at most 20. Default: the
+    /// main route table.
     #[serde(default)]
     route_table_ids: StringList,
-    /// The route tables of `peer_vpc_id` that get routes, at most 20. Default: the main route
-    /// table.
+    /// The route tables of `peer_vpc_id` to which `add_routes` adds routes, at most 20. Default:
+    /// the main route table.
     #[serde(default)]
     peer_route_table_ids: StringList,
 }
@@ -262,13 +266,14 @@ impl Step for EnablePeering {
         ),
         (
             ErrorName::Conflict,
-            "The VPCs overlap, or a route to the same block has another target. The message says \
-             which, and what to change.",
+            "The CIDR blocks of the VPCs overlap, or a route to the other VPC's CIDR block already \
+             exists and does not use the connection. The message names the blocks or the route and \
+             says what to change.",
         ),
         (
             ErrorName::AccessDenied,
-            "One of the two roles lacks a permission. The message says which permission, and what \
-             still exists.",
+            "The role of one of the two accounts lacks a permission. The message names the \
+             permission and the resources that still exist.",
         ),
         (
             ErrorName::StepFailed,
