@@ -31,8 +31,8 @@ pub(crate) struct Options {
     /// The number of nodes that run the command at the same time.
     #[arg(long, default_value_t = 100)]
     threadcount: usize,
-    /// Run two steps node-first, which takes one task per node. The default is one command for many
-    /// nodes.
+    /// Run two steps with the strategy node-first, which needs one task for each node. By default,
+    /// the job runs one step, and one SSM command covers many nodes.
     #[arg(long)]
     node_first: bool,
 }
@@ -47,7 +47,7 @@ struct Cost {
     invocations: usize,
     transitions: usize,
     items: usize,
-    /// The peak memory of each function's processes so far, in KiB.
+    /// The peak memory among the processes of each function, measured after the dispatch, in KiB.
     memory: BTreeMap<String, u64>,
 }
 
@@ -106,7 +106,7 @@ async fn measure_all(options: &Options) -> Result<(), String> {
         }
         costs.push(measure_dispatch(&local, &operator, &deployed, options, &ids).await?);
         drop(local);
-        // After a failure the logs stay here for the investigation.
+        // A failure returns before this line, so its logs are kept.
         let _ = std::fs::remove_dir_all(&dir);
     }
     progress.clear();

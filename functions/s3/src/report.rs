@@ -6,11 +6,12 @@ use stepward::{Context, ErrorName, StepError};
 
 /// How many reasons the final error contains; the log has all of them.
 const MAX_REASONS: usize = 5;
-/// How many characters of a failure's subject, and of its reason, are kept until the end.
+/// The maximum length of a failure's subject (the object or file that failed) in the final error,
+/// and the maximum length of its reason, in characters.
 const MAX_REASON_CHARS: usize = 300;
 /// How many lines about successes a call logs.
 const MAX_SUCCESS_LINES: u64 = 1000;
-/// The number of failures without a success after which the run stops, because every further object
+/// A run stops after this many failures if nothing has succeeded, because every further object
 /// would probably fail, too.
 const MAX_FAILURES_WITHOUT_SUCCESS: u64 = 1000;
 
@@ -36,6 +37,7 @@ pub struct TransferSummary {
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 struct Failures {
     count: u64,
+    /// The messages of the first failures, for the final error.
     first: Vec<String>,
     /// The error name of all failures, if they share one.
     name: Option<ErrorName>,
@@ -76,7 +78,8 @@ impl Report {
         };
         failed.count += 1;
         if failed.first.len() < MAX_REASONS {
-            // A key can be longer than everything that is kept. It must not displace the reason.
+            // A key can have 1,024 bytes. The subject and the reason are cut separately, so that a
+            // long key leaves room for the reason.
             let cut = |text: &str| text.chars().take(MAX_REASON_CHARS).collect::<String>();
             failed
                 .first
@@ -88,7 +91,7 @@ impl Report {
     /// specific to an object.
     #[must_use]
     pub fn should_stop_early(&self) -> bool {
-        let shared = matches!(
+        let has_common_cause = matches!(
             self.failed.name,
             Some(
                 ErrorName::AccessDenied
@@ -97,7 +100,7 @@ impl Report {
                     | ErrorName::TimedOut
             )
         );
-        shared
+        has_common_cause
             && self.failed.count >= MAX_FAILURES_WITHOUT_SUCCESS
             && self.done.transferred + self.done.deleted == 0
     }

@@ -14,14 +14,16 @@ use crate::local::{OpenFile, Root};
 /// GiB.
 const READ_LIMIT: u64 = 1 << 30;
 
-/// How many bytes of a file are verified at a time. Reading a large file takes longer than a call.
-const READ_STEP: u64 = 8 << 20;
+/// How many bytes of a downloaded file [`verify_download`] reads at a time. Reading a large file
+/// can take longer than one call of the step may last.
+const MAX_BYTES_PER_VERIFICATION: u64 = 8 << 20;
 
-/// Verifies an uploaded file: by the checksum of the sent bytes if it is known, otherwise by
-/// reading the file again.
+/// Verifies an uploaded file against its object. Uses `sent`, the checksum of the sent bytes, if it
+/// has the same algorithm as the object's checksum. Otherwise reads the file again.
 ///
 /// # Errors
-/// `StepFailed` if the object differs; an error of reading one of them.
+/// `StepFailed` if the object differs from the file. Also fails if the file or the object cannot be
+/// read.
 pub async fn verify_upload(
     file: &OpenFile,
     sent: Option<Checksum>,
@@ -45,11 +47,12 @@ pub async fn verify_upload(
     check_same_checksum(local, uploaded)
 }
 
-/// Verifies the next bytes of a downloaded file, after the `verified` ones. Returns the checksum of
-/// the bytes verified so far, or `None` when the whole file is verified.
+/// Verifies a downloaded file in parts, one part each time. `verified` is the checksum of the parts
+/// that were read before. Returns the checksum that includes this part, or `None` if this was the
+/// last part and the file equals the received bytes.
 ///
 /// # Errors
-/// `StepFailed` if the file differs from the received bytes; an error of reading it.
+/// `StepFailed` if the file differs from the received bytes. Also fails if the file cannot be read.
 pub async fn verify_download(
     root: &Arc<Root>,
     path: &str,
@@ -57,9 +60,14 @@ pub async fn verify_download(
     verified: Checksum,
 ) -> Result<Option<Checksum>, StepError> {
     let (root, path) = (Arc::clone(root), path.to_owned());
-    let (verified, is_complete) =
-        run_blocking(move || read_file_checksum(&root.open_file(&path)?, verified, READ_STEP))
-            .await?;
+    let (verified, is_complete) = run_blocking(move || {
+        read_file_checksum(
+            &root.open_file(&path)?,
+            verified,
+            MAX_BYTES_PER_VERIFICATION,
+        )
+    })
+    .await?;
     if is_complete {
         check_same_checksum(received, verified).map(|()| None)
     } else {

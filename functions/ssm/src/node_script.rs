@@ -107,7 +107,7 @@ get "$file"
 }
 
 /// A script for `sh` that downloads a script into a private directory and runs it. `interpreter`
-/// consists of quoted words of a shell.
+/// is a program and its arguments, already quoted for `sh`.
 #[must_use]
 pub fn sh_run_script(download: &Download<'_>, interpreter: &str, args: &[String]) -> String {
     let mut script = sh_prelude(download);
@@ -145,16 +145,17 @@ function Get-Fetched($file) {
   $tls = [Net.ServicePointManager]::SecurityProtocol -bor [Net.SecurityProtocolType]::Tls12
   [Net.ServicePointManager]::SecurityProtocol = $tls
   (New-Object Net.WebClient).DownloadFile($url, $file)
-  $is = (Get-Item -LiteralPath $file -Force).Length
-  if ($is -ne $bytes) {
-    throw ('downloaded file: expected ' + $bytes + ' bytes, got ' + $is + '; run the step again')
+  $got = (Get-Item -LiteralPath $file -Force).Length
+  if ($got -ne $bytes) {
+    throw ('downloaded file: expected ' + $bytes + ' bytes, got ' + $got + '; run the step again')
   }
   $sha = [Security.Cryptography.SHA256]::Create()
   $stream = [IO.File]::OpenRead($file)
-  try { $is = [BitConverter]::ToString($sha.ComputeHash($stream)) } finally { $stream.Dispose() }
-  $is = $is.Replace('-', '').ToLower()
-  if ($is -ne $sha256) {
-    throw ('downloaded file: expected SHA-256 ' + $sha256 + ', got ' + $is + '; run the step again')
+  try { $got = [BitConverter]::ToString($sha.ComputeHash($stream)) } finally { $stream.Dispose() }
+  $got = $got.Replace('-', '').ToLower()
+  if ($got -ne $sha256) {
+    throw ('downloaded file: expected SHA-256 ' + $sha256 + ', got ' + $got +
+      '; run the step again')
   }
 }
 ";

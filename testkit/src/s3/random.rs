@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 /// The generator `SplitMix64`: <https://prng.di.unimi.it/splitmix64.c>. A seed generates the same
-/// numbers on every machine and with every version, so it always means the same case.
+/// numbers on every machine and with every version, so it always reproduces the same test case.
 #[derive(Clone, Debug)]
 pub(super) struct SeededRandom(u64);
 

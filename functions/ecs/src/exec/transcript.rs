@@ -48,7 +48,8 @@ pub struct Transcript {
     end_marker: String,
     /// The last part of the text before the start marker; `None` once the start marker arrived.
     preamble: Option<Vec<u8>>,
-    /// Whether lines end in `\r\n`, because the image has no `stty`.
+    /// Whether lines end in `\r\n`. They do if the image has no `stty`, which the wrapper uses to
+    /// turn this conversion off.
     has_carriage_returns: bool,
     output: TailBuffer,
 }
@@ -66,7 +67,7 @@ impl TailBuffer {
 
     /// Appends bytes, and drops the oldest beyond the limit.
     pub fn append(&mut self, bytes: &[u8]) {
-        // Bytes that alone exceed the limit need not be copied first.
+        // If `bytes` is longer than the limit, only its end is copied.
         let skipped = bytes.len().saturating_sub(self.limit);
         let excess = (self.kept.len() + bytes.len() - skipped).saturating_sub(self.limit);
         self.kept.drain(..excess);
@@ -109,7 +110,8 @@ impl Transcript {
         };
         preamble.extend(bytes);
 
-        let line_end = |rest: &[u8]| match rest {
+        // The length of the line ending at the start of `rest`, and whether it has a `\r`.
+        let parse_line_ending = |rest: &[u8]| match rest {
             [b'\n', ..] => Some((1, false)),
             [b'\r', b'\n', ..] => Some((2, true)),
             _ => None,
@@ -118,7 +120,7 @@ impl Transcript {
         let start =
             find_positions(preamble, self.start_marker.as_bytes()).find_map(|marker_start| {
                 let marker_end = marker_start + marker_length;
-                line_end(&preamble[marker_end..])
+                parse_line_ending(&preamble[marker_end..])
                     .map(|(length, has_carriage_return)| (marker_end + length, has_carriage_return))
             });
 
@@ -139,7 +141,8 @@ impl Transcript {
         self.preamble.is_none()
     }
 
-    /// Returns the text that arrived although the wrapper has not started; empty once it has.
+    /// Returns the text before the start marker, such as a shell's error message. Returns an empty
+    /// string if the start marker has arrived.
     #[must_use]
     pub fn preamble(&self) -> String {
         String::from_utf8_lossy(self.preamble.as_deref().unwrap_or_default())
@@ -206,7 +209,7 @@ fn find_positions<'a>(text: &'a [u8], needle: &'a [u8]) -> impl Iterator<Item = 
 
 /// Parses the text after `</NONCE:`, up to `>`.
 fn parse_end(text: &[u8]) -> Option<CommandEnd> {
-    // The longest value is `unclaimed`.
+    // The longest value is `unclaimed`: 9 bytes, and one for `>`.
     let length = text.iter().take(10).position(|byte| *byte == b'>')?;
     match &text[..length] {
         b"begun" => Some(CommandEnd::AlreadyStarted),

@@ -1,4 +1,5 @@
-//! What holds for every path. The other test modules use these helpers, too.
+//! Tests of [`Root`]: reading, deleting and following links. The tests of the other modules use the
+//! helpers in this file, too.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -77,6 +78,7 @@ impl Tree {
         );
     }
 
+    /// Reads a file with `std::fs`, which follows links out of the root.
     pub(super) fn read(&self, path: &str) -> String {
         fs::read_to_string(self.path(path)).unwrap()
     }
@@ -104,6 +106,7 @@ pub(super) fn error_name<T>(result: Result<T, StepError>) -> Option<ErrorName> {
     result.err().map(|error| error.name)
 }
 
+/// Reads a file through [`Root`], which refuses links out of the root.
 pub(super) fn read_content(tree: &Tree, path: &str) -> Result<String, StepError> {
     let mut text = String::new();
     tree.root
@@ -172,7 +175,7 @@ fn missing_paths_broken_links_and_paths_through_files_are_absent() {
 }
 
 #[test]
-fn inside_links_are_followed_relative_or_absolute() {
+fn relative_and_absolute_links_inside_the_root_are_followed() {
     let tree = Tree::new();
     tree.file("a/b/f");
     tree.link("a/../a/b", "relative");
@@ -242,24 +245,25 @@ fn circular_links_are_refused() {
 }
 
 #[test]
-fn only_regular_files_are_opened_without_waiting() {
+fn opening_a_directory_pipe_or_socket_fails_without_waiting() {
     let tree = Tree::new();
     tree.dir("d");
     tree.pipe("p");
     let _socket = UnixListener::bind(tree.path("s")).unwrap();
     // On a separate thread: opening a pipe could wait forever for its other end.
-    let (root, (results, received)) = (tree.root.clone(), mpsc::channel());
+    let root = tree.root.clone();
+    let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
-        ["d", "p", "s", ""].map(|path| results.send(error_name(root.open_file(path))))
+        ["d", "p", "s", ""].map(|path| sender.send(error_name(root.open_file(path))))
     });
     for path in ["d", "p", "s", ""] {
-        let result = received.recv_timeout(Duration::from_secs(10));
+        let result = receiver.recv_timeout(Duration::from_secs(10));
         assert_eq!(result, Ok(Some(ErrorName::Conflict)), "{path:?}");
     }
 }
 
 #[test]
-fn removing_a_link_keeps_its_target_and_directories_stay() {
+fn remove_file_keeps_link_targets_and_refuses_directories() {
     let tree = Tree::new();
     tree.file("d/f");
     tree.link("d/f", "l");

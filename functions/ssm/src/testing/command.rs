@@ -49,7 +49,7 @@ impl SentCommand {
             .collect()
     }
 
-    /// The command as the list of commands shows it.
+    /// The command as `ListCommands` returns it.
     pub(crate) fn to_listed_command(&self) -> Command {
         let has_ended = self.ended.len() == self.instance_ids.len();
         let status = match (has_ended, self.count_errors()) {
