@@ -85,7 +85,9 @@ pub(crate) async fn latest_failure(
     let since = DateTime::from_secs(since)
         .fmt(DateTimeFormat::DateTime)
         .map_err(|error| {
-            ErrorName::Internal.with_message(format!("cannot format the start time: {error}"))
+            ErrorName::Internal.with_message(format!(
+                "cannot format the time at which this step started: {error}"
+            ))
         })?;
     // A launch that failed has the status Failed or Cancelled.
     // https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_DescribeScalingActivities.html

@@ -277,8 +277,8 @@ pub async fn stop_queries(ctx: &Context, resume: Option<Resume>) -> Result<(), S
     };
     if ids.is_empty() {
         ctx.log(
-            "No running query has this step's mark. A query in PPL or SQL has no mark and ends \
-             without being stopped",
+            "Found no running query to stop. Stepward cannot find a query in PPL or SQL; such a \
+             query continues until it ends",
         );
     }
 

@@ -220,7 +220,8 @@ impl Transition {
                 && !self.maybe_failed.insert(id.clone());
             if has_failed || self.moved.contains(&id) {
                 return Err(ErrorName::StepFailed.with_message(format!(
-                    "instance {id} is {state} again: {}",
+                    "EC2 accepted the start of instance {id}, but it is {state} again: {}; fix the \
+                     cause, then run the step again",
                     state_reason(instance)
                 )));
             }

@@ -124,8 +124,8 @@ impl SnapshotTask<'_> {
 
     fn name_conflict(&self) -> StepError {
         ErrorName::Conflict.with_message(format!(
-            "snapshot \"{}\" exists already, maybe of another instance, and nothing shows that \
-             this execution created it; choose another snapshot_name, for example one with the \
+            "snapshot \"{}\" already exists, and Stepward cannot confirm that this execution \
+             created it; choose another snapshot_name, for example one with the \
              date",
             self.snapshot_name
         ))

@@ -253,10 +253,11 @@ impl Broker {
             Provider::AccessKey => {
                 let AccessKey { id, secret_path } =
                     account.access_key.as_ref().ok_or_else(|| {
-                        ErrorName::InvalidInput.with_message(
-                            "the account has no access key; \
-                             remove the account and add it again with an access key",
-                        )
+                        ErrorName::InvalidInput.with_message(format!(
+                            "account {:?} of customer {:?} has no access key; remove the account \
+                             and add it again with --access-key-id and --secret-path",
+                            account.name, account.customer
+                        ))
                     })?;
                 keys::check_owner(secret_path, &account.customer)?;
                 let secret = keys::read_secret(&self.config, &self.stack, secret_path).await?;
@@ -278,9 +279,12 @@ impl Broker {
     }
 
     fn own_credentials(&self) -> Result<SharedCredentialsProvider, StepError> {
-        self.config
-            .credentials_provider()
-            .ok_or_else(|| ErrorName::Internal.with_message("this function has no execution role"))
+        self.config.credentials_provider().ok_or_else(|| {
+            ErrorName::Internal.with_message(
+                "the step's function has no execution role; deploy the stack again with \
+                 `stepward deploy`",
+            )
+        })
     }
 }
 
@@ -343,7 +347,8 @@ async fn check_provider(
         Ok(Ok(_)) => Ok(SharedCredentialsProvider::new(provider)),
         Ok(Err(_)) | Err(_) => Err(ErrorName::AccessDenied.with_message(format!(
             "{source} provides no credentials; \
-             this provider works only where the step runs on EC2 or ECS with a role"
+             the providers ec2 and ecs work only where the step runs on EC2 or ECS with a role; \
+             elsewhere, remove the account and add it again with another --provider"
         ))),
     }
 }

@@ -807,8 +807,8 @@ fn to_item<T: Serialize>(key: Item, record: &T) -> Result<Item, StepError> {
 fn from_item<T: DeserializeOwned>(item: Item) -> Result<T, StepError> {
     serde_dynamo::from_item(item).map_err(|error| {
         ErrorName::Internal.with_message(format!(
-            "a record in the table is not valid: {error}; \
-             if you edited the table by hand, restore the record"
+            "a record in the DynamoDB table of the stack is not valid: {error}; if you edited the \
+             table by hand, restore the record"
         ))
     })
 }

@@ -34,10 +34,10 @@ pub(crate) struct AddAccount {
     /// The source of credentials: assume-role (the default), ec2, ecs, execution-role, access-key
     #[arg(long, value_parser = parse_provider, value_name = "PROVIDER")]
     provider: Option<Provider>,
-    /// With access-key: the ID of the access key
+    /// The ID of the access key, with --provider access-key
     #[arg(long, requires = "secret_path")]
     access_key_id: Option<String>,
-    /// With access-key: the path of the stored secret, for example keys/acme/prod
+    /// The key path of the secret, such as keys/acme/prod, with --provider access-key
     #[arg(long, requires = "access_key_id")]
     secret_path: Option<String>,
 }

@@ -25,8 +25,8 @@ impl OverrideTrust {
         let account = records.account(&self.name).await?;
         let name = format!("{} {}", self.name.customer, self.name.account);
         let effect = format!(
-            "this would allow jobs in account {name} although its role is not proven to refuse \
-             callers without the external ID"
+            "this would allow jobs in account {name} even if its role accepts callers without \
+             the external ID"
         );
         self.confirmation
             .require(&effect, &format!("account override-trust {name}"))?;

@@ -26,7 +26,7 @@ const STEP_ID: &str = "run";
                   reads it as a command line; if it is several arguments, each of them is quoted. \
                   Ctrl-C stops watching; the command continues.
 
-Exit codes: 0 succeeded on every node; 1 on no node; 2 not started; 3 on some nodes.",
+Exit codes: 0 all nodes succeeded; 1 no node succeeded; 2 not started; 3 some nodes succeeded.",
     help_template = with_examples(
         "stepward nodes run --customer acme --filter 'tags: web' -- uptime
 stepward nodes run --customer acme --threadcount 5 --stop-on-failure \\

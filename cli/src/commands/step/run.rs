@@ -49,7 +49,7 @@ pub(crate) struct RunStep {
     // global option.
     #[arg(id = "account_region", long = "region", value_name = "REGION")]
     account_region: Option<String>,
-    /// The Region that Stepward is deployed in; the same as `--region` before `step run`
+    /// The Region that Stepward is deployed in. `stepward --region REGION step run …` sets it, too
     // The ID makes the value that of the global option.
     #[arg(
         id = "region",

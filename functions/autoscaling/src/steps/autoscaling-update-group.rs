@@ -129,8 +129,9 @@ impl UpdateGroup {
         let is_valid = min_size <= wanted.desired_capacity && wanted.desired_capacity <= max_size;
         require(is_valid, || {
             format!(
-                "group {:?} would have {wanted}, but desired must be from minimum to maximum; it \
-                 has {current}; give also the limit that the new size needs",
+                "group {:?}: the desired capacity must be between the minimum and the maximum, but \
+                 the new sizes would be {wanted}; the present sizes are {current}; set min_size, \
+                 max_size or desired_capacity so that they agree",
                 self.group_name
             )
         })?;
@@ -313,8 +314,9 @@ impl Step for UpdateGroup {
             let last_unconfirmed = std::mem::replace(&mut state.unconfirmed, differs);
             if state.unconfirmed != last_unconfirmed && state.unconfirmed.is_some() {
                 let progress = format!(
-                    "{units} of {expected} in service; the desired capacity of group {name} may be \
-                     {returned} now"
+                    "{units} of {expected} in service; Auto Scaling reports a desired capacity of \
+                     {returned} for group {name}; waiting for the next poll to \
+                     confirm it"
                 );
                 return Progress::pending(&state, retry_after, progress);
             }
@@ -750,12 +752,14 @@ mod tests {
         let result = step.run(&ctx, Some(resume)).await.unwrap();
         let resume = resume_from(
             result,
-            "2 of 3 in service; the desired capacity of group web may be 2 now",
+            "2 of 3 in service; Auto Scaling reports a desired capacity of 2 for group web; \
+             waiting for the next poll to confirm it",
         );
         let result = step.run(&ctx, Some(resume)).await.unwrap();
         let resume = resume_from(
             result,
-            "5 of 3 in service; the desired capacity of group web may be 5 now",
+            "5 of 3 in service; Auto Scaling reports a desired capacity of 5 for group web; \
+             waiting for the next poll to confirm it",
         );
         assert_eq!(
             expect_done(step.run(&ctx, Some(resume)).await).current,
@@ -782,7 +786,8 @@ mod tests {
         let result = step.run(&ctx, Some(resume)).await.unwrap();
         let resume = resume_from(
             result,
-            "2 of 3 in service; the desired capacity of group web may be 2 now",
+            "2 of 3 in service; Auto Scaling reports a desired capacity of 2 for group web; \
+             waiting for the next poll to confirm it",
         );
         assert_eq!(
             expect_done(step.run(&ctx, Some(resume)).await).current,

@@ -717,8 +717,8 @@ mod tests {
         let ctx = context([&list, &stop]);
         example_step().cancel(&ctx, None).await.unwrap();
         assert_eq!((list.num_calls(), stop.num_calls()), (6, 1));
-        let line = "No running query has this step's mark. A query in PPL or SQL has no mark and \
-                    ends without being stopped";
+        let line = "Found no running query to stop. Stepward cannot find a query in PPL or SQL; \
+                    such a query continues until it ends";
         assert_eq!(testing::log_lines(&ctx), [line]);
     }
 

@@ -196,7 +196,8 @@ impl Create {
         if let Some(image) = image_id.filter(|_| !self.keep_image) {
             deregister_image(ec2, &image).await.map_err(|mut error| {
                 error.message = format!(
-                    "instance {id} is ready, but its image {image} was not deregistered: {}",
+                    "instance {id} is ready, but its image {image} was not deregistered: {}; \
+                     deregister the image yourself",
                     error.message
                 );
                 error

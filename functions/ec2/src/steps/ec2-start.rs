@@ -534,7 +534,7 @@ mod tests {
             assert!(
                 error
                     .message
-                    .contains(&format!("{ID} is stopped again: the reason")),
+                    .contains(&format!("{ID}, but it is stopped again: the reason")),
                 "{error}"
             );
         }

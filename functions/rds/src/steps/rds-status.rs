@@ -249,11 +249,15 @@ impl Step for Look {
         }
 
         if self.fail_unless_available && status != "available" {
-            let advice = trouble_advice(&status)
-                .unwrap_or("the status can change by itself; run the step again in a few minutes");
+            let advice = trouble_advice(&status).unwrap_or(
+                "start the instance if it is stopped, or wait until its status changes; then \
+                 run the step again",
+            );
             // The answer of a failed step does not have its log, so the message repeats the words
             // that imported jobs search for.
-            let message = format!("{name} instance status is: {status}; not available: {advice}");
+            let message = format!(
+                "{name} instance status is: {status}; the instance is not available: {advice}"
+            );
             return Err(ErrorName::StepFailed.with_message(message));
         }
 
@@ -546,7 +550,8 @@ mod tests {
                 parse_step(json!({ "instance": "orders", "fail_unless_available": true }));
             let error = strict.run(&ctx, None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::StepFailed);
-            let prefix = format!("orders instance status is: {status}; not available: ");
+            let prefix =
+                format!("orders instance status is: {status}; the instance is not available: ");
             assert!(
                 error.message.starts_with(&prefix) && error.message.contains(advice),
                 "{error}"
