@@ -75,7 +75,7 @@ pub fn markdown(step: &Manifest) -> String {
     add_section("Permissions", permission_parts(step));
     add_section("Cost", vec![documented("Cost")]);
     let limit = format!(
-        "If AWS takes longer than {}, Stepward cancels the step, which fails as `TimedOut`.",
+        "If the step has not finished after {}, Stepward cancels it, and it fails as `TimedOut`.",
         limit_text(step.timeout_seconds)
     );
     add_section("Limits", vec![documented("Limits"), limit]);
@@ -245,8 +245,8 @@ fn output_text(schema: &Value) -> String {
 
 fn permission_parts(step: &Manifest) -> Vec<String> {
     let introduction = "The step's role in the customer's account needs these permissions. A `*` \
-                        within an ARN replaces a parameter's value: the session of one run is \
-                        limited to the resources that its parameters name. A `*` alone means all \
+                        within an ARN matches any value. If a parameter names the resource, the \
+                        session of one run is limited to this resource. A `*` alone means all \
                         resources.";
     let mut parts = vec![introduction.to_owned(), permission_table(&step.permissions)];
     if !step.peer_permissions.is_empty() {

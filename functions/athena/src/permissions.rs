@@ -8,7 +8,8 @@ use stepward::model::permissions::{arn, literal, s3_arn};
 pub(crate) fn query_permissions(workgroup: &str, result_bucket: Option<&str>) -> Permissions {
     let workgroup = arn("athena", &format!("workgroup/{}", literal(workgroup)));
     let result_bucket = result_bucket.map_or_else(|| "*".into(), literal);
-    let any_workgroup = "A query's ID does not show its workgroup. The ID is impossible to guess.";
+    let any_workgroup =
+        "The request has only the query's ID, not its workgroup. Nobody can guess an ID.";
     Permissions::default()
         .allow(
             "start the query",

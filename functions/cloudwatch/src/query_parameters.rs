@@ -84,6 +84,6 @@ pub fn query_permissions(log_groups: &[String]) -> Permissions {
         .allow_on_all(
             "poll the query and read its rows",
             &["logs:GetQueryResults"],
-            "A query's ID does not show its log groups. The ID is impossible to guess.",
+            "The request has only the query's ID, not its log groups. Nobody can guess an ID.",
         )
 }

@@ -87,8 +87,8 @@ pub struct UpdatedGroup {
     group_name: String,
     /// The group's sizes before the step.
     previous: Sizes,
-    /// The group's sizes after the step. If the desired capacity was not given, it is the one of
-    /// the last poll, moved into the new limits.
+    /// The group's sizes after the step. If you did not set the parameter `desired_capacity`, the
+    /// desired capacity is from the last poll, moved into the new limits.
     current: Sizes,
     /// The number of instances (or capacity units) in service at the last poll. Without
     /// `wait_for_capacity`, this was before the change.

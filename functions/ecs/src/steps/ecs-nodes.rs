@@ -280,12 +280,13 @@ impl Step for Nodes {
         ),
         (
             ErrorName::StepFailed,
-            "ECS could not describe a task, and no other Region was searched. The message contains \
+            "All Regions failed. In the first, ECS could not describe a task. The message contains \
              ECS's reason; run the step again.",
         ),
         (
             ErrorName::TimedOut,
-            "No Region answered in time. Run the step again, or search fewer clusters.",
+            "All Regions failed. The first did not answer in time. Run the step again, or search \
+             fewer clusters.",
         ),
     ];
     const FUNCTION: FunctionConfig = node_source::FUNCTION;
@@ -311,6 +312,12 @@ impl Step for Nodes {
             .flat_map(|name| [format!("task/{name}/*"), format!("cluster/{name}")])
             .collect();
 
+        let purpose = if self.regions.is_empty() {
+            "find the running containers and the tags of tasks"
+        } else {
+            "find the running containers and the tags of tasks, if regions is set"
+        };
+
         let permissions = Permissions::default()
             .allow_on_all(
                 "list the running tasks of a cluster",
@@ -318,7 +325,7 @@ impl Step for Nodes {
                 "AWS requires `*` to list all tasks of a cluster.",
             )
             .allow(
-                "find the running containers and the tags of tasks",
+                purpose,
                 &["ecs:DescribeTasks"],
                 self.arns_in_regions(&task_resources),
             );

@@ -70,6 +70,7 @@ const TOKEN_KEY: &str = "stepward_token";
 ///
 /// # Limits
 ///
+/// - With `Request` the step waits for the result for up to 45 seconds.
 /// - Lambda accepts payloads of up to 6 MB, and of up to 1 MB for `Event`.
 /// - Step Functions limits the data that a job passes between states to 256 KiB, so the payload of
 ///   a job must be smaller.

@@ -38,19 +38,19 @@ use stepward::{
 /// Links below the local root are followed as long as they stay inside it. With `dry_run` the step
 /// only logs what it would copy.
 ///
-/// - **Files** get their name only when they are complete, and the modification time of the object.
-///   They replace an existing file in one operation. Until then they are in the directory
-///   `.stepward` below the local root, which the step removes at the end.
+/// - **Files** are downloaded into the directory `.stepward` below the local root, which the step
+///   removes at the end. The step moves a complete file to its destination in one operation, which
+///   replaces an existing file. The file has the modification time of the object.
 /// - **Large objects**, from 8 MiB, are transferred in parts of 8 MiB, or of a larger size if the
 ///   object would need more than 10,000 parts.
 /// - **Integrity**: S3 checks the CRC-64/NVME checksum of each uploaded part and of the whole
 ///   object. The step compares each download with the checksum that S3 has of the whole object, if
 ///   it has one.
-/// - **Between buckets** S3 copies the objects itself, in parts above 5 GiB. With `source_account`
-///   the step reads the source with the credentials of that account, and writes with those of the
-///   target.
-/// - **Bucket owner**: the step writes only to a bucket that the target's account owns, or the
-///   account `bucket_owner`.
+/// - **Between buckets** S3 copies the objects itself, and objects above 5 GiB in parts. If S3 is
+///   not allowed to copy from `source_account`, the step reads the objects with the credentials of
+///   that account and writes them with those of the target.
+/// - **Bucket owner**: the step writes only to a bucket that `bucket_owner` owns, by default the
+///   target's account.
 /// - **Metadata**: a copy between buckets keeps content type, encoding, language and disposition,
 ///   cache control, expiry, user-defined metadata and tags. It does not keep ACLs, Object Lock
 ///   retention or older versions. An upload gets its content type from the file's name, or S3's
@@ -59,8 +59,9 @@ use stepward::{
 ///
 /// A call works for about 50 seconds. The next call continues after the last key and, within a
 /// large object, after the last complete part. Throttled or interrupted requests are sent again. If
-/// the response of a call is lost, the next call first aborts the uploads that the lost call
-/// started, which it recognizes by key and role session, and then repeats that call only.
+/// the response of a call is lost, Step Functions repeats this call, but not the calls before it.
+/// The repeated call first aborts the uploads that the lost call started, which it recognizes by
+/// key and role session.
 ///
 /// A request that S3 does not answer is cut off shortly before the call's deadline. A large object
 /// then continues in the next call, and fails as `TimedOut` if a whole call made no progress on it;
@@ -84,9 +85,9 @@ use stepward::{
 /// - an archived object that was not restored;
 /// - an object or file below the destination, if the destination is below the source.
 ///
-/// An upload that a lost call started stays unfinished, and AWS charges for its parts, if its key
-/// is not transferred again or if the account is accessed without a role. A lifecycle rule removes
-/// it.
+/// If the response of a call is lost, its uploads stay unfinished in two cases: no later call
+/// transfers the same key, or Stepward uses the account without a role. AWS charges for the parts
+/// of such an upload until a lifecycle rule aborts it.
 ///
 /// # Cost
 ///
@@ -103,7 +104,7 @@ use stepward::{
 /// # Proof
 ///
 /// Proven against the AWS CLI 1.46.3 with random trees and buckets (500 seeds; `docs/AWS-CLI.md`
-/// lists the intended differences), and with its process killed at 50 random points. Unit tests
+/// lists the intended differences), and with the step killed at 50 random points. Unit tests
 /// show the requests on the wire, and what is resumed, refused and left behind. The local cloud
 /// proves the permissions. It checks neither KMS keys, Object Lock nor bucket policies, and applies
 /// its own rules to copies between accounts.

@@ -27,9 +27,9 @@ use stepward::{
 ///
 /// # Behavior
 ///
-/// Without `uri` the step lists the account's buckets. With `uri` it lists the objects whose keys
-/// begin with the prefix and, unless `recursive` is set, the prefixes up to the next slash, which
-/// act as folders. Times are in UTC.
+/// Without `uri` the step lists the account's buckets. With `uri` it lists one level under the
+/// prefix: the objects, and the prefixes up to the next slash, which act as folders. With
+/// `recursive` it lists every object whose key begins with the prefix. Times are in UTC.
 ///
 /// The log has the first 1,000 lines in the format of `aws s3 ls`, with control characters in keys
 /// escaped (`a\nb`). The output has the keys unchanged. `object_count` and `total_bytes` always
@@ -57,11 +57,11 @@ use stepward::{
 /// # Proof
 ///
 /// Proven on the local cloud: 317 listings are compared line by line with `aws s3 ls` (AWS CLI
-/// 1.46.3). They cover buckets, prefixes and whole buckets, with and without each option, large and
-/// small pages, keys with spaces, percent signs, `//` and other scripts, folder objects, an empty
-/// bucket, and names that do not exist. Three differences are intended: the CLI's empty line before
-/// the summary, the limit of 1,000 lines, and control characters, which the CLI does not escape.
-/// Only unit tests show listings over several calls.
+/// 1.46.3). They cover the list of buckets, whole buckets and prefixes, with and without each
+/// option, large and small pages, keys with spaces, percent signs, `//` and non-ASCII characters,
+/// folder objects, an empty bucket, and names that do not exist. Three differences are intended:
+/// the CLI's empty line before the summary, the limit of 1,000 lines, and control characters, which
+/// the CLI does not escape. Only unit tests show listings over several calls.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct S3List {

@@ -70,7 +70,7 @@ use stepward::{
 /// # Proof
 ///
 /// Proven against the AWS CLI 1.46.3 with random trees and buckets (500 seeds; `docs/AWS-CLI.md`
-/// lists the intended differences), and with its process killed at 50 random points. Unit tests
+/// lists the intended differences), and with the step killed at 50 random points. Unit tests
 /// show the requests on the wire, what is verified, and when a source is kept. The local cloud
 /// proves the permissions. It checks neither KMS keys, Object Lock nor bucket policies, and applies
 /// its own rules to copies between accounts.

@@ -77,7 +77,7 @@ use stepward::{
 /// # Proof
 ///
 /// Proven against the AWS CLI 1.46.3 with random trees and buckets (500 seeds; `docs/AWS-CLI.md`
-/// lists the intended differences), and with its process killed at 50 random points. Unit tests
+/// lists the intended differences), and with the step killed at 50 random points. Unit tests
 /// show the requests, decisions and resumed calls, compare random listings with a set-based model,
 /// and sync 1,000,000 generated keys on both sides of a fake S3 over several calls within 128 MB.
 /// The local cloud proves the permissions; it checks neither KMS keys nor Object Lock.
