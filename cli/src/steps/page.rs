@@ -399,7 +399,7 @@ mod tests {
             "In the second account or Region:",
             "| `ec2:Get` | `*`       | copy it. It cannot be narrowed. |",
             "| `NotFound` | No instance has this ID. |",
-            "takes longer than 15 minutes, Stepward cancels the step",
+            "not finished after 15 minutes, Stepward cancels it",
             "Replaces the provider type `aws-vm-start`.\n\nInstead of Rundeck's `region`, use \
              `--region`",
         ] {

@@ -653,7 +653,7 @@ mod tests {
             assert!(
                 error
                     .message
-                    .contains("it has minimum 1, desired 2, maximum 5"),
+                    .contains("the present sizes are minimum 1, desired 2, maximum 5"),
                 "{error}"
             );
         }

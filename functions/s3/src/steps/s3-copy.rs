@@ -1330,7 +1330,7 @@ mod tests {
             );
             let error = step.run(&s3.context(), None).await.unwrap_err();
             assert!(
-                error.message.starts_with("6 failed, 0 succeeded"),
+                error.message.starts_with("objects: 6 failed, 0 succeeded"),
                 "{error}"
             );
             assert_eq!(

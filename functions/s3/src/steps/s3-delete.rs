@@ -482,7 +482,7 @@ mod tests {
         let error = delete_all().run(&s3.context(), None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::Throttled);
         assert!(
-            error.message.starts_with("2 failed, 0 succeeded"),
+            error.message.starts_with("objects: 2 failed, 0 succeeded"),
             "{error}"
         );
         assert!(s3.sent_requests("DeleteObject").is_empty());
@@ -590,7 +590,7 @@ mod tests {
         let error = delete_all().run(&ctx, None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
         assert!(
-            error.message.starts_with("7 failed, 13 succeeded"),
+            error.message.starts_with("objects: 7 failed, 13 succeeded"),
             "{error}"
         );
         assert!(

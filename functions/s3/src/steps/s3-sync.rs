@@ -1025,7 +1025,7 @@ mod tests {
             .unwrap_err();
         assert_eq!(error.name, ErrorName::TimedOut, "{error}");
         assert!(
-            error.message.starts_with("2 failed, 0 succeeded"),
+            error.message.starts_with("objects: 2 failed, 0 succeeded"),
             "{error}"
         );
     }
@@ -1204,7 +1204,7 @@ mod tests {
             sync_step(json!({ "source": "s3://from-here", "destination": "s3://from-here/copy" }));
         let error = step.run(&s3.context(), None).await.unwrap_err();
         assert!(
-            error.message.starts_with("1 failed, 1 succeeded"),
+            error.message.starts_with("objects: 1 failed, 1 succeeded"),
             "{error}"
         );
         assert!(
