@@ -290,7 +290,7 @@ fn missing_unknown_and_mistyped_fields_are_named() {
         ),
         (
             event_with("/params/instance_ids", json!(["*"])),
-            "\"*\" is not an instance ID",
+            "got \"*\"",
         ),
         (
             event_with("/params/tags", json!({ "team": "ops" })),
@@ -395,7 +395,7 @@ fn a_customer_cannot_reach_the_account_of_another_customer() {
     assert_error(
         &process.call(&by_number),
         "InvalidInput",
-        &["is not an instance ID"],
+        &["expected an instance ID"],
     );
     assert!(
         setup

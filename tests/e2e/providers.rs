@@ -145,7 +145,7 @@ fn missing_instance_and_task_roles_are_reported() {
             let (name, message) = validate(test_stack, &owned).await.unwrap_err();
             assert_eq!(name, "AccessDenied", "{message}");
             assert!(
-                message.contains(expected) && message.contains("works only where"),
+                message.contains(expected) && message.contains("work only where"),
                 "{message}"
             );
         }

@@ -958,16 +958,14 @@ mod tests {
             json!({ "vpc_id": TARGET_VPC, "peer_vpc_id": PEER_VPC, "peer_account": "shared" }),
         );
         let mut resume = None;
-        for status in [
-            "requested",
-            "initiating-request",
-            "pending-acceptance",
-            "provisioning",
+        for progress in [
+            format!("peering connection {CONNECTION} is requested"),
+            format!("{CONNECTION} is initiating-request"),
+            format!("{CONNECTION} is pending-acceptance"),
+            format!("{CONNECTION} is provisioning"),
         ] {
-            resume = Some(expect_pending(
-                advance(&step, &contexts, resume).await.unwrap(),
-                &format!("{CONNECTION} is {status}"),
-            ));
+            let result = advance(&step, &contexts, resume).await.unwrap();
+            resume = Some(expect_pending(result, &progress));
         }
         assert!(expect_done(advance(&step, &contexts, resume).await).created);
         assert_eq!((request.num_calls(), accept.num_calls()), (1, 1));
