@@ -294,7 +294,7 @@ fn missing_unknown_and_mistyped_fields_are_named() {
         ),
         (
             event_with("/params/tags", json!({ "team": "ops" })),
-            "not both",
+            "expected one of them, got both",
         ),
     ] {
         assert_error(&process.call(&event), "InvalidInput", &[expected]);
