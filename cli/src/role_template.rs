@@ -1,7 +1,7 @@
 //! The CloudFormation template of a role with only the permissions that some steps need.
 
 use serde_json::{Value, json};
-use stepward::model::permissions::Statement;
+use stepward::model::permissions::{Statement, merge_by_scope};
 use stepward::runtime::manifest::Manifest;
 
 use crate::error::{Error, Result};
@@ -64,20 +64,10 @@ fn steps_of_jobs(workspace: &Workspace, names: &[String]) -> Result<Vec<String>>
 /// any parameters.
 pub fn role_template(steps: &[Manifest]) -> Result<Value> {
     let names: Vec<_> = steps.iter().map(|step| step.name.as_str()).collect();
-    let mut statements: Vec<Statement> = Vec::new();
-    for statement in steps
+    let declared = steps
         .iter()
-        .flat_map(|step| step.permissions.iter().chain(&step.peer_permissions))
-    {
-        // Steps have many permissions in common, so statements for the same resources are merged.
-        let is_mergeable = |merged: &&mut Statement| {
-            merged.resources == statement.resources && merged.condition == statement.condition
-        };
-        match statements.iter_mut().find(is_mergeable) {
-            Some(merged) => merged.actions.extend(statement.actions.iter().cloned()),
-            None => statements.push(statement.clone()),
-        }
-    }
+        .flat_map(|step| step.permissions.iter().chain(&step.peer_permissions));
+    let statements = merge_by_scope(declared);
     let mut resources = json!({});
     let mut policies = Vec::new();
     for part in split_into_policies(statements.iter().map(policy_statement).collect()) {

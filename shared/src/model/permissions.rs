@@ -235,8 +235,10 @@ fn widen_parameters(resource: &str) -> String {
     text.replace("**", "*")
 }
 
-fn policy_document(statements: &[Statement]) -> String {
-    // Statements that differ only in their purpose are merged, because session policies are short.
+/// Merges statements that differ only in their actions and purpose: policies have length limits. A
+/// merged statement keeps the first purpose.
+#[must_use]
+pub fn merge_by_scope<'a>(statements: impl IntoIterator<Item = &'a Statement>) -> Vec<Statement> {
     let mut merged: Vec<Statement> = Vec::new();
     for statement in statements {
         let has_same_scope = |existing: &&mut Statement| {
@@ -247,7 +249,10 @@ fn policy_document(statements: &[Statement]) -> String {
             None => merged.push(statement.clone()),
         }
     }
+    merged
+}
 
+fn policy_document(statements: &[Statement]) -> String {
     let to_json = |statement: &Statement| {
         let mut allow = json!({
             "Effect": "Allow",
@@ -259,7 +264,7 @@ fn policy_document(statements: &[Statement]) -> String {
         }
         allow
     };
-    let statements: Vec<_> = merged.iter().map(to_json).collect();
+    let statements: Vec<_> = merge_by_scope(statements).iter().map(to_json).collect();
     json!({ "Version": "2012-10-17", "Statement": statements }).to_string()
 }
 
@@ -273,6 +278,25 @@ mod tests {
             region: "eu-west-1".into(),
             account_id: "222222222222".into(),
         }
+    }
+
+    #[test]
+    fn statements_with_the_same_scope_are_merged() {
+        let only_ec2 = json!({ "StringLike": { "iam:PassedToService": "ec2.amazonaws.com" } });
+        let statements = Permissions::default()
+            .allow("find images", &["ec2:DescribeImages"], ["*"])
+            .allow_if(only_ec2, "pass the role", &["iam:PassRole"], ["*"])
+            .allow("find volumes", &["ec2:DescribeVolumes"], ["*"])
+            .for_any_parameters();
+        let merged = merge_by_scope(&statements);
+        let actions: Vec<_> = merged.iter().map(|statement| &statement.actions).collect();
+        assert_eq!(
+            actions,
+            [
+                &vec!["ec2:DescribeImages", "ec2:DescribeVolumes"],
+                &vec!["iam:PassRole"]
+            ]
+        );
     }
 
     #[test]
