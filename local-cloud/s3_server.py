@@ -1,6 +1,6 @@
 """A MiniStack whose S3 a test fills and inspects directly: `python local-cloud/s3_server.py`.
 
-Requests are JSON lines on standard input, answers are JSON lines on standard output. The program
+Requests are JSON lines on standard input, responses are JSON lines on standard output. The program
 ends when standard input ends. The API of S3 cannot set the time of an object's last modification,
 but `sync` compares these times.
 """
@@ -14,7 +14,7 @@ import sys
 import threading
 from datetime import datetime, timezone
 
-answers = os.fdopen(os.dup(1), "w", buffering=1)
+responses = os.fdopen(os.dup(1), "w", buffering=1)
 os.dup2(2, 1)
 
 from ministack.app import main  # noqa: E402
@@ -83,17 +83,17 @@ def serve():
     for line in sys.stdin:
         request = json.loads(line)
         if "fill" in request:
-            answer = fill_buckets(request["fill"])
+            response = fill_buckets(request["fill"])
         elif "kill" in request:
-            answer = victim.update(request["kill"], requests=0)
+            response = victim.update(request["kill"], requests=0)
         else:
-            answer = {**read_contents(), "requests": victim["requests"]}
-        answers.write(json.dumps(answer) + "\n")
+            response = {**read_contents(), "requests": victim["requests"]}
+        responses.write(json.dumps(response) + "\n")
     os._exit(0)
 
 
 # The process that a test wants to kill at a certain request, and the number of requests so far.
-victim = {"process": None, "request": 0, "is_answered": False, "requests": 0}
+victim = {"process": None, "request": 0, "has_response": False, "requests": 0}
 handle_request = s3.handle_request
 
 
@@ -107,11 +107,11 @@ def kill_victim_at(request):
 async def handle_request_and_kill(*arguments, **named):
     victim["requests"] += 1
     number = victim["requests"]
-    if not victim["is_answered"]:
+    if not victim["has_response"]:
         kill_victim_at(number)
-    answer = await handle_request(*arguments, **named)
+    response = await handle_request(*arguments, **named)
     kill_victim_at(number)
-    return answer
+    return response
 
 
 # Tests use the same contents many times, so the checksums are cached.

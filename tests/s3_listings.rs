@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use stepward_testkit::build::{build_binaries, current_build, list_steps};
 use stepward_testkit::envelope;
 use stepward_testkit::fake_aws::{FakeAws, NumberedBucket};
-use stepward_testkit::runtime_api::{Answer, Function};
+use stepward_testkit::runtime_api::{Function, Response};
 
 /// The timeout of one call. The step reserves 2 s of it, and starts no new work in the second half
 /// of the rest.
@@ -60,14 +60,14 @@ fn run(aws: &FakeAws, step: &str, params: &Value, mut between: impl FnMut(usize)
     let mut function = Function::start(Command::new(&BINARIES[step]), &environment);
     let mut event = envelope("acme", "prod", params);
     for calls in 1..=MOST_CALLS {
-        let answer = function.invoke_within(LIMIT, event.to_string().as_bytes());
-        let Answer::Success(_) = &answer else {
-            panic!("call {calls}: {answer:?}\n{}", function.output())
+        let response = function.invoke_within(LIMIT, event.to_string().as_bytes());
+        let Response::Success(_) = &response else {
+            panic!("call {calls}: {response:?}\n{}", function.output())
         };
-        let mut answer = answer.json();
-        if answer["status"] == "done" {
+        let mut response = response.json();
+        if response["status"] == "done" {
             let peak_memory = function.peak_memory().unwrap();
-            let output = answer["output"].take();
+            let output = response["output"].take();
             println!(
                 "{step}: {calls} calls, {:?}, {} MiB, {output}",
                 function.age(),
@@ -79,7 +79,7 @@ fn run(aws: &FakeAws, step: &str, params: &Value, mut between: impl FnMut(usize)
                 peak_memory,
             };
         }
-        let resume = answer["resume"].take();
+        let resume = response["resume"].take();
         assert!(resume.to_string().len() < RESUME_LIMIT, "{resume}");
         event["resume"] = resume;
         between(calls);

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use stepward_testkit::build::{build_binaries, current_build, list_steps};
 use stepward_testkit::envelope;
 use stepward_testkit::fake_aws::{FakeAws, Request};
-use stepward_testkit::runtime_api::{Answer, Function};
+use stepward_testkit::runtime_api::{Function, Response};
 
 /// The account of acme, and its instance.
 const ACME_ACCOUNT: &str = "222222222222";
@@ -44,11 +44,11 @@ struct TestSetup {
     aws: FakeAws,
 }
 
-/// The process of a step. When dropped, it checks that its output and answers contain no secret.
+/// The process of a step. When dropped, it checks that its output and responses contain no secret.
 struct Process<'a> {
     setup: &'a TestSetup,
     function: Function,
-    answers: Vec<Answer>,
+    responses: Vec<Response>,
 }
 
 impl TestSetup {
@@ -86,29 +86,29 @@ impl TestSetup {
         Process {
             setup: self,
             function,
-            answers: Vec::new(),
+            responses: Vec::new(),
         }
     }
 
     /// Sends one event to a new process.
-    fn call(&self, step: &str, event: &Value) -> Answer {
+    fn call(&self, step: &str, event: &Value) -> Response {
         self.process(step, &[]).call(event)
     }
 }
 
 impl Process<'_> {
-    fn call(&mut self, event: &Value) -> Answer {
+    fn call(&mut self, event: &Value) -> Response {
         self.call_with_bytes(event.to_string().as_bytes())
     }
 
-    fn call_with_bytes(&mut self, event: &[u8]) -> Answer {
+    fn call_with_bytes(&mut self, event: &[u8]) -> Response {
         self.call_within(MINUTE, event)
     }
 
-    fn call_within(&mut self, timeout: Duration, event: &[u8]) -> Answer {
-        let answer = self.function.invoke_within(timeout, event);
-        self.answers.push(answer.clone());
-        answer
+    fn call_within(&mut self, timeout: Duration, event: &[u8]) -> Response {
+        let response = self.function.invoke_within(timeout, event);
+        self.responses.push(response.clone());
+        response
     }
 }
 
@@ -119,15 +119,15 @@ impl Drop for Process<'_> {
             eprintln!("{}", self.function.output());
             return;
         }
-        let (output, answers) = (self.function.output(), format!("{:?}", self.answers));
+        let (output, responses) = (self.function.output(), format!("{:?}", self.responses));
         for secret in self.setup.aws.secrets() {
             assert!(
                 !output.contains(&secret),
                 "the log contains a secret: {output}"
             );
             assert!(
-                !answers.contains(&secret),
-                "an answer contains a secret: {answers}"
+                !responses.contains(&secret),
+                "a response contains a secret: {responses}"
             );
         }
         assert!(
@@ -145,9 +145,9 @@ impl Drop for Process<'_> {
 
 /// Checks the name of an error and that its message contains some texts. Returns the message.
 #[track_caller]
-fn assert_error(answer: &Answer, expected: &str, texts: &[&str]) -> String {
-    let Answer::Failure { name, message } = answer else {
-        panic!("expected the error {expected}, got {answer:?}")
+fn assert_error(response: &Response, expected: &str, texts: &[&str]) -> String {
+    let Response::Failure { name, message } = response else {
+        panic!("expected the error {expected}, got {response:?}")
     };
     assert_eq!(name, expected, "{message}");
     for text in texts {
@@ -165,9 +165,9 @@ fn assert_error(answer: &Answer, expected: &str, texts: &[&str]) -> String {
 
 /// Checks that a step is done, and returns its output.
 #[track_caller]
-fn done_output(answer: &Answer) -> Value {
-    let body = answer.json();
-    assert_eq!(body["status"], "done", "{answer:?}");
+fn done_output(response: &Response) -> Value {
+    let body = response.json();
+    assert_eq!(body["status"], "done", "{response:?}");
     body["output"].clone()
 }
 
@@ -418,9 +418,9 @@ fn a_role_that_is_unproven_or_open_is_not_assumed() {
     for trust in ["unproven", "open"] {
         let setup = TestSetup::new();
         setup.aws.set_account("acme", "prod", "trust", trust);
-        let answer = setup.call("ec2-start", &start_event("acme", "prod", ACME_INSTANCE));
+        let response = setup.call("ec2-start", &start_event("acme", "prod", ACME_INSTANCE));
         assert_error(
-            &answer,
+            &response,
             "TrustBroken",
             &["run `stepward account check acme prod`"],
         );
@@ -449,12 +449,12 @@ fn validate_credentials_accepts_a_role_that_requires_the_external_id() {
 fn validate_credentials_refuses_a_role_without_external_id() {
     let setup = TestSetup::new();
     setup.aws.set_trust_policy(ACME_ACCOUNT, None);
-    let answer = setup.call(
+    let response = setup.call(
         "validate-credentials",
         &envelope("acme", "prod", &json!({})),
     );
     assert_error(
-        &answer,
+        &response,
         "TrustBroken",
         &[
             "no external ID",
@@ -470,9 +470,9 @@ fn a_role_with_another_external_id_is_access_denied() {
     setup
         .aws
         .set_trust_policy(ACME_ACCOUNT, Some("another-external-id"));
-    let answer = setup.call("ec2-start", &start_event("acme", "prod", ACME_INSTANCE));
+    let response = setup.call("ec2-start", &start_event("acme", "prod", ACME_INSTANCE));
     assert_error(
-        &answer,
+        &response,
         "AccessDenied",
         &[
             "[acme/prod]",
@@ -491,9 +491,9 @@ fn throttling_by_the_table_is_throttled() {
     setup
         .aws
         .fail_calls("dynamodb:BatchGetItem", usize::MAX, 400, code, message);
-    let answer = setup.call("ec2-start", &start_event("acme", "prod", ACME_INSTANCE));
+    let response = setup.call("ec2-start", &start_event("acme", "prod", ACME_INSTANCE));
     assert_error(
-        &answer,
+        &response,
         "Throttled",
         &["dynamodb:BatchGetItem", code, "request "],
     );
@@ -507,17 +507,17 @@ fn throttling_by_the_table_is_throttled() {
 #[test]
 fn an_unanswered_sts_call_times_out_before_lambda_does() {
     let setup = TestSetup::new();
-    setup.aws.never_answer("sts:AssumeRole");
+    setup.aws.never_respond("sts:AssumeRole");
     let mut process = setup.process("ec2-start", &[]);
     let (limit, since) = (Duration::from_secs(5), Instant::now());
-    let answer = process.call_within(
+    let response = process.call_within(
         limit,
         start_event("acme", "prod", ACME_INSTANCE)
             .to_string()
             .as_bytes(),
     );
     assert_error(
-        &answer,
+        &response,
         "TimedOut",
         &["[acme/prod]", "within its function's time limit", "retry"],
     );
@@ -537,7 +537,7 @@ fn a_panic_is_internal_and_the_process_continues() {
         "Internal",
         &["report it"],
     );
-    // The log may arrive after the answer.
+    // The log may arrive after the response.
     let limit = Instant::now() + Duration::from_secs(10);
     while !process.function.output().contains("rogue_step.rs") {
         assert!(
@@ -595,7 +595,7 @@ fn a_killed_process_causes_no_second_start() {
         .send_event(MINUTE, event.to_string().as_bytes());
     assert!(setup.aws.wait_for_call("ec2:StartInstances"));
     killed.function.kill();
-    // After a lost answer a state machine sends the same event again.
+    // After a lost response a state machine sends the same event again.
     let output = done_output(&setup.call("ec2-start", &event));
     assert_eq!(output["instances"][0]["state"], "running");
     assert_eq!(setup.aws.calls("ec2:StartInstances").len(), 1);
@@ -623,16 +623,16 @@ fn throttling_by_ec2_is_retried_and_then_throttled() {
         "pending"
     );
     throttle("ec2:DescribeInstances", usize::MAX);
-    let answer = process.call(&start_event("acme", "prod", ACME_INSTANCE));
+    let response = process.call(&start_event("acme", "prod", ACME_INSTANCE));
     assert_error(
-        &answer,
+        &response,
         "Throttled",
         &["[acme/prod]", "ec2:DescribeInstances: RequestLimitExceeded"],
     );
 }
 
 #[test]
-fn a_slow_answer_of_aws_is_no_error() {
+fn a_slow_response_of_aws_is_no_error() {
     let setup = TestSetup::new();
     setup
         .aws
@@ -734,9 +734,9 @@ fn a_warm_process_never_uses_one_customers_credentials_for_another() {
 #[test]
 fn an_undeclared_action_is_denied_by_the_session_policy() {
     let setup = TestSetup::new();
-    let answer = setup.call("rogue-step", &rogue_event("undeclared"));
+    let response = setup.call("rogue-step", &rogue_event("undeclared"));
     assert_error(
-        &answer,
+        &response,
         "AccessDenied",
         &["[acme/prod]", "ec2:StopInstances", "does not declare it"],
     );
@@ -774,20 +774,20 @@ fn a_large_output_becomes_an_artifact_with_a_preview() {
 fn secrets_in_outputs_logs_and_errors_are_masked() {
     let setup = TestSetup::new();
     let mut process = setup.process("rogue-step", &[]);
-    let answer = process.call(&rogue_event("say-secrets")).json();
+    let response = process.call(&rogue_event("say-secrets")).json();
     assert!(
-        answer["output"]["said"]
+        response["output"]["said"]
             .as_str()
             .unwrap()
             .ends_with("secret *** token ***"),
-        "{answer}"
+        "{response}"
     );
     assert!(
-        answer["log"][0]
+        response["log"][0]
             .as_str()
             .unwrap()
             .ends_with("secret *** token ***"),
-        "{answer}"
+        "{response}"
     );
     assert_error(
         &process.call(&rogue_event("fail-with-secrets")),

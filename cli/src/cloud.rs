@@ -156,7 +156,7 @@ impl Cloud {
     /// How long to wait between two polls.
     #[must_use]
     pub fn poll_interval(&self) -> Duration {
-        // AWS limits the rate of calls. The local cloud answers within a millisecond.
+        // AWS limits the rate of calls. The local cloud responds within a millisecond.
         if self.local.is_some() {
             Duration::from_millis(200)
         } else {
@@ -187,7 +187,7 @@ impl Cloud {
         let failed_call = Error::new(format!("{}: {error}", self.name()));
         match (error.name, code, self.local) {
             (_, "unreachable", Some(_)) => {
-                Error::usage_error(format!("{} does not answer", self.name()))
+                Error::usage_error(format!("{} does not respond", self.name()))
                     .with_advice("start it with `stepward local up`")
             }
             (
@@ -200,7 +200,7 @@ impl Cloud {
             ) => {
                 failed_call.with_advice("renew your credentials, for example with `aws sso login`")
             }
-            (ErrorName::Internal, "no usable answer", None) => failed_call.with_advice(
+            (ErrorName::Internal, "no usable response", None) => failed_call.with_advice(
                 "check your credentials with `aws sts get-caller-identity`; add --local to use the \
                  local cloud",
             ),

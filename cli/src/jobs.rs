@@ -154,8 +154,8 @@ fn unknown_job(cloud: &Cloud, deployment: &Deployment, job: &str, names: &[Strin
     ))
 }
 
-/// Step Functions answers a repeated name only while the first execution runs with the same input.
-/// Afterwards, it refuses the name, even with the same input.
+/// Step Functions responds to a repeated name only while the first execution runs with the same
+/// input. Afterwards, it refuses the name, even with the same input.
 /// <https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html>
 fn existing_execution(job: &str, name: &str) -> Error {
     Error::usage_error(format!(

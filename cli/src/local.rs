@@ -30,9 +30,9 @@ const PROGRAM: &str = "local-cloud";
 /// modules for the first time needs longer.
 const START_LIMIT: Duration = Duration::from_mins(1);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+const RESPONSE_LIMIT: Duration = Duration::from_secs(5);
 
-/// The advice for a local cloud that does not answer.
+/// The advice for a local cloud that does not respond.
 const RESTART: &str = "restart it with `stepward local down`, then `stepward local up`";
 
 /// A running local cloud.
@@ -127,10 +127,10 @@ impl LocalCloud {
         if !is_locked(&dir.join("alive.lock")) || !dir.join("state.json").is_file() {
             return Ok(None);
         }
-        let healthy = wait_for(ANSWER_LIMIT, || Ok(is_healthy(port).then_some(())))?;
+        let healthy = wait_for(RESPONSE_LIMIT, || Ok(is_healthy(port).then_some(())))?;
         if healthy.is_none() {
             return Err(Error::new(format!(
-                "the local cloud on port {port} runs but does not answer"
+                "the local cloud on port {port} runs but does not respond"
             ))
             .with_advice(RESTART));
         }
@@ -173,24 +173,24 @@ impl LocalCloud {
         ) {
             Ok((200, _)) => Ok(()),
             Ok((status, body)) => Err(Error::new(format!(
-                "the local cloud answered the reset with status {status}: {body}"
+                "the local cloud responded to the reset with status {status}: {body}"
             ))),
             Err(error) => Err(Error::new(format!(
-                "the local cloud did not answer the reset: {error}"
+                "the local cloud did not respond to the reset: {error}"
             ))),
         }
         .map_err(|error| error.with_advice(RESTART))
     }
 
-    /// Its answer to a GET request for one of its own paths, for example `/_stepward/ssm/calls`.
+    /// Its response to a GET request for one of its own paths, for example `/_stepward/ssm/calls`.
     pub fn ask(&self, path: &str) -> Result<String> {
         match send_request(self.port, "GET", path, Duration::from_secs(30)) {
             Ok((200, body)) => Ok(body),
             Ok((status, body)) => Err(Error::new(format!(
-                "the local cloud answered {path} with status {status}: {body}"
+                "the local cloud responded to {path} with status {status}: {body}"
             ))),
             Err(error) => Err(Error::new(format!(
-                "the local cloud did not answer {path}: {error}"
+                "the local cloud did not respond to {path}: {error}"
             ))),
         }
     }
@@ -324,7 +324,7 @@ fn remove_temporary_files(dir: &Path) -> Result<()> {
 }
 
 fn is_healthy(port: u16) -> bool {
-    send_request(port, "GET", "/_ministack/health", ANSWER_LIMIT)
+    send_request(port, "GET", "/_ministack/health", RESPONSE_LIMIT)
         .is_ok_and(|(status, _)| status == 200)
 }
 
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_local_cloud_answers_resets_and_ends_when_dropped() {
+    fn a_local_cloud_responses_resets_and_ends_when_dropped() {
         let cloud = start_local_cloud("drop");
         assert!(is_healthy(cloud.port) && !is_free(cloud.port));
         cloud.reset().unwrap();

@@ -302,10 +302,10 @@ class Fields:
 def put(bucket, key, text):
     """Writes an object and returns its size."""
     body = text.encode()
-    status, _, answer = s3._put_object(bucket, key, body, {})
+    status, _, response = s3._put_object(bucket, key, body, {})
     if status != 200:
         raise sfn._ExecutionError(
-            "States.ResultWriterFailed", f"Writing s3://{bucket}/{key} failed: {answer.decode()}"
+            "States.ResultWriterFailed", f"Writing s3://{bucket}/{key} failed: {response.decode()}"
         )
     return len(body)
 

@@ -6,7 +6,7 @@ import threading
 from ministack.core.responses import AccountRegionScopedDict
 from ministack.services import ec2
 
-launches = AccountRegionScopedDict()  # answers of RunInstances by client token
+launches = AccountRegionScopedDict()  # responses of RunInstances by client token
 launching = threading.Lock()
 
 registered_image = ec2._registered_image
@@ -26,12 +26,12 @@ def launchable_image(image_id):
 def run_instances_once(parameters):
     token = parameter(parameters, "ClientToken")
     with launching:
-        answer = launches.get(token) if token else None
-        if answer is None:
-            answer = run_instances(parameters)
-            if token and answer[0] == 200:
-                launches[token] = answer
-    return answer
+        response = launches.get(token) if token else None
+        if response is None:
+            response = run_instances(parameters)
+            if token and response[0] == 200:
+                launches[token] = response
+    return response
 
 
 def describe_page_of_instances(parameters):

@@ -17,12 +17,14 @@ execute_command = ecs._ACTION_MAP["ExecuteCommand"]
 def execute_command_on_tagged_stream(data):
     status, headers, body = execute_command(data)
     if status == 200:
-        answer = json.loads(body)
-        tags = {tag["key"]: tag["value"] for tag in ecs._tasks[answer["taskArn"]].get("tags") or []}
-        answer["session"] = session_on_stream(
-            answer["session"], tags.get(STREAM_TAG), data.get("command", "")
+        response = json.loads(body)
+        tags = {
+            tag["key"]: tag["value"] for tag in ecs._tasks[response["taskArn"]].get("tags") or []
+        }
+        response["session"] = session_on_stream(
+            response["session"], tags.get(STREAM_TAG), data.get("command", "")
         )
-        body = json.dumps(answer).encode()
+        body = json.dumps(response).encode()
     return status, headers, body
 
 

@@ -10,7 +10,7 @@ upload_part_copy = s3._upload_part_copy
 
 
 def refusal(headers):
-    """Returns the error answer if the source of a copy is archived, or None."""
+    """Returns the error response if the source of a copy is archived, or None."""
     bucket, key = copy_source(headers.get("x-amz-copy-source", ""))
     found = (s3._buckets.get(bucket) or {"objects": {}})["objects"].get(key, {})
     storage_class = found.get("storage_class")

@@ -26,15 +26,15 @@ def complete_with_checksum_of_object(bucket, key, body, query, headers=None):
     upload = s3._multipart_uploads.get(s3._qp(query, "uploadId")) or {"parts": {}}
     token = parts_to_join.set([part["body"] for _, part in sorted(upload["parts"].items())])
     try:
-        answer = complete_multipart_upload(bucket, key, body, query, headers)
+        response = complete_multipart_upload(bucket, key, body, query, headers)
     finally:
         parts_to_join.reset(token)
     completed = (s3._buckets.get(bucket) or {"objects": {}})["objects"].get(key, {})
     if WHOLE_OBJECT in completed.get("checksums", {}):
         completed["checksum_type"] = "FULL_OBJECT"
-        status, answer_headers, text = answer
-        answer = status, answer_headers, text.replace(b">COMPOSITE<", b">FULL_OBJECT<")
-    return answer
+        status, response_headers, text = response
+        response = status, response_headers, text.replace(b">COMPOSITE<", b">FULL_OBJECT<")
+    return response
 
 
 def install():

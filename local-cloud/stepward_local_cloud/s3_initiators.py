@@ -18,11 +18,11 @@ list_multipart_uploads = s3._list_multipart_uploads
 
 
 def create_upload_with_initiator(bucket, key, headers):
-    answer = create_multipart_upload(bucket, key, headers)
-    created = UPLOAD_ID.search(answer[2].decode()) if answer[0] == 200 else None
+    response = create_multipart_upload(bucket, key, headers)
+    created = UPLOAD_ID.search(response[2].decode()) if response[0] == 200 else None
     if created:
         s3._multipart_uploads[created[1]]["initiator"] = initiator(headers.get("authorization", ""))
-    return answer
+    return response
 
 
 def initiator(authorization):

@@ -54,16 +54,6 @@ from .run_command import (
     ping_instance,
     unfinished,
 )
-from .ssm_answers import (
-    iso_duration,
-    iso_time,
-    output_texts,
-    output_url,
-    page,
-    show_command,
-    show_invocation,
-    show_node,
-)
 from .ssm_requests import (
     INSTANCE_ID,
     TIME_FILTERS,
@@ -76,6 +66,16 @@ from .ssm_requests import (
     list_filters,
     target_instances,
     timestamp,
+)
+from .ssm_responses import (
+    iso_duration,
+    iso_time,
+    output_texts,
+    output_url,
+    page,
+    show_command,
+    show_invocation,
+    show_node,
 )
 
 KEPT = 100_000  # invocations; above this limit the oldest ended commands are removed
@@ -112,14 +112,14 @@ def send_command(data):
         kept.append(command)
         unfinished[command.id] = command
         forget_old()
-        answer = show_command(command)
+        response = show_command(command)
     command_node.start_threads()
-    # The invocations start after the answer, which has the status Pending.
+    # The invocations start after the response, which has the status Pending.
     if command.left:
         threading.Timer(0.01, advance, [command]).start()
     else:
         unfinished.pop(command.id)
-    return {"Command": answer}
+    return {"Command": response}
 
 
 def cancel_command(data):

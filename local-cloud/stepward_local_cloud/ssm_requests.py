@@ -20,7 +20,7 @@ TIME_FILTERS = ("InvokedAfter", "InvokedBefore")
 
 
 class Refused(Exception):
-    """An error answer of SSM."""
+    """An error response of SSM."""
 
     def __init__(self, code, message):
         super().__init__(message)

@@ -98,8 +98,8 @@ class Cloud:
         return client
 
     def get(self, path):
-        with urllib.request.urlopen(self.endpoint + path, timeout=5) as answer:
-            return answer.read()
+        with urllib.request.urlopen(self.endpoint + path, timeout=5) as response:
+            return response.read()
 
     def end(self):
         os.killpg(self.process.pid, signal.SIGKILL)

@@ -26,7 +26,9 @@ def upload(cloud, **completion):
         **of_upload, MultipartUpload={"Parts": parts}, **completion
     )
     head = client.head_object(Bucket=bucket, Key="key", ChecksumMode="ENABLED")
-    return [(answer["ChecksumCRC64NVME"], answer["ChecksumType"]) for answer in (completed, head)]
+    return [
+        (response["ChecksumCRC64NVME"], response["ChecksumType"]) for response in (completed, head)
+    ]
 
 
 def test_the_checksum_is_that_of_the_standard():

@@ -13,7 +13,7 @@
 //! - [`settings`]: the environment variables of a function.
 //! - [`access`]: turns a customer's record into credentials that are limited to one step, and masks
 //!   secrets.
-//! - [`runtime`]: receives Lambda's event, runs the step and returns its answer.
+//! - [`runtime`]: receives Lambda's event, runs the step and returns its response.
 //! - [`testing`]: contexts and helper functions for the unit tests of steps.
 
 pub mod access;

@@ -1,4 +1,4 @@
-//! Receives Lambda's event, runs the step and returns its answer.
+//! Receives Lambda's event, runs the step and returns its response.
 
 pub mod artifact;
 pub mod context;

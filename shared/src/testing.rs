@@ -65,7 +65,7 @@ pub fn context_with_session<C: Clone + Send + Sync + 'static>(
     ctx
 }
 
-/// A configuration for clients whose requests this HTTP client answers, without a network.
+/// A configuration for clients whose requests this HTTP client responds to, without a network.
 pub fn config_with_http_client(http_client: impl HttpClient + 'static) -> SdkConfig {
     let keys = Credentials::new("key", "not-a-secret", None, None, "test");
     SdkConfig::builder()
@@ -95,15 +95,15 @@ pub fn with_artifacts(ctx: Context, s3: aws_sdk_s3::Client, bucket: &str) -> Con
 }
 
 /// Calls a step's function with an envelope, as in a deployment but without Lambda, and returns its
-/// answer.
+/// response.
 ///
 /// # Errors
 /// The error of the step.
 pub async fn call_function<S: Step>(broker: &Broker, envelope: &Value) -> Result<Value, StepError> {
     let deadline = SystemTime::now() + Duration::from_mins(1);
-    let answer =
-        serve::answer_envelope::<S>(broker, &envelope.to_string(), deadline, "test").await?;
-    serde_json::to_value(answer)
+    let response =
+        serve::respond_to_envelope::<S>(broker, &envelope.to_string(), deadline, "test").await?;
+    serde_json::to_value(response)
         .map_err(|error| ErrorName::Internal.with_message(error.to_string()))
 }
 
@@ -132,15 +132,15 @@ pub fn resume_from(state: &Value) -> Resume {
 /// If the result is not pending, or if a state machine would round a number of the state.
 #[must_use]
 pub fn expect_pending<T: Debug>(
-    answer: Result<Progress<T>, StepError>,
+    response: Result<Progress<T>, StepError>,
 ) -> (Resume, Duration, String) {
     let Ok(Progress::Pending {
         state,
         retry_after,
         progress,
-    }) = answer
+    }) = response
     else {
-        panic!("not pending: {answer:?}")
+        panic!("not pending: {response:?}")
     };
     assert!(
         has_exact_numbers(&state),
@@ -169,9 +169,9 @@ fn has_exact_numbers(state: &Value) -> bool {
     clippy::must_use_candidate,
     reason = "some tests check only that the step succeeded"
 )]
-pub fn expect_done<T: Debug>(answer: Result<Progress<T>, StepError>) -> T {
-    let Ok(Progress::Done(output)) = answer else {
-        panic!("not done: {answer:?}")
+pub fn expect_done<T: Debug>(response: Result<Progress<T>, StepError>) -> T {
+    let Ok(Progress::Done(output)) = response else {
+        panic!("not done: {response:?}")
     };
     output
 }

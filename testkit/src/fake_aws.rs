@@ -232,14 +232,14 @@ impl FakeAws {
             .push((operation.into(), Fault::Fail { times, failure }));
     }
 
-    /// Never answers calls of an operation.
-    pub fn never_answer(&self, operation: &str) {
+    /// Never responds to calls of an operation.
+    pub fn never_respond(&self, operation: &str) {
         self.state()
             .faults
-            .push((operation.into(), Fault::NeverAnswer));
+            .push((operation.into(), Fault::NeverRespond));
     }
 
-    /// Answers calls of an operation after a delay.
+    /// Responses calls of an operation after a delay.
     pub fn delay_calls(&self, operation: &str, delay: Duration) {
         self.state()
             .faults

@@ -14,7 +14,7 @@ pub(crate) struct Server {
     thread: Option<JoinHandle<()>>,
 }
 
-/// A complete request, and the connection for its answer.
+/// A complete request, and the connection for its response.
 pub(crate) struct Call {
     /// The method, for example `GET`.
     pub(crate) method: String,
@@ -53,7 +53,8 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.server.unblock();
-        // A panic of the thread has been printed, and its test has failed because it got no answer.
+        // A panic of the thread has been printed, and its test has failed because it got no
+        // response.
         let _ = self.thread.take().map(JoinHandle::join);
     }
 }
@@ -81,23 +82,23 @@ impl Call {
             .map(|header| header.value.as_str())
     }
 
-    /// Sends the answer in one write. `tiny_http` uses several writes, each of which waits for the
-    /// acknowledgement of the previous one (Nagle's algorithm). That would distort every
+    /// Sends the response in one write. `tiny_http` uses several writes, each of which waits for
+    /// the acknowledgement of the previous one (Nagle's algorithm). That would distort every
     /// measurement.
-    pub(crate) fn answer(self, status: u16, headers: &[(&str, &str)], body: &[u8]) {
+    pub(crate) fn response(self, status: u16, headers: &[(&str, &str)], body: &[u8]) {
         let reason = StatusCode(status).default_reason_phrase();
-        let mut answer = format!(
+        let mut response = format!(
             "HTTP/1.1 {status} {reason}\r\nContent-Length: {}\r\n",
             body.len()
         )
         .into_bytes();
         for (name, value) in headers {
-            answer.extend(format!("{name}: {value}\r\n").bytes());
+            response.extend(format!("{name}: {value}\r\n").bytes());
         }
-        answer.extend(b"\r\n");
-        answer.extend(body);
+        response.extend(b"\r\n");
+        response.extend(body);
         let mut writer = self.request.into_writer();
         // Fails if a test has killed the client.
-        let _ = writer.write_all(&answer).and_then(|()| writer.flush());
+        let _ = writer.write_all(&response).and_then(|()| writer.flush());
     }
 }

@@ -350,16 +350,16 @@ impl Proof {
         });
         let started = Instant::now();
         loop {
-            let answer = testing::call_function::<S>(&self.broker, &envelope).await?;
-            if answer["status"] == "done" {
-                return Ok(answer["output"].clone());
+            let response = testing::call_function::<S>(&self.broker, &envelope).await?;
+            if response["status"] == "done" {
+                return Ok(response["output"].clone());
             }
             if started.elapsed() > RUN_LIMIT {
-                let progress = answer["progress"].as_str().unwrap_or_default();
+                let progress = response["progress"].as_str().unwrap_or_default();
                 return Err(ErrorName::TimedOut
                     .with_message(format!("still pending after {RUN_LIMIT:?}: {progress}")));
             }
-            envelope["resume"] = answer["resume"].clone();
+            envelope["resume"] = response["resume"].clone();
             tokio::time::sleep(CALL_INTERVAL).await;
         }
     }

@@ -25,16 +25,16 @@ pub struct Function {
     child: Child,
     started: Instant,
     events: Option<Sender<Event>>,
-    answers: Receiver<Answer>,
+    responses: Receiver<Response>,
     output: Arc<Mutex<String>>,
     readers: Vec<JoinHandle<()>>,
     // The last field, because its thread ends only after `events` is dropped.
     _server: Server,
 }
 
-/// The answer of a function.
+/// The response of a function.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Answer {
+pub enum Response {
     /// The body of the response.
     Success(String),
     /// An error, as Step Functions receives it.
@@ -60,10 +60,10 @@ impl Function {
     #[must_use]
     pub fn start(mut command: Command, environment: &[(String, String)]) -> Self {
         let (events, next) = channel();
-        let (answer, answers) = channel();
+        let (response, responses) = channel();
         let mut invocations = 0;
         let server =
-            Server::start(move |call| handle_request(call, &mut invocations, &next, &answer));
+            Server::start(move |call| handle_request(call, &mut invocations, &next, &response));
         let name = command
             .get_program()
             .to_string_lossy()
@@ -91,29 +91,29 @@ impl Function {
             child,
             started,
             events: Some(events),
-            answers,
+            responses,
             output,
             readers,
             _server: server,
         }
     }
 
-    /// Sends an event and waits for the answer. As on Lambda, the answer is `Runtime.ExitError` if
-    /// the process ends. If the process takes too long, it is killed and the answer is
+    /// Sends an event and waits for the response. As on Lambda, the response is `Runtime.ExitError`
+    /// if the process ends. If the process takes too long, it is killed and the response is
     /// `Sandbox.Timedout`.
-    pub fn invoke(&mut self, event: &[u8]) -> Answer {
+    pub fn invoke(&mut self, event: &[u8]) -> Response {
         self.invoke_within(DEFAULT_TIMEOUT, event)
     }
 
     /// Like [`invoke`](Self::invoke), with another timeout.
-    pub fn invoke_within(&mut self, timeout: Duration, event: &[u8]) -> Answer {
+    pub fn invoke_within(&mut self, timeout: Duration, event: &[u8]) -> Response {
         self.send_event(timeout, event);
-        self.wait_for_answer(timeout)
+        self.wait_for_response(timeout)
     }
 
-    /// Sends an event without waiting for the answer.
+    /// Sends an event without waiting for the response.
     pub fn send_event(&self, timeout: Duration, event: &[u8]) {
-        // Fails if the process has ended. Then `wait_for_answer` returns the error.
+        // Fails if the process has ended. Then `wait_for_response` returns the error.
         let _ = self.events.as_ref().map(|events| {
             events.send(Event {
                 body: event.to_vec(),
@@ -122,22 +122,22 @@ impl Function {
         });
     }
 
-    /// Waits for the answer to the event that was sent.
-    pub fn wait_for_answer(&mut self, timeout: Duration) -> Answer {
+    /// Waits for the response to the event that was sent.
+    pub fn wait_for_response(&mut self, timeout: Duration) -> Response {
         let limit = Instant::now() + timeout;
         loop {
-            match self.answers.recv_timeout(POLL_INTERVAL) {
-                Ok(answer) => return answer,
+            match self.responses.recv_timeout(POLL_INTERVAL) {
+                Ok(response) => return response,
                 Err(RecvTimeoutError::Disconnected) => {
-                    return Answer::failure("Runtime.ExitError", "the Runtime API has ended");
+                    return Response::failure("Runtime.ExitError", "the Runtime API has ended");
                 }
                 Err(RecvTimeoutError::Timeout) if Instant::now() > limit => {
                     self.kill();
-                    return Answer::failure("Sandbox.Timedout", "the task timed out");
+                    return Response::failure("Sandbox.Timedout", "the task timed out");
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     if let Ok(Some(status)) = self.child.try_wait() {
-                        return Answer::failure(
+                        return Response::failure(
                             "Runtime.ExitError",
                             &format!("the process ended: {status}"),
                         );
@@ -213,7 +213,7 @@ impl Drop for Function {
     }
 }
 
-impl Answer {
+impl Response {
     fn failure(name: &str, message: &str) -> Self {
         Self::Failure {
             name: name.into(),
@@ -237,17 +237,17 @@ fn handle_request(
     call: Call,
     invocations: &mut u32,
     events: &Receiver<Event>,
-    answers: &Sender<Answer>,
+    responses: &Sender<Response>,
 ) {
     let read_error = || {
         let error: Value = serde_json::from_slice(&call.body).unwrap_or_default();
         let text = |field: &str| error[field].as_str().unwrap_or_default().to_owned();
-        Answer::Failure {
+        Response::Failure {
             name: text("errorType"),
             message: text("errorMessage"),
         }
     };
-    let answer = match call
+    let response = match call
         .path
         .strip_prefix(INVOCATION_PATH)
         .map(|rest| rest.rsplit('/').next().unwrap_or(rest))
@@ -260,13 +260,13 @@ fn handle_request(
             }
             return;
         }
-        Some("response") => Answer::Success(String::from_utf8_lossy(&call.body).into_owned()),
+        Some("response") => Response::Success(String::from_utf8_lossy(&call.body).into_owned()),
         Some("error") => read_error(),
         None if call.path.ends_with("/runtime/init/error") => read_error(),
-        _ => return call.answer(404, &[], b""),
+        _ => return call.response(404, &[], b""),
     };
-    let _ = answers.send(answer);
-    call.answer(
+    let _ = responses.send(response);
+    call.response(
         202,
         &[("Content-Type", "application/json")],
         br#"{"status":"OK"}"#,
@@ -280,7 +280,7 @@ fn deliver_event(call: Call, invocation: u32, event: &Event) {
         .unwrap_or_default()
         .as_millis()
         .to_string();
-    call.answer(
+    call.response(
         200,
         &[
             ("Content-Type", "application/json"),

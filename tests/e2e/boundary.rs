@@ -19,15 +19,16 @@ fn start_params() -> Value {
 fn sts_refuses_the_broker_without_the_right_external_id() {
     with_stack(async |test_stack| {
         let acme = test_stack.customer().await;
-        let answer = test_stack
+        let response = test_stack
             .call_function("validate-credentials", &acme.envelope(&json!({})))
             .await
             .unwrap();
-        let proof: TrustProof = serde_json::from_value(answer["output"]["trust"].clone()).unwrap();
+        let proof: TrustProof =
+            serde_json::from_value(response["output"]["trust"].clone()).unwrap();
         assert_eq!(proof.without_external_id, TrustVerdict::Refused);
         assert_eq!(proof.wrong_external_id, TrustVerdict::Refused);
         assert_eq!(proof.right_external_id, TrustVerdict::Accepted);
-        assert_eq!(answer["output"]["account_id"], json!(acme.owner.account));
+        assert_eq!(response["output"]["account_id"], json!(acme.owner.account));
     });
 }
 

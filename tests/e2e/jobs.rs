@@ -86,7 +86,7 @@ fn the_command_line_shows_every_log_line_once() {
     });
 }
 
-/// Returns every log line in the step answers of an execution's history.
+/// Returns every log line in the step responses of an execution's history.
 async fn logged(test_stack: &TestStack, execution: &str) -> Vec<String> {
     let request = test_stack
         .operator
@@ -103,8 +103,8 @@ async fn logged(test_stack: &TestStack, execution: &str) -> Vec<String> {
         else {
             continue;
         };
-        let answer: Value = serde_json::from_str(output).unwrap();
-        let log = answer["Payload"]["log"].as_array().into_iter().flatten();
+        let response: Value = serde_json::from_str(output).unwrap();
+        let log = response["Payload"]["log"].as_array().into_iter().flatten();
         lines.extend(log.map(|line| line.as_str().unwrap().to_owned()));
     }
     lines
@@ -375,11 +375,11 @@ fn a_cancelled_query_is_stopped_without_its_id() {
         let mut envelope =
             acme.envelope(&json!({ "query": slow, "database": "operations", "bucket": bucket }));
         envelope["cancel"] = json!(true);
-        let answer = test_stack
+        let response = test_stack
             .call_function("athena-query", &envelope)
             .await
             .unwrap();
-        let messages = answer["log"][0].as_str().unwrap();
+        let messages = response["log"][0].as_str().unwrap();
         let id = messages
             .strip_prefix("Athena query ")
             .and_then(|rest| rest.strip_suffix(" stopped"))
@@ -422,21 +422,27 @@ fn a_bucket_is_listed_like_with_the_aws_cli() {
         let acme = test_stack.customer().await;
         let bucket = format!("s3://stepward-data-{}", acme.owner.account);
         let params = json!({ "uri": format!("{bucket}/backups"), "summarize": true });
-        let answer = test_stack
+        let response = test_stack
             .call_function("s3-list", &acme.envelope(&params))
             .await
             .unwrap();
-        assert_eq!(answer["output"]["prefixes"], json!(["backups/"]));
+        assert_eq!(response["output"]["prefixes"], json!(["backups/"]));
         assert!(
-            answer["log"][0].as_str().unwrap().ends_with("PRE backups/"),
-            "{answer}"
+            response["log"][0]
+                .as_str()
+                .unwrap()
+                .ends_with("PRE backups/"),
+            "{response}"
         );
         let params = json!({ "uri": format!("{bucket}/"), "recursive": true });
-        let answer = test_stack
+        let response = test_stack
             .call_function("s3-list", &acme.envelope(&params))
             .await
             .unwrap();
-        assert_eq!(answer["output"]["objects"][0]["key"], "backups/2026-01.csv");
+        assert_eq!(
+            response["output"]["objects"][0]["key"],
+            "backups/2026-01.csv"
+        );
         let buckets = test_stack
             .call_function("s3-list", &acme.envelope(&json!({})))
             .await

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::test_stack::{CustomerAccount, TestStack, create_zip, role_from_template, with_stack};
 
 const SECRET: &str = "correct horse battery staple";
-/// A function that returns whether it received the secret, and leaks the secret in its answer and
+/// A function that returns whether it received the secret, and leaks the secret in its response and
 /// its log.
 const LEAKING_FUNCTION: &str = "\
 def handler(event, context):
@@ -69,19 +69,19 @@ fn a_step_reads_its_customers_secret_and_never_shows_it() {
             text(&set)
         );
 
-        let answer = test_stack
+        let response = test_stack
             .call_function("lambda-invoke", &invoke_with_key(&acme, &path))
             .await
             .unwrap();
         assert_eq!(
-            answer["output"]["payload"],
+            response["output"]["payload"],
             json!({ "right": true, "said": "it is ***" }),
-            "{answer}"
+            "{response}"
         );
-        assert!(!answer.to_string().contains(SECRET), "{answer}");
+        assert!(!response.to_string().contains(SECRET), "{response}");
         assert!(
-            answer.to_string().contains("got ***"),
-            "the function's log is in the answer: {answer}"
+            response.to_string().contains("got ***"),
+            "the function's log is in the response: {response}"
         );
         let logs = test_stack.read_logs().await;
         assert!(

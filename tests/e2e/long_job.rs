@@ -96,7 +96,7 @@ fn state_machine(job: &str, steps: &[(&str, &str)]) -> Value {
     let mut states = json!({
         "Begin": {
             "Type": "Pass",
-            "Assign": { "input": "{% $states.input %}", "done": {}, "answer": {} },
+            "Assign": { "input": "{% $states.input %}", "done": {}, "response": {} },
             "Next": steps[0].0,
         },
         "End": { "Type": "Pass", "Output": "{% $done %}", "End": true },
@@ -108,22 +108,22 @@ fn state_machine(job: &str, steps: &[(&str, &str)]) -> Value {
             "{{% $merge([{{ 'target': $input.target, 'params': {params}, 'execution': {{ \
              'id': $states.context.Execution.Name, 'job': '{job}', 'step': '{step}', 'started_by': \
              'test' }} }}, \
-             $exists($answer.resume) ? {{ 'resume': $answer.resume }} : {{}}]) %}}"
+             $exists($response.resume) ? {{ 'resume': $response.resume }} : {{}}]) %}}"
         );
         states[*step] = json!({
             "Type": "Task",
             "Resource": "arn:aws:states:::lambda:invoke",
             "Arguments": { "FunctionName": format!("{STACK}-{step}"), "Payload": payload },
             "TimeoutSeconds": 120,
-            "Assign": { "answer": "{% $states.result.Payload %}" },
+            "Assign": { "response": "{% $states.result.Payload %}" },
             "Next": over,
         });
         states[&over] = json!({
             "Type": "Choice",
             "Choices": [{
-                "Condition": "{% $answer.status = 'done' %}",
-                "Assign": { "done": format!("{{% $merge([$done, {{ '{step}': $answer.output }}]) \
-                 %}}"), "answer": {} },
+                "Condition": "{% $response.status = 'done' %}",
+                "Assign": { "done": format!("{{% $merge([$done, {{ '{step}': $response.output }}]) \
+                 %}}"), "response": {} },
                 "Next": next,
             }],
             "Default": wait,

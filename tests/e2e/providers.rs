@@ -79,10 +79,10 @@ fn the_secret_of_an_access_key_comes_from_key_storage() {
             Some(key),
         )
         .await;
-        let answer = validate(test_stack, &owned).await.unwrap();
-        assert_eq!(answer["output"]["account_id"], json!(account_id));
+        let response = validate(test_stack, &owned).await.unwrap();
+        assert_eq!(response["output"]["account_id"], json!(account_id));
         assert_eq!(
-            answer["output"]["trust"],
+            response["output"]["trust"],
             Value::Null,
             "without a role there is no trust proof"
         );

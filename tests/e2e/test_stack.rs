@@ -228,7 +228,7 @@ impl TestStack {
         .await
     }
 
-    /// Calls a function as a state machine does. Returns the answer, or the error's name and
+    /// Calls a function as a state machine does. Returns the response, or the error's name and
     /// message.
     pub(crate) async fn call_function(
         &self,
@@ -238,15 +238,15 @@ impl TestStack {
         let lambda = aws_sdk_lambda::Client::new(&self.operator.config);
         let name = format!("{STACK}-{function}");
         let payload = Blob::new(payload.to_string());
-        let answer = lambda
+        let response = lambda
             .invoke()
             .function_name(name)
             .payload(payload)
             .send()
             .await
             .unwrap();
-        let body: Value = serde_json::from_slice(answer.payload().unwrap().as_ref()).unwrap();
-        if answer.function_error().is_none() {
+        let body: Value = serde_json::from_slice(response.payload().unwrap().as_ref()).unwrap();
+        if response.function_error().is_none() {
             return Ok(body);
         }
         let text = |field: &str| body[field].as_str().unwrap_or_default().to_owned();

@@ -36,17 +36,17 @@ pub(crate) fn workspace() -> Vec<Package> {
         "1",
         "--offline",
     ];
-    let answer = Command::new(env!("CARGO"))
+    let response = Command::new(env!("CARGO"))
         .args(arguments)
         .current_dir(root())
         .output()
         .unwrap();
     assert!(
-        answer.status.success(),
+        response.status.success(),
         "{}",
-        String::from_utf8_lossy(&answer.stderr)
+        String::from_utf8_lossy(&response.stderr)
     );
-    let metadata: Metadata = serde_json::from_slice(&answer.stdout).unwrap();
+    let metadata: Metadata = serde_json::from_slice(&response.stdout).unwrap();
     metadata.packages.iter().map(package).collect()
 }
 

@@ -35,6 +35,6 @@ while True:
     api.request(
         "POST",
         f"/2018-06-01/runtime/invocation/{invocation}/response",
-        json.dumps({"answer": call(client, event)}),
+        json.dumps({"response": call(client, event)}),
     )
     api.getresponse().read()

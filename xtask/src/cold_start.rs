@@ -12,7 +12,7 @@ use stepward_cli::workspace::Function;
 use stepward_testkit::build::{build_binaries, current_build, list_steps, root};
 use stepward_testkit::envelope;
 use stepward_testkit::fake_aws::{FakeAws, Request};
-use stepward_testkit::runtime_api::{self, Answer};
+use stepward_testkit::runtime_api::{self, Response};
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
@@ -269,23 +269,23 @@ impl Subject {
     /// Returns the time from the start of the process to its first response.
     fn measure_start(&mut self) -> Result<Duration, String> {
         let mut function = self.start_function();
-        let answer = function.invoke(self.event.as_bytes());
+        let response = function.invoke(self.event.as_bytes());
         let time = function.age();
         self.peak_memory = self
             .peak_memory
             .max(function.peak_memory().unwrap_or_default());
-        self.check_success(&answer, &function)?;
+        self.check_success(&response, &function)?;
         Ok(time)
     }
 
     fn check_success(
         &self,
-        answer: &Answer,
+        response: &Response,
         function: &runtime_api::Function,
     ) -> Result<(), String> {
-        match answer {
-            Answer::Success(_) => Ok(()),
-            Answer::Failure { name, message } => Err(format!(
+        match response {
+            Response::Success(_) => Ok(()),
+            Response::Failure { name, message } => Err(format!(
                 "{}: {name}: {message}\n{}",
                 self.program.display(),
                 function.output()
@@ -336,8 +336,8 @@ impl Row {
             aws.clear_requests();
             let mut event = self.case.envelope.clone();
             event["execution"]["id"] = execution.into();
-            let answer = function.invoke(event.to_string().as_bytes());
-            self.step.check_success(&answer, &function)?;
+            let response = function.invoke(event.to_string().as_bytes());
+            self.step.check_success(&response, &function)?;
 
             let mut calls: Vec<_> = aws.requests().iter().map(Request::name).collect();
             for step_call in self.case.step_calls {

@@ -30,17 +30,17 @@ pub(crate) fn update_list() -> Result<(), String> {
         .args(&services)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit());
-    let answer = script
+    let response = script
         .output()
         .map_err(|error| format!("python: {error}"))?;
-    if !answer.status.success() {
+    if !response.status.success() {
         return Err(format!(
             "the script that reads the IAM actions failed with {}; its error is above",
-            answer.status
+            response.status
         ));
     }
     let path = build::root().join(iam::PATH);
-    std::fs::write(&path, &answer.stdout).map_err(|error| format!("{}: {error}", iam::PATH))?;
+    std::fs::write(&path, &response.stdout).map_err(|error| format!("{}: {error}", iam::PATH))?;
     println!("wrote {} with {} services", iam::PATH, services.len());
     Ok(())
 }

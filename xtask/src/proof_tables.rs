@@ -34,7 +34,7 @@ pub const KEYS: [(&str, &str); 8] = [
     ),
     (
         "pending",
-        "A later call continues the work, also after a lost answer, and starts nothing twice.",
+        "A later call continues the work, also after a lost response, and starts nothing twice.",
     ),
     (
         "failed",
@@ -261,7 +261,7 @@ says what it proves. If a step lacks a proof, `cargo test -p stepward-tests --te
 {keys}
 
 The tests `permissions_…` run on a local cloud. All other proofs are unit tests with prepared
-answers of AWS; they assert the requests that the step sends. `cargo test` runs all of them.
+responses of AWS; they assert the requests that the step sends. `cargo test` runs all of them.
 `cargo xtask proofs` runs only the proofs and prints the table below with the results. To run one
 proof of one step:
 
@@ -286,7 +286,7 @@ mod tests {
 async fn done_outside_of_the_test_module() {}
 #[cfg(test)]
 mod tests {
-    // no proof of pending: the answer comes at once,
+    // no proof of pending: the response comes at once,
     // or not at all.
     // no proof of done: There is one.
     #[tokio::test(start_paused = true)]
@@ -315,7 +315,7 @@ mod tests {
         assert_eq!(tests, ["done_sends_one_request", "not_found_and_so_on"]);
         assert_eq!(
             proofs.reasons["pending"],
-            "The answer comes at once, or not at all."
+            "The response comes at once, or not at all."
         );
     }
 
@@ -340,7 +340,7 @@ mod tests {
         let text = proof_matrix(&[proofs(), second], Proofs::test_count);
         assert_eq!(text.matches("— (2)").count(), 2, "{text}");
         assert!(
-            text.contains("\n2. The answer comes at once, or not at all.\n"),
+            text.contains("\n2. The response comes at once, or not at all.\n"),
             "{text}"
         );
         assert!(!text.contains("\n3. "), "{text}");

@@ -96,7 +96,7 @@ pub(crate) fn run_benchmark(options: Options) -> Result<(), String> {
         "Medians of {runs} runs in turn, after a first run that does not count. Build profile of \
          the steps: {profile}. MB: the highest peak.\n\
          Each result was compared with its source, byte by byte.\n\
-         The time ends with the process, or with the answer of a step. The server ({} {}) runs on \
+         The time ends with the process, or with the response of a step. The server ({} {}) runs on \
          the same machine.",
         SERVER.0, SERVER.1
     );

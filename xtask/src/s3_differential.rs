@@ -44,7 +44,10 @@ pub(crate) fn kill_steps(times: u64, seed: u64) -> Result<(), String> {
     for (kind, [runs, kills]) in &summary.operations {
         println!("{kind}: killed {kills} times in {runs} runs");
     }
-    println!("{} calls returned a pending answer", summary.pending_calls);
+    println!(
+        "{} calls returned a pending response",
+        summary.pending_calls
+    );
 
     if summary.reports.is_empty() {
         Ok(())

@@ -67,7 +67,7 @@ pub async fn describe_stack(cloud: &Cloud, name: &str) -> Result<Option<Stack>> 
         .send()
         .await
     {
-        Ok(answer) => Ok(answer.stacks.unwrap_or_default().into_iter().next()),
+        Ok(response) => Ok(response.stacks.unwrap_or_default().into_iter().next()),
         // CloudFormation has no specific error code for a missing stack.
         Err(error)
             if error.as_service_error().is_some_and(|error| {

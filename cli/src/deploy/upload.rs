@@ -34,11 +34,11 @@ pub(super) async fn code_bucket(cloud: &Cloud) -> Result<String> {
                 .as_service_error()
                 .is_some_and(aws_sdk_s3::operation::head_bucket::HeadBucketError::is_not_found) => {
         }
-        // S3 gives no reason in its answer to HEAD.
+        // S3 gives no reason in its response to HEAD.
         Err(error)
             if error
                 .raw_response()
-                .is_some_and(|answer| answer.status().as_u16() == 403) =>
+                .is_some_and(|response| response.status().as_u16() == 403) =>
         {
             return Err(Error::new(format!(
                 "S3 refused access to bucket \"{bucket}\" from {}",

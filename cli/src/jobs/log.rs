@@ -1,4 +1,4 @@
-//! The log lines for operators in the answers of a step.
+//! The log lines for operators in the responses of a step.
 
 use serde_json::Value;
 use stepward::model::artifacts::belongs_to_execution;
@@ -7,7 +7,7 @@ use crate::artifacts::read_artifact;
 use crate::cloud::Cloud;
 use crate::deploy::Deployment;
 
-/// The log in one answer of a step.
+/// The log in one response of a step.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Log {
     /// The log itself.
@@ -24,9 +24,9 @@ pub(super) enum Log {
 }
 
 impl Log {
-    /// The log in a step's answer; none if it has no lines.
-    pub(super) fn from_answer(answer: &Value) -> Option<Self> {
-        let log = &answer["log"];
+    /// The log in a step's response; none if it has no lines.
+    pub(super) fn from_response(response: &Value) -> Option<Self> {
+        let log = &response["log"];
         if let Some(lines) = log.as_array() {
             let lines: Vec<_> = lines
                 .iter()
@@ -59,7 +59,7 @@ impl Log {
                 key,
                 preview,
             } => {
-                // The answer of a step must not choose which objects the operator's credentials
+                // The response of a step must not choose which objects the operator's credentials
                 // read.
                 let is_own = deployment
                     .output("ArtifactsBucket")
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_log_is_a_list_or_a_reference_to_one() {
-        let lines = Log::from_answer(&json!({ "status": "pending", "log": ["one", "two"] }));
+        let lines = Log::from_response(&json!({ "status": "pending", "log": ["one", "two"] }));
         assert_eq!(lines, Some(Log::Lines(vec!["one".into(), "two".into()])));
         let reference = json!({ "log": {
             "artifact": { "bucket": "b", "key": "k", "bytes": 9 }, "preview": "[\"o" } });
@@ -117,14 +117,14 @@ mod tests {
             key: "k".into(),
             preview: "[\"o".into(),
         };
-        assert_eq!(Log::from_answer(&reference), Some(artifact));
+        assert_eq!(Log::from_response(&reference), Some(artifact));
         for without in [
             json!({ "log": [] }),
             json!({ "status": "done" }),
             json!(null),
             json!({ "log": 3 }),
         ] {
-            assert_eq!(Log::from_answer(&without), None, "{without}");
+            assert_eq!(Log::from_response(&without), None, "{without}");
         }
     }
 

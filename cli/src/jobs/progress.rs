@@ -51,7 +51,7 @@ pub struct StepRun {
     pub started_at: OffsetDateTime,
     /// When it ended, if it has.
     pub ended_at: Option<OffsetDateTime>,
-    /// The progress in its last pending answer, or its error.
+    /// The progress in its last pending response, or its error.
     pub message: Option<String>,
     /// The called step and its account, if the history or the definition contains them.
     pub(super) call: Call,
@@ -77,7 +77,7 @@ impl StepRun {
 pub enum State {
     /// Step Functions calls it.
     Running,
-    /// It answered `pending`; Step Functions calls it again later.
+    /// It returned `pending`; Step Functions calls it again later.
     Pending,
     /// It has succeeded.
     Done,
@@ -212,7 +212,7 @@ impl JobProgress {
                 let output = event
                     .task_succeeded_event_details()
                     .and_then(|details| details.output());
-                changed = self.apply_answer(position, output);
+                changed = self.apply_response(position, output);
             }
             E::TaskFailed | E::TaskTimedOut => {
                 let (error, cause) = error_and_cause(event);
@@ -235,12 +235,12 @@ impl JobProgress {
         })
     }
 
-    /// The log in the answer of an event that has been applied, and its source, for example
+    /// The log in the response of an event that has been applied, and its source, for example
     /// `acme/prod ec2-start`.
     pub(super) fn log_of_event(&self, event: &HistoryEvent) -> Option<(String, Log)> {
         let output: Value =
             serde_json::from_str(event.task_succeeded_event_details()?.output()?).ok()?;
-        let log = Log::from_answer(&output["Payload"])?;
+        let log = Log::from_response(&output["Payload"])?;
         let position = self.positions.get(&event.id())?;
         let row = self.rows.get(position.row)?;
         let StepRun { name, call, .. } = row.steps.get(position.step?)?;
@@ -294,13 +294,13 @@ impl JobProgress {
         steps.len() - 1
     }
 
-    fn apply_answer(&mut self, position: Position, output: Option<&str>) -> Option<usize> {
+    fn apply_response(&mut self, position: Position, output: Option<&str>) -> Option<usize> {
         let step = self.rows[position.row].steps.get_mut(position.step?)?;
-        let answer = parse_or_null(output);
-        let answer = &answer["Payload"];
-        if answer["status"] == "pending" {
+        let response = parse_or_null(output);
+        let response = &response["Payload"];
+        if response["status"] == "pending" {
             step.state = State::Pending;
-            step.message = answer["progress"].as_str().map(str::to_owned);
+            step.message = response["progress"].as_str().map(str::to_owned);
             return position.step;
         }
         step.state = State::Running;
@@ -394,7 +394,7 @@ mod tests {
         event(id, previous, E::TaskStateEntered).state_entered_event_details(details)
     }
 
-    fn answered(id: i64, previous: i64, payload: &str) -> HistoryEventBuilder {
+    fn response_event(id: i64, previous: i64, payload: &str) -> HistoryEventBuilder {
         let details = TaskSucceededEventDetails::builder()
             .resource_type("lambda")
             .resource("invoke");
@@ -429,9 +429,9 @@ mod tests {
             iteration(3, 1, 1),
             entered(4, 2, "Validate", r#"{"account":"prod"}"#),
             entered(5, 3, "Validate", r#"{"account":"test"}"#),
-            answered(6, 5, r#"{"status":"done"}"#),
+            response_event(6, 5, r#"{"status":"done"}"#),
             exited(7, 6, "Validate"),
-            answered(8, 4, r#"{"status":"pending","progress":"1 of 2 running"}"#),
+            response_event(8, 4, r#"{"status":"pending","progress":"1 of 2 running"}"#),
         ]);
         let states: Vec<_> = job.rows[1..]
             .iter()
@@ -448,10 +448,10 @@ mod tests {
     fn a_polling_step_is_one_step() {
         let job = job(vec![
             entered(1, 0, "Start", "{}"),
-            answered(2, 1, r#"{"status":"pending","progress":"waiting"}"#),
+            response_event(2, 1, r#"{"status":"pending","progress":"waiting"}"#),
             exited(3, 2, "Start"),
             entered(4, 3, "Start", "{}"),
-            answered(5, 4, r#"{"status":"done"}"#),
+            response_event(5, 4, r#"{"status":"done"}"#),
             exited(6, 5, "Start"),
         ]);
         let step = &job.rows[0].steps[0];
@@ -549,18 +549,18 @@ mod tests {
             iteration(4, 2, 1),
             entered(5, 3, "Start", r#"{"account":"prod"}"#),
             entered(6, 4, "Start", r#"{"account":"test"}"#),
-            answered(7, 6, r#"{"status":"pending","log":["Starting i-2"]}"#),
-            answered(
+            response_event(7, 6, r#"{"status":"pending","log":["Starting i-2"]}"#),
+            response_event(
                 8,
                 5,
                 r#"{"status":"pending","log":["Starting i-1","still pending"]}"#,
             ),
             exited(9, 8, "Start"),
             entered(10, 9, "Start", "{}"),
-            answered(11, 10, r#"{"status":"done","log":["running"]}"#),
+            response_event(11, 10, r#"{"status":"done","log":["running"]}"#),
             exited(12, 11, "Start"),
             entered(13, 12, "Chosen", "{}"),
-            answered(14, 13, r#"{"status":"done","log":["chosen"]}"#),
+            response_event(14, 13, r#"{"status":"done","log":["chosen"]}"#),
         ];
         assert_eq!(
             logged(
@@ -589,7 +589,7 @@ mod tests {
             entered(2, 1, "Chosen", "{}"),
             scheduled(3, 2, &call),
             event(4, 3, E::TaskStarted),
-            answered(5, 4, r#"{"status":"done","log":["Stopping i-1"]}"#),
+            response_event(5, 4, r#"{"status":"done","log":["Stopping i-1"]}"#),
         ];
         let job = JobProgress::from_definition("staging", &definition());
         assert_eq!(logged(job, events), ["globex/main ec2-stop: Stopping i-1"]);
@@ -599,7 +599,7 @@ mod tests {
     fn a_log_needs_no_other_facts() {
         let events = vec![
             entered(1, 0, "Start", "{}"),
-            answered(2, 1, r#"{"status":"done","log":["Starting i-1"]}"#),
+            response_event(2, 1, r#"{"status":"done","log":["Starting i-1"]}"#),
         ];
         assert_eq!(
             logged(JobProgress::from_definition("s", &Value::Null), events),

@@ -102,8 +102,10 @@ impl Dispatch {
                     change.label, change.step.name
                 ));
             }
-            let answer = function_answer(&event);
-            if let Some(planned) = answer.and_then(|answer| NextRound::deserialize(answer).ok()) {
+            let response = function_response(&event);
+            if let Some(planned) =
+                response.and_then(|response| NextRound::deserialize(response).ok())
+            {
                 self.planned = Some(planned);
             }
             if let Some(details) = event.map_run_started_event_details() {
@@ -159,11 +161,11 @@ impl Items {
             execution.last_read = self.reads;
             for event in events_after(cloud, &arn, execution.last_event).await? {
                 execution.last_event = execution.last_event.max(event.id());
-                let answer = function_answer(&event).unwrap_or_default();
-                for line in execution.log_lines(&event, &answer, round) {
+                let response = function_response(&event).unwrap_or_default();
+                for line in execution.log_lines(&event, &response, round) {
                     progress.print_line(line);
                 }
-                if let Some(status) = answer["progress"].as_str() {
+                if let Some(status) = response["progress"].as_str() {
                     progress.set_status(status);
                 }
             }
@@ -197,8 +199,8 @@ impl Items {
 }
 
 impl ItemExecution {
-    /// The log lines in an answer of a step, each with the name of its node.
-    fn log_lines(&mut self, event: &HistoryEvent, answer: &Value, round: &Round) -> Vec<String> {
+    /// The log lines in a response of a step, each with the name of its node.
+    fn log_lines(&mut self, event: &HistoryEvent, response: &Value, round: &Round) -> Vec<String> {
         if *event.r#type() == E::PassStateEntered && self.node.is_none() {
             let input = event
                 .state_entered_event_details()
@@ -206,7 +208,7 @@ impl ItemExecution {
             self.node = input.and_then(|input| only_node(input, round));
         }
         let node = self.node.as_deref();
-        let lines = answer["log"].as_array().into_iter().flatten();
+        let lines = response["log"].as_array().into_iter().flatten();
         let mut lines: Vec<_> = lines
             .filter_map(Value::as_str)
             .map(|line| with_node_name(line, node, round))
@@ -221,8 +223,8 @@ impl ItemExecution {
     }
 }
 
-/// The answer of a function in an event.
-fn function_answer(event: &HistoryEvent) -> Option<Value> {
+/// The response of a function in an event.
+fn function_response(event: &HistoryEvent) -> Option<Value> {
     let output = event.task_succeeded_event_details()?.output()?;
     let mut output: Value = serde_json::from_str(output).ok()?;
     Some(output["Payload"].take())

@@ -129,7 +129,7 @@ async fn start_query(ctx: &Context, query: &Query) -> Result<StartedQuery, StepE
         }),
     };
 
-    // After a lost answer, the SDK's own retry would start a second query.
+    // After a lost response, the SDK's own retry would start a second query.
     let without_retries = Config::builder().retry_config(RetryConfig::disabled());
     let response = match request
         .customize()
@@ -164,7 +164,8 @@ async fn start_query(ctx: &Context, query: &Query) -> Result<StartedQuery, StepE
     Ok(StartedQuery { query_id, from, to })
 }
 
-/// Polls a query. The answer is pending while the query runs, and has the rows when it is complete.
+/// Polls a query. The response is pending while the query runs, and has the rows when it is
+/// complete.
 async fn poll_query(
     ctx: &Context,
     query: StartedQuery,
@@ -272,7 +273,7 @@ async fn read_pages(
 pub async fn stop_queries(ctx: &Context, resume: Option<Resume>) -> Result<(), StepError> {
     let ids = match resume {
         Some(resume) => vec![resume.state::<StartedQuery>()?.query_id],
-        // The answer with the ID was lost.
+        // The response with the ID was lost.
         None => find_running_queries(ctx).await?,
     };
     if ids.is_empty() {

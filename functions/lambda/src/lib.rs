@@ -29,7 +29,7 @@ const MAX_ERROR_CHARACTERS: usize = 1_000;
 /// The maximum number of the log's last lines in a message.
 const MAX_LOG_LINES: usize = 10;
 
-/// Lambda's answer to an invocation.
+/// Lambda's response to an invocation.
 #[derive(Debug)]
 pub struct InvocationResult {
     /// 200, or 202 for an event in Lambda's queue.
@@ -74,7 +74,7 @@ impl InvocationResult {
     }
 }
 
-/// Sends an invocation and waits for the answer, for at most `max_wait`. Sends it again only if
+/// Sends an invocation and waits for the response, for at most `max_wait`. Sends it again only if
 /// Lambda throttles it.
 ///
 /// # Errors
@@ -139,7 +139,7 @@ fn invocation_error(error: SdkError<InvokeError, HttpResponse>) -> StepError {
     if !is_definite || error.name == ErrorName::Internal {
         return StepError {
             name: ErrorName::TimedOut,
-            message: "Lambda did not answer; the function may have run or may still run".into(),
+            message: "Lambda did not respond; the function may have run or may still run".into(),
             ..error
         };
     }
@@ -250,7 +250,7 @@ mod tests {
         }
     }
 
-    /// Invokes a function at a fake Lambda that answers after `delay`. The client's own timeout is
+    /// Invokes a function at a fake Lambda that responds after `delay`. The client's own timeout is
     /// 100 milliseconds. Returns the result and the number of requests.
     async fn invoke_with_delay(delay: Duration) -> (Result<InvocationResult, StepError>, usize) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn slow_answers_are_awaited_and_nothing_is_sent_twice() {
+    async fn slow_responses_are_awaited_and_nothing_is_sent_twice() {
         let (result, requests) = invoke_with_delay(Duration::from_millis(400)).await;
         assert_eq!((result.unwrap().payload.as_str(), requests), ("8", 1));
         let (result, requests) = invoke_with_delay(Duration::from_mins(1)).await;

@@ -160,7 +160,7 @@ impl SingleRunFunction {
         );
         let Some(function) = self.find().await? else {
             return Ok(Claim::Missing(format!(
-                "function {name} does not exist any more: a call whose answer was lost deleted it, \
+                "function {name} does not exist any more: a call whose response was lost deleted it, \
                  or another person did; {unknown}"
             )));
         };
@@ -197,7 +197,7 @@ impl SingleRunFunction {
                     return Ok(Claim::NotReady(format!("not ready: {}", error.message)));
                 }
                 Ok(Claim::Refused(format!(
-                    "a call whose answer was lost invoked function {name} or was about to; \
+                    "a call whose response was lost invoked function {name} or was about to; \
                      {unknown}"
                 )))
             }

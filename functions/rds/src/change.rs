@@ -129,7 +129,7 @@ where
 /// Notes in `change` whether RDS accepted the request. Polls the state again if RDS refused the
 /// request because of the state.
 ///
-/// The SDK can repeat a request whose answer was lost. RDS then refuses the repeated request, and
+/// The SDK can repeat a request whose response was lost. RDS then refuses the repeated request, and
 /// may still show the old status. So only a second refusal is an error.
 async fn check_response(
     ctx: &Context,

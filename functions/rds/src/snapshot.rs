@@ -168,7 +168,7 @@ impl SnapshotTask<'_> {
                     .unwrap_or_else(|| DbSnapshot::builder().build());
                 self.check_snapshot(snapshot)
             }
-            // The SDK can repeat a request whose answer was lost. RDS then refuses the repeated
+            // The SDK can repeat a request whose response was lost. RDS then refuses the repeated
             // request, and may not show the snapshot yet.
             Err(error) if error.has_code("DBSnapshotAlreadyExists") => {
                 match self.find_snapshot().await? {
@@ -244,7 +244,7 @@ impl SnapshotTask<'_> {
         }
     }
 
-    /// The answer for a snapshot that this step has created.
+    /// The response for a snapshot that this step has created.
     fn check_snapshot(
         &self,
         snapshot: DbSnapshot,

@@ -1,5 +1,5 @@
-//! What the unit tests of the RDS steps share: RDS's answers about the instance `orders`, calls of
-//! a step as a state machine makes them, and databases on the local cloud.
+//! What the unit tests of the RDS steps share: RDS's responses about the instance `orders`, calls
+//! of a step as a state machine makes them, and databases on the local cloud.
 
 pub(crate) mod change;
 mod kind;
@@ -43,7 +43,7 @@ pub(crate) fn assert_accepts_only_names<S: Step>(parameter: &str) {
     }
 }
 
-/// A context in which RDS answers by these rules.
+/// A context in which RDS responds by these rules.
 pub(crate) fn rds_context<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> Context {
     stepward::testing::context(mock_client!(aws_sdk_rds, RuleMode::MatchAny, rules))
 }
@@ -87,7 +87,7 @@ fn describe_output(instance: DbInstance) -> DescribeDbInstancesOutput {
         .build()
 }
 
-/// RDS throttles the first poll of an instance and answers the second.
+/// RDS throttles the first poll of an instance and responds to the second.
 pub(crate) fn throttled_poll(status: &'static str) -> Rule {
     mock!(Client::describe_db_instances)
         .sequence()

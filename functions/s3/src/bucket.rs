@@ -27,7 +27,7 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_mins(3);
 const LONG_RESPONSE_TIMEOUT: Duration = Duration::from_mins(8);
 /// How long such a request may take with all its attempts: less than a call may take.
 const LONG_REQUEST_TIMEOUT: Duration = Duration::from_mins(12);
-/// The maximum number of attempts per request. S3 answers `503 Slow Down` while it scales up for a
+/// The maximum number of attempts per request. S3 returns `503 Slow Down` while it scales up for a
 /// new load:
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/optimizing-performance.html>
 const MAX_ATTEMPTS: u32 = 5;
@@ -206,7 +206,7 @@ mod tests {
 
     use super::*;
 
-    /// A fake S3 that never answers.
+    /// A fake S3 that never responds.
     #[derive(Debug)]
     struct Silent;
 
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_long_request_without_an_answer_times_out() {
+    async fn a_long_request_without_a_response_times_out() {
         let silent = SharedHttpConnector::new(Silent);
         let config = SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())

@@ -9,22 +9,22 @@ use tokio::time::{Instant, timeout_at};
 
 /// The maximum time during which a call starts new work.
 const MAX_WORK_TIME: Duration = Duration::from_secs(50);
-/// The time at the end of a call that is reserved for cutting off requests that S3 does not answer,
-/// and for the call's own answer: at most this, and at most an eighth of the time left.
+/// The time at the end of a call that is reserved for cutting off requests that S3 does not respond
+/// to, and for the call's own response: at most this, and at most an eighth of the time left.
 const MARGIN: Duration = Duration::from_secs(20);
 
-/// The time that a call may spend before it answers `Pending` and the next call continues.
+/// The time that a call may spend before it returns `Pending` and the next call continues.
 ///
 /// The budget is at most 50 s, although Lambda allows 15 minutes, because the results of a call are
-/// recorded only when it answers: a stop of the job takes effect between two calls, the operator
-/// sees the progress with every answer, and after a lost call the next one repeats no more than
+/// recorded only when it responds: a stop of the job takes effect between two calls, the operator
+/// sees the progress with every response, and after a lost call the next one repeats no more than
 /// this. The budget is at most half of the time left until the deadline, because running requests
-/// still have to finish afterwards, with the SDK's retries, and the answer has to be written.
+/// still have to finish afterwards, with the SDK's retries, and the response has to be written.
 ///
 /// Check [`is_spent`](Self::is_spent) after a unit of work, not before the first one. Then every
 /// call makes progress.
 ///
-/// No wait outlives the call: requests that S3 does not answer are cut off at the
+/// No wait outlives the call: requests that S3 does not respond to are cut off at the
 /// [cutoff](Self::cutoff), some seconds before the deadline. Otherwise a single object could cost
 /// the results of the whole call.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ impl CallBudget {
         });
     }
 
-    /// Whether it is time to answer.
+    /// Whether it is time to respond.
     #[must_use]
     pub fn is_spent(&self) -> bool {
         Instant::now() >= *self.restarted_end.get().unwrap_or(&self.end)

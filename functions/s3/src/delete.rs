@@ -195,12 +195,12 @@ pub async fn send_deletion(
         .delete_objects()
         .bucket(&bucket.name)
         .delete(delete);
-    let answer = request
+    let response = request
         .set_expected_bucket_owner(bucket.owner.clone())
         .send()
         .await
         .map_err(s3_error)?;
-    Ok(answer.errors.unwrap_or_default())
+    Ok(response.errors.unwrap_or_default())
 }
 
 fn refused_key(error: Error) -> (String, StepError) {

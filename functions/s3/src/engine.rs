@@ -24,7 +24,7 @@ pub use self::position::{Position, UnfinishedTransfer, position_from};
 pub use self::run::TransferRun;
 use self::run::{CallState, WorkResult};
 
-/// How many objects are transferred at the same time. S3 answers a small request in about 20 to
+/// How many objects are transferred at the same time. S3 responds to a small request in about 20 to
 /// 50 ms, so this is more than one processor can send.
 const MAX_CONCURRENT: usize = 64;
 /// How many of these objects may be transferred in parts. Each of them sends several parts at the
@@ -212,7 +212,7 @@ impl TransferRun<'_> {
         }
     }
 
-    /// The answer of a call, when no work is running any more.
+    /// The response of a call, when no work is running any more.
     async fn finish_call(
         &self,
         listing: Result<(), StepError>,

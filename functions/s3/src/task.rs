@@ -65,7 +65,8 @@ impl Task<'_> {
             && !is_resumed
             && !self.selection.dry_run
         {
-            // If the next call does not find the source, a call whose answer was lost has moved it.
+            // If the next call does not find the source, a call whose response was lost has moved
+            // it.
             return Progress::pending(
                 &position,
                 Duration::ZERO,
@@ -169,7 +170,7 @@ impl Task<'_> {
         };
         run.abort_unfinished(&position.unfinished).await?;
 
-        // A call whose answer was lost may have started other uploads.
+        // A call whose response was lost may have started other uploads.
         if let (BaseLocation::S3 { bucket, prefix }, Some(session_arn)) =
             (&transfers.destination, ctx.session_arn())
         {

@@ -44,9 +44,9 @@ pub(crate) const WRITTEN_AT: i64 = 1_769_856_000;
 const MIB: usize = 1024 * 1024;
 
 /// A response: status, headers and body.
-pub(crate) type Answer = (u16, Vec<(String, String)>, Bytes);
+pub(crate) type Response = (u16, Vec<(String, String)>, Bytes);
 type Silence = Box<dyn Fn(&SentRequest) -> bool + Send>;
-type Hook = Box<dyn FnMut(&SentRequest, &mut Store) -> Option<Answer> + Send>;
+type Hook = Box<dyn FnMut(&SentRequest, &mut Store) -> Option<Response> + Send>;
 
 /// The fake S3.
 #[derive(Clone, Default)]
@@ -113,7 +113,7 @@ impl FakeS3 {
     pub(crate) fn hook_operation(
         &self,
         operation: &'static str,
-        hook: impl FnMut(&SentRequest, &mut Store) -> Option<Answer> + Send + 'static,
+        hook: impl FnMut(&SentRequest, &mut Store) -> Option<Response> + Send + 'static,
     ) {
         self.hooks.lock().unwrap().push((operation, Box::new(hook)));
     }
@@ -134,7 +134,7 @@ impl FakeS3 {
     }
 
     /// Leaves requests of an operation without a response.
-    pub(crate) fn never_answer(
+    pub(crate) fn never_respond(
         &self,
         operation: &'static str,
         is_silent: impl Fn(&SentRequest) -> bool + Send + 'static,
@@ -145,8 +145,8 @@ impl FakeS3 {
             .push((operation, Box::new(is_silent)));
     }
 
-    /// Ends [`Self::never_answer`].
-    pub(crate) fn answer_again(&self) {
+    /// Ends [`Self::never_respond`].
+    pub(crate) fn respond_again(&self) {
         self.silences.lock().unwrap().clear();
     }
 
@@ -224,7 +224,7 @@ impl HttpConnector for FakeS3 {
         let s3 = self.clone();
         HttpConnectorFuture::new(async move {
             let sent = SentRequest::read(request).await;
-            let hook_answer = {
+            let hook_response = {
                 let (mut hooks, mut store) = (s3.hooks.lock().unwrap(), s3.store());
                 store.sent.push(sent.clone());
                 let mut matching = hooks
@@ -241,7 +241,8 @@ impl HttpConnector for FakeS3 {
             if is_silent {
                 return std::future::pending().await;
             }
-            let (status, headers, body) = hook_answer.unwrap_or_else(|| s3.store().answer(&sent));
+            let (status, headers, body) =
+                hook_response.unwrap_or_else(|| s3.store().response(&sent));
             // A response to HEAD has no body, not even an error.
             let body = if sent.operation == "HeadObject" {
                 Bytes::new()
@@ -280,8 +281,10 @@ pub(crate) fn valid_step<S: Step>(params: Value) -> S {
 
 /// Returns the resume state and the progress of a pending step, without the delay. The state says
 /// that the step started before all of the fake's content was written.
-pub(crate) fn unwrap_pending<T: Debug>(answer: Result<Progress<T>, StepError>) -> (Resume, String) {
-    let (mut resume, _, progress) = stepward::testing::expect_pending(answer);
+pub(crate) fn unwrap_pending<T: Debug>(
+    response: Result<Progress<T>, StepError>,
+) -> (Resume, String) {
+    let (mut resume, _, progress) = stepward::testing::expect_pending(response);
     resume.since = 0;
     (resume, progress)
 }

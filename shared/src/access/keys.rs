@@ -156,7 +156,7 @@ pub fn contains_key_path(params: &Value) -> bool {
 }
 
 /// Replaces key paths in the parameters with their secrets, and adds the secrets to `secrets`,
-/// which masks them in answers and logs.
+/// which masks them in responses and logs.
 ///
 /// # Errors
 /// The errors of [`read_secret`], and `AccessDenied` for a key of another customer.

@@ -47,7 +47,7 @@ pub struct Broker {
     /// How long a step waits in the process before it returns `pending`.
     pub inline_wait: Duration,
     store: Store,
-    /// The function's own secret key and session token. Answers and logs must not contain them.
+    /// The function's own secret key and session token. Responses and logs must not contain them.
     secrets: Secrets,
     records: Cache<(String, String), Configuration>,
     sessions: Cache<SessionKey, Arc<Session>>,
@@ -57,7 +57,7 @@ pub struct Broker {
 pub struct Session {
     /// The configuration of the clients.
     pub config: SdkConfig,
-    /// The values that answers and logs must not contain.
+    /// The values that responses and logs must not contain.
     pub secrets: Secrets,
     /// The ARN of the role session. `None` if the credentials do not come from AssumeRole.
     pub(crate) arn: Option<String>,
@@ -320,7 +320,7 @@ pub async fn aws_config(region: Option<String>) -> SdkConfig {
     }
 }
 
-/// The parts of credentials that answers and logs must not contain.
+/// The parts of credentials that responses and logs must not contain.
 fn credential_secrets(credentials: &Credentials) -> Secrets {
     [
         Some(credentials.secret_access_key()),

@@ -94,7 +94,7 @@ impl Service {
             SdkError::TimeoutError(_) => (
                 ErrorName::TimedOut,
                 "timeout".into(),
-                format!("AWS did not answer {operation} in time; try again"),
+                format!("AWS did not respond to {operation} in time; try again"),
             ),
             SdkError::DispatchFailure(failure) if failure.is_timeout() || failure.is_io() => (
                 ErrorName::TimedOut,
@@ -106,9 +106,9 @@ impl Service {
             ),
             unusable => (
                 ErrorName::Internal,
-                "no usable answer".into(),
+                "no usable response".into(),
                 format!(
-                    "{operation} could not be sent, or its answer could not be read: {}",
+                    "{operation} could not be sent, or its response could not be read: {}",
                     redact_role_arns(&error_chain(unusable))
                 ),
             ),

@@ -1,4 +1,4 @@
-//! The input of a step's function, and its answer.
+//! The input of a step's function, and its response.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub struct Envelope {
     pub params: Value,
     /// The execution that this call belongs to.
     pub execution: Execution,
-    /// The `resume` value of the previous `pending` answer.
+    /// The `resume` value of the previous `pending` response.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume: Option<Resume>,
     /// Store the output in the artifacts bucket, even if it is small. State machines that collect
@@ -71,7 +71,7 @@ pub struct Execution {
     pub started_by: String,
 }
 
-/// The resume state: what a step needs to continue after a `pending` answer.
+/// The resume state: what a step needs to continue after a `pending` response.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Resume {
@@ -107,7 +107,7 @@ impl Resume {
         T::deserialize(&self.state).map_err(|error| {
             ErrorName::InvalidInput.with_message(format!(
                 "resume does not belong to this step: {error}; \
-                 pass the resume value of the step's previous answer"
+                 pass the resume value of the step's previous response"
             ))
         })
     }
@@ -118,10 +118,10 @@ pub(crate) fn unix_now() -> i64 {
     OffsetDateTime::now_utc().unix_timestamp()
 }
 
-/// The answer of a step's function.
+/// The response of a step's function.
 #[derive(Debug, Serialize)]
 #[serde(tag = "status", rename_all = "snake_case")]
-pub(crate) enum Answer {
+pub(crate) enum Response {
     Done {
         output: Value,
         log: Value,

@@ -28,7 +28,7 @@ pub enum ErrorName {
     /// The state of the resource or of the customer forbids the action, or another change happened
     /// at the same time. Resolve the conflict that the message names, then run the step again.
     Conflict,
-    /// AWS did not answer in time, or the step reached its time limit. An action that the step
+    /// AWS did not respond in time, or the step reached its time limit. An action that the step
     /// started may continue at AWS: check its state before you run the step again.
     TimedOut,
     /// The action ran and failed. Fix the cause that the message names, then run the step again.
@@ -37,7 +37,7 @@ pub enum ErrorName {
     /// not succeed, so Stepward does not use the role. Fix the role's trust policy, then run
     /// `stepward account check`.
     TrustBroken,
-    /// An error inside Stepward or AWS, or an answer from AWS that Stepward does not understand.
+    /// An error inside Stepward or AWS, or a response from AWS that Stepward does not understand.
     /// Run the step again later, and report the error if it persists.
     Internal,
 }
@@ -92,7 +92,8 @@ pub struct StepError {
 pub struct AwsFailure {
     /// The operation, such as `ec2:StartInstances`.
     pub operation: String,
-    /// AWS's error code, or `timeout`, `unreachable` or `no usable answer` if AWS did not answer.
+    /// AWS's error code, or `timeout`, `unreachable` or `no usable response` if AWS did not
+    /// respond.
     pub code: String,
     /// The request ID, if AWS returned one.
     pub request_id: Option<String>,

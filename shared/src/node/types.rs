@@ -94,7 +94,7 @@ pub enum Status {
     TimedOut,
     /// The command was stopped because the job was stopped, or because other nodes failed.
     Cancelled,
-    /// The command did not run because the node's agent did not answer.
+    /// The command did not run because the node's agent did not respond.
     Offline,
     /// The command did not run because SSM or ECS does not manage the node.
     Unmanaged,

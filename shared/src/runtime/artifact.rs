@@ -1,5 +1,5 @@
 //! Stores outputs and logs that are too large for Step Functions in the artifacts bucket. The
-//! answer then contains a reference and a preview (claim check pattern).
+//! response then contains a reference and a preview (claim check pattern).
 
 use aws_config::SdkConfig;
 use aws_sdk_s3::primitives::ByteStream;
@@ -52,7 +52,7 @@ pub(crate) async fn store_if_large(
 
     let bucket = settings::artifacts_bucket()?;
     let (bytes, digest) = (text.len(), sha256(&text));
-    // The hash in the key distinguishes the logs of a step's successive pending answers.
+    // The hash in the key distinguishes the logs of a step's successive pending responses.
     let key = format!("{prefix}{name}-{}.json", &digest[..12]);
     let preview: String = text.chars().take(PREVIEW_LENGTH).collect();
 

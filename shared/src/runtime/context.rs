@@ -21,8 +21,8 @@ use crate::runtime::artifact;
 use crate::runtime::temporary_object::TemporaryObject;
 use crate::settings;
 
-/// The maximum number of bytes of log lines that one answer contains. CloudWatch Logs has the lines
-/// beyond that.
+/// The maximum number of bytes of log lines that one response contains. CloudWatch Logs has the
+/// lines beyond that.
 const LOG_LIMIT: usize = 1024 * 1024;
 
 /// The context of a running step: the target account, clients for it, the log and the deadline.
@@ -40,7 +40,7 @@ pub struct Context {
     deadline: Instant,
     /// The context of the second account or Region.
     peer: Option<Box<Context>>,
-    /// The values that answers and logs must not contain.
+    /// The values that responses and logs must not contain.
     pub(crate) secrets: Secrets,
     prober: Option<Prober>,
     artifacts: Option<Artifacts>,
@@ -148,7 +148,7 @@ impl Context {
 
     /// The context of the second account or Region, which [`Step::peer`](crate::Step::peer) names.
     ///
-    /// Write log lines to the main context; answers do not contain the log of the peer.
+    /// Write log lines to the main context; responses do not contain the log of the peer.
     ///
     /// # Errors
     /// `Internal` if `Step::peer` returns `None`.
@@ -220,7 +220,7 @@ impl Context {
         self.deadline
     }
 
-    /// Writes a line for the operator to the step's answer and to CloudWatch Logs. Secrets are
+    /// Writes a line for the operator to the step's response and to CloudWatch Logs. Secrets are
     /// masked and role ARNs are removed.
     pub fn log(&self, line: impl Display) {
         let line = redact_role_arns(&self.mask(&line.to_string()));

@@ -16,12 +16,12 @@ use crate::runtime::step::FunctionConfig;
 
 /// How many Regions are searched at once. Three batches cover all Regions of AWS.
 const CONCURRENT_REGIONS: usize = 12;
-/// The maximum number of nodes that one call of a source returns. As nodes and as the answer, they
-/// take about half a gigabyte of memory.
+/// The maximum number of nodes that one call of a source returns. As nodes and as the response,
+/// they take about half a gigabyte of memory.
 const MAX_NODES: usize = 50_000;
 /// The time before the step's deadline at which the search of a Region stops. It is enough to
 /// report the results of the other Regions.
-const ANSWER_MARGIN: Duration = Duration::from_secs(10);
+const RESPONSE_MARGIN: Duration = Duration::from_secs(10);
 
 /// The Lambda configuration of a node source: time for large lists, and memory for the most nodes.
 pub const FUNCTION: FunctionConfig = FunctionConfig {
@@ -130,7 +130,7 @@ where
 {
     let deadline = ctx
         .deadline()
-        .checked_sub(ANSWER_MARGIN)
+        .checked_sub(RESPONSE_MARGIN)
         .unwrap_or_else(|| ctx.deadline());
     let mut searches = Vec::with_capacity(regions.len());
     for region in regions {
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_region_without_an_answer_is_reported_before_the_deadline() {
+    async fn a_region_without_a_response_is_reported_before_the_deadline() {
         let ctx = context();
         let find_nodes = |region: String| async move {
             match region.as_str() {

@@ -1,4 +1,4 @@
-//! Receives Lambda's events, runs the step and returns its answer.
+//! Receives Lambda's events, runs the step and returns its response.
 
 use std::fmt::Display;
 use std::io::Write;
@@ -19,7 +19,7 @@ use crate::access::assume::{Attribution, check_trust};
 use crate::access::keys;
 use crate::access::mask::Secrets;
 use crate::access::session::Broker;
-use crate::model::envelope::{Answer, Envelope, Resume, Target, parse_object, unix_now};
+use crate::model::envelope::{Envelope, Response, Resume, Target, parse_object, unix_now};
 use crate::model::error::{ErrorName, StepError, redact_role_arns};
 use crate::model::permissions::{ArnScope, Permissions};
 use crate::runtime::artifact::{self, INLINE_LIMIT, store_if_large};
@@ -30,10 +30,10 @@ use crate::runtime::step::{Peer, Progress, Step};
 
 /// The time reserved before Lambda's limit, to return a `TimedOut` error before Lambda kills the
 /// process.
-const ANSWER_MARGIN: Duration = Duration::from_secs(2);
+const RESPONSE_MARGIN: Duration = Duration::from_secs(2);
 
 /// The text of an event, or the reason why it is not JSON. With another type, `lambda_runtime`
-/// would answer invalid JSON with the name of a Rust type.
+/// would respond to invalid JSON with the name of a Rust type.
 #[derive(Debug)]
 pub struct Event(Result<Box<RawValue>, String>);
 
@@ -86,7 +86,7 @@ pub fn serve<S: Step>() -> ExitCode {
         return print_manifest::<S>();
     }
     run(Broker::load, async |broker: &Broker, event| {
-        answer_event::<S>(broker, &event).await
+        respond_to_event::<S>(broker, &event).await
     })
 }
 
@@ -124,14 +124,14 @@ pub fn run<T, A: Serialize>(
         runtime.block_on(async {
             let loaded = load().await;
             lambda_runtime::run(service_fn(async |event: LambdaEvent<Event>| {
-                let answer = match &loaded {
+                let response = match &loaded {
                     Ok(loaded) => AssertUnwindSafe(handler(loaded, event).boxed_local())
                         .catch_unwind()
                         .await
                         .unwrap_or_else(|_| Err(panic_error())),
                     Err(error) => Err(error.clone()),
                 };
-                answer.map_err(|error| {
+                response.map_err(|error| {
                     // An error with a target comes from a step, which logged it with its fields.
                     if error.target.is_none() {
                         tracing::error!(error.name = %error.name, "{error}");
@@ -163,11 +163,11 @@ fn panic_error() -> StepError {
     )
 }
 
-async fn answer_event<S: Step>(
+async fn respond_to_event<S: Step>(
     broker: &Broker,
     event: &LambdaEvent<Event>,
-) -> Result<Answer, StepError> {
-    answer_envelope::<S>(
+) -> Result<Response, StepError> {
+    respond_to_envelope::<S>(
         broker,
         event.payload.text()?,
         event.context.deadline(),
@@ -178,12 +178,12 @@ async fn answer_event<S: Step>(
 
 /// Parses an envelope and runs the step within the time limit. This is everything that a step's
 /// function does, except the communication with Lambda.
-pub(crate) async fn answer_envelope<S: Step>(
+pub(crate) async fn respond_to_envelope<S: Step>(
     broker: &Broker,
     event: &str,
     deadline: SystemTime,
     request_id: &str,
-) -> Result<Answer, StepError> {
+) -> Result<Response, StepError> {
     let envelope = Envelope::parse(event)?;
     let target = &envelope.target;
     let span = tracing::info_span!(
@@ -199,11 +199,11 @@ pub(crate) async fn answer_envelope<S: Step>(
     let time_left = deadline
         .duration_since(SystemTime::now())
         .unwrap_or_default()
-        .saturating_sub(ANSWER_MARGIN);
+        .saturating_sub(RESPONSE_MARGIN);
     let limit = Instant::now() + time_left;
     let processing =
         process_with_masked_errors::<S>(broker, &envelope, limit).instrument(span.clone());
-    let answer = tokio::time::timeout_at(limit, processing)
+    let response = tokio::time::timeout_at(limit, processing)
         .await
         .unwrap_or_else(|_| {
             Err(ErrorName::TimedOut.with_message(
@@ -212,7 +212,7 @@ pub(crate) async fn answer_envelope<S: Step>(
             ))
         });
 
-    answer.map_err(|error| {
+    response.map_err(|error| {
         let error = error.with_target(target_label(target));
         span.in_scope(|| tracing::error!(error.name = %error.name, "{error}"));
         error
@@ -225,10 +225,10 @@ async fn process_with_masked_errors<S: Step>(
     broker: &Broker,
     envelope: &Envelope,
     limit: Instant,
-) -> Result<Answer, StepError> {
+) -> Result<Response, StepError> {
     let mut secrets = Secrets::default();
-    let answer = process_envelope::<S>(broker, envelope, limit, &mut secrets).await;
-    answer.map_err(|error| StepError {
+    let response = process_envelope::<S>(broker, envelope, limit, &mut secrets).await;
+    response.map_err(|error| StepError {
         message: redact_role_arns(&secrets.mask(&error.message)),
         target: error.target.map(|target| secrets.mask(&target)),
         ..error
@@ -242,7 +242,7 @@ async fn process_envelope<S: Step>(
     envelope: &Envelope,
     limit: Instant,
     secrets: &mut Secrets,
-) -> Result<Answer, StepError> {
+) -> Result<Response, StepError> {
     let customer = &envelope.target.customer;
     if S::PROVES_TRUST {
         // A trust proof must use the current record.
@@ -275,7 +275,7 @@ async fn process_envelope<S: Step>(
             let size_limit = if envelope.store { 0 } else { INLINE_LIMIT };
             let output =
                 store_if_large(&broker.config, &prefix, "output", output, size_limit).await?;
-            Answer::Done { output, log }
+            Response::Done { output, log }
         }
         Progress::Pending {
             state,
@@ -292,7 +292,7 @@ async fn process_envelope<S: Step>(
                 .resume
                 .as_ref()
                 .map_or_else(unix_now, |resume| resume.since);
-            Answer::Pending {
+            Response::Pending {
                 resume: Resume::new(since, state),
                 retry_after: retry_after.as_secs().max(1),
                 progress: ctx.mask(&progress),

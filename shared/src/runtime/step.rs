@@ -64,7 +64,7 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + 'static {
 
     /// Starts the action once, and returns [`Progress::Pending`] until the action has finished.
     ///
-    /// If an answer is lost, Step Functions calls the step again without `resume`. The step must
+    /// If a response is lost, Step Functions calls the step again without `resume`. The step must
     /// then not repeat the action: check the resource's state first, or send the same client token.
     fn run(
         &self,
@@ -75,7 +75,7 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + 'static {
     /// Stops what `run` started. The runtime calls this after the job was stopped, and after the
     /// step's [`TIMEOUT`](Self::TIMEOUT).
     ///
-    /// `resume` is `None` if the last answer was lost. Do not override this method if the action
+    /// `resume` is `None` if the last response was lost. Do not override this method if the action
     /// should rather end on its own.
     fn cancel(
         &self,
@@ -157,7 +157,7 @@ pub enum Progress<T> {
     Pending {
         /// The state that the next call needs; see [`Resume::state`].
         state: Value,
-        /// How long to wait before the next call. With zero, the runtime returns the answer at
+        /// How long to wait before the next call. With zero, the runtime returns the response at
         /// once, so the state machine records the state before the next call starts.
         retry_after: Duration,
         /// The progress, for an operator: "2 of 3 instances running".

@@ -67,7 +67,7 @@ impl TemporaryObject {
     }
 
     /// Returns a presigned URL, which lets anybody read the object until it expires. Do not put it
-    /// into a log, an answer or a resume state.
+    /// into a log, a response or a resume state.
     ///
     /// # Errors
     /// `Internal` if the URL cannot be signed.
@@ -100,7 +100,7 @@ impl fmt::Debug for TemporaryObject {
 }
 
 /// Returns a presigned URL, which lets anybody read an object until it expires. Do not put it into
-/// a log, an answer or a resume state.
+/// a log, a response or a resume state.
 ///
 /// # Errors
 /// `Internal` if the URL cannot be signed.

@@ -3,10 +3,10 @@
 use serde_json::json;
 
 use super::request::Request;
-use super::state::{Answer, Failure};
+use super::state::{Failure, Response};
 
 /// Describes a query that never ends. The cold start benchmark uses it.
-pub(super) fn answer_request(request: &Request) -> Answer {
+pub(super) fn respond_to_request(request: &Request) -> Response {
     if request.operation != "GetQueryExecution" {
         let message = format!("the fake does not implement {}", request.operation);
         return Err(Failure::new(400, "InvalidRequestException", message));

@@ -3,9 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use super::request::{Request, TABLE};
-use super::state::{Answer, Failure, State};
+use super::state::{Failure, Response, State};
 
-pub(super) fn answer_request(state: &State, request: &Request) -> Answer {
+pub(super) fn respond_to_request(state: &State, request: &Request) -> Response {
     if request.operation != "BatchGetItem" {
         return Err(Failure::new(
             400,

@@ -5,11 +5,15 @@ use std::fmt::Write;
 use super::instance::{Instance, state_xml};
 use super::query::{escape_xml, list_parameter};
 use super::request::Request;
-use super::state::{Answer, Caller, Failure, State};
+use super::state::{Caller, Failure, Response, State};
 
 const XMLNS: &str = "http://ec2.amazonaws.com/doc/2016-11-15/";
 
-pub(super) fn answer_request(state: &mut State, caller: &Caller, request: &Request) -> Answer {
+pub(super) fn respond_to_request(
+    state: &mut State,
+    caller: &Caller,
+    request: &Request,
+) -> Response {
     let operation = request.operation.as_str();
     let account = state.account(caller).to_owned();
     let ids = list_parameter(&request.parameters, "InstanceId");
@@ -104,7 +108,7 @@ fn change_states(
     initial: &str,
     transitional: &'static str,
     target: &str,
-) -> Answer {
+) -> Response {
     let mut items = String::new();
     for instance in instances {
         let previous = instance.state;

@@ -54,7 +54,7 @@ impl NumberedBucket {
         self.activity.clone()
     }
 
-    /// Returns the answer of `ListObjectsV2`. The keys are encoded as with `EncodingType=url`.
+    /// Returns the response of `ListObjectsV2`. The keys are encoded as with `EncodingType=url`.
     pub(super) fn list_objects(&mut self, query: &Value) -> String {
         let text = |name: &str| query[name].as_str();
         let from = match (text("continuation-token"), text("start-after")) {

@@ -1,4 +1,4 @@
-//! Helpers for AWS's query protocols: requests are forms, answers are XML.
+//! Helpers for AWS's query protocols: requests are forms, responses are XML.
 
 use serde_json::{Map, Value};
 

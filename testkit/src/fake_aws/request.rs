@@ -6,7 +6,7 @@ use stepward::model::customer::ExternalId;
 /// The broker's account.
 pub const BROKER_ACCOUNT: &str = "111111111111";
 pub(super) const TABLE: &str = "stepward";
-/// The broker's bucket for outputs that are too large for an answer.
+/// The broker's bucket for outputs that are too large for a response.
 pub const ARTIFACTS_BUCKET: &str = "stepward-artifacts-111111111111";
 
 /// A parsed request.

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::query::{escape_xml, parse_pairs, percent_decode};
 use super::request::{ARTIFACTS_BUCKET, Request};
-use super::state::{Answer, Failure, State};
+use super::state::{Failure, Response, State};
 use crate::http::Call;
 
 /// Returns the operation and the parameters of a request.
@@ -27,7 +27,7 @@ pub(super) fn parse_request(call: &Call) -> (String, Value) {
     )
 }
 
-pub(super) fn answer_request(state: &mut State, request: &Request, body: &[u8]) -> Answer {
+pub(super) fn respond_to_request(state: &mut State, request: &Request, body: &[u8]) -> Response {
     let bucket = request.text("Bucket");
     if let Some(numbered) = state.numbered_buckets.get_mut(bucket) {
         let result = match request.operation.as_str() {

@@ -50,11 +50,11 @@ pub(super) enum Caller {
 #[derive(Clone)]
 pub(super) enum Fault {
     Fail { times: usize, failure: Failure },
-    NeverAnswer,
+    NeverRespond,
     Delay(Duration),
 }
 
-/// An error answer of AWS.
+/// An error response of AWS.
 #[derive(Clone, Debug)]
 pub(super) struct Failure {
     pub(super) status: u16,
@@ -62,7 +62,7 @@ pub(super) struct Failure {
     pub(super) message: String,
 }
 
-pub(super) type Answer = Result<String, Failure>;
+pub(super) type Response = Result<String, Failure>;
 
 impl Failure {
     pub(super) fn new(status: u16, code: &str, message: impl Into<String>) -> Self {

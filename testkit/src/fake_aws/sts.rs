@@ -7,11 +7,15 @@ use time::format_description::well_known::Rfc3339;
 
 use super::query::escape_xml;
 use super::request::Request;
-use super::state::{Answer, Caller, Failure, State};
+use super::state::{Caller, Failure, Response, State};
 
 const XMLNS: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
 
-pub(super) fn answer_request(state: &mut State, caller: &Caller, request: &Request) -> Answer {
+pub(super) fn respond_to_request(
+    state: &mut State,
+    caller: &Caller,
+    request: &Request,
+) -> Response {
     let result = match request.operation.as_str() {
         "AssumeRole" => assume_role(state, caller, request)?,
         "GetCallerIdentity" => {
@@ -45,7 +49,7 @@ pub(super) fn error_body(Failure { code, message, .. }: &Failure, id: &str) -> S
     )
 }
 
-fn assume_role(state: &mut State, caller: &Caller, request: &Request) -> Answer {
+fn assume_role(state: &mut State, caller: &Caller, request: &Request) -> Response {
     validate_parameters(request)?;
     let role = request.text("RoleArn");
     let external_id = request.parameters["ExternalId"].as_str();

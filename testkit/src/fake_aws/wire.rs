@@ -1,4 +1,4 @@
-//! Routes an HTTP request to its service, and writes the answer.
+//! Routes an HTTP request to its service, and writes the response.
 
 use std::sync::Mutex;
 
@@ -11,7 +11,7 @@ use crate::http::Call;
 
 pub(super) fn handle_call(state: &Mutex<State>, call: Call) {
     let Some((key_id, service)) = call.header("Authorization").and_then(parse_authorization) else {
-        return call.answer(403, &[], b"unsigned");
+        return call.response(403, &[], b"unsigned");
     };
     let (operation, parameters) = match service.as_str() {
         "dynamodb" | "athena" => {
@@ -44,17 +44,17 @@ pub(super) fn handle_call(state: &Mutex<State>, call: Call) {
     }
     state.requests.push(request.clone());
     let id = format!("00000000-0000-4000-8000-{:012}", state.requests.len());
-    let answer = match fault {
-        Some(Fault::NeverAnswer) => return state.unanswered.push(call),
+    let response = match fault {
+        Some(Fault::NeverRespond) => return state.unanswered.push(call),
         Some(Fault::Fail { failure, .. }) => Err(failure),
         _ => caller.and_then(|caller| {
             state.authorize(&caller, &request)?;
             match request.service.as_str() {
-                "dynamodb" => dynamodb::answer_request(&state, &request),
-                "sts" => sts::answer_request(&mut state, &caller, &request),
-                "ec2" => ec2::answer_request(&mut state, &caller, &request),
-                "athena" => athena::answer_request(&request),
-                "s3" => s3::answer_request(&mut state, &request, &call.body),
+                "dynamodb" => dynamodb::respond_to_request(&state, &request),
+                "sts" => sts::respond_to_request(&mut state, &caller, &request),
+                "ec2" => ec2::respond_to_request(&mut state, &caller, &request),
+                "athena" => athena::respond_to_request(&request),
+                "s3" => s3::respond_to_request(&mut state, &request, &call.body),
                 service => Err(Failure::new(
                     400,
                     "InvalidAction",
@@ -64,7 +64,7 @@ pub(super) fn handle_call(state: &Mutex<State>, call: Call) {
         }),
     };
     drop(state);
-    let (status, body) = match answer {
+    let (status, body) = match response {
         Ok(body) => (200, body),
         Err(failure) => {
             let body = match request.service.as_str() {
@@ -88,7 +88,7 @@ pub(super) fn handle_call(state: &Mutex<State>, call: Call) {
     } else {
         "x-amzn-RequestId"
     };
-    call.answer(
+    call.response(
         status,
         &[("Content-Type", content_type), (id_header, &id)],
         body.as_bytes(),

@@ -19,7 +19,7 @@ pub(super) fn handle_call(state: &Mutex<State>, call: Call) {
     let target = call.header("X-Amz-Target").unwrap_or_default().to_owned();
     let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
     let body: Value = serde_json::from_slice(&call.body).unwrap_or_default();
-    let answer = {
+    let response = {
         let mut state = lock(state);
         if call
             .header("Authorization")
@@ -42,18 +42,18 @@ pub(super) fn handle_call(state: &Mutex<State>, call: Call) {
             )),
         }
     };
-    let (status, body) = match answer {
+    let (status, body) = match response {
         Ok(body) => (200, body),
         Err((code, message)) => (400, json!({ "__type": code, "message": message })),
     };
-    call.answer(
+    call.response(
         status,
         &[("Content-Type", "application/x-amz-json-1.1")],
         body.to_string().as_bytes(),
     );
 }
 
-type Answer = Result<Value, (&'static str, String)>;
+type Response = Result<Value, (&'static str, String)>;
 
 /// Returns the name at the end of an ARN. A value that is not an ARN is the name itself.
 fn name_of_arn(value: &Value) -> &str {
@@ -85,7 +85,7 @@ fn describe_tasks(state: &State, body: &Value) -> Value {
     }] })
 }
 
-fn execute_command(state: &mut State, body: &Value) -> Answer {
+fn execute_command(state: &mut State, body: &Value) -> Response {
     if body["interactive"] != true {
         return Err((
             "InvalidParameterException",
@@ -124,7 +124,7 @@ fn execute_command(state: &mut State, body: &Value) -> Answer {
     }))
 }
 
-fn terminate_session(state: &State, body: &Value) -> Answer {
+fn terminate_session(state: &State, body: &Value) -> Response {
     let id = body["SessionId"].as_str().unwrap_or_default();
     if state.fault == AgentFault::CannotTerminate {
         return Err((
@@ -164,7 +164,7 @@ fn describe_sessions(state: &State, body: &Value) -> Value {
     json!({ "Sessions": sessions })
 }
 
-fn generate_data_key(state: &mut State, body: &Value) -> Answer {
+fn generate_data_key(state: &mut State, body: &Value) -> Response {
     if body["KeyId"] != KEY || body["NumberOfBytes"] != 64 {
         return Err((
             "NotFoundException",
@@ -172,13 +172,13 @@ fn generate_data_key(state: &mut State, body: &Value) -> Answer {
         ));
     }
     let (plaintext, ciphertext) = (random_bytes(64), base64::encode(random_bytes(100)));
-    let answer = json!({
+    let response = json!({
         "KeyId": KEY, "Plaintext": base64::encode(&plaintext), "CiphertextBlob": ciphertext,
     });
     state
         .data_keys
         .insert(ciphertext, (plaintext, body["EncryptionContext"].clone()));
-    Ok(answer)
+    Ok(response)
 }
 
 fn random_bytes(count: usize) -> Vec<u8> {

@@ -45,8 +45,8 @@ struct Worker {
     /// The sequence number of the next message from the client.
     expected_sequence: i64,
     keys: Option<SessionKeys>,
-    /// The client's answers in the handshake, in order.
-    answers: VecDeque<(u32, Vec<u8>)>,
+    /// The client's responses in the handshake, in order.
+    responses: VecDeque<(u32, Vec<u8>)>,
     has_sent_data: bool,
 }
 
@@ -115,7 +115,7 @@ pub(super) async fn serve_connection(stream: TcpStream, state: Arc<Mutex<State>>
         unacknowledged: VecDeque::new(),
         expected_sequence: 0,
         keys: None,
-        answers: VecDeque::new(),
+        responses: VecDeque::new(),
         has_sent_data: false,
     };
     // Most sessions end because the client closes the connection, so the error is expected.
@@ -359,24 +359,24 @@ impl Worker {
         );
         if input.sequence == self.expected_sequence {
             self.expected_sequence += 1;
-            self.answers.push_back((input.content, input.payload));
+            self.responses.push_back((input.content, input.payload));
         }
         self.send_frame(frame).await
     }
 
     /// Waits until the client sends a message with this type of content.
-    async fn wait_for_answer(&mut self, content: u32) -> Result<Vec<u8>, SessionEnded> {
+    async fn wait_for_response(&mut self, content: u32) -> Result<Vec<u8>, SessionEnded> {
         const MESSAGE: &str = "Handshake timed out. Please ensure that you have the latest \
                                version of the session manager plugin.";
         let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
         let mut resend = interval(RESEND_INTERVAL);
         loop {
-            if let Some((received, payload)) = self.answers.pop_front() {
+            if let Some((received, payload)) = self.responses.pop_front() {
                 if received == content {
                     return Ok(payload);
                 }
                 self.end_on_violation(&format!(
-                    "the client answered the handshake with type {received}, expected {content}"
+                    "the client responded to the handshake with type {received}, expected {content}"
                 ))
                 .await?;
             }
@@ -400,9 +400,9 @@ impl Worker {
               "ActionParameters": { "KMSKeyId": KEY, "Challenge": challenge } },
         ] });
         self.send_data(5, request.to_string().as_bytes()).await?;
-        let answer: Value =
-            serde_json::from_slice(&self.wait_for_answer(6).await?).unwrap_or_default();
-        let actions = &answer["ProcessedClientActions"];
+        let response: Value =
+            serde_json::from_slice(&self.wait_for_response(6).await?).unwrap_or_default();
+        let actions = &response["ProcessedClientActions"];
         if actions[0]["ActionStatus"] != 1 || actions[1]["ActionStatus"] != 1 {
             self.close_channel(&format!(
                 "KMSEncryption failed on client with error: {}",
@@ -434,12 +434,12 @@ impl Worker {
         let proof = [7; 64];
         let request = json!({ "Challenge": base64::encode(keys.seal(&proof)) });
         self.send_data(8, request.to_string().as_bytes()).await?;
-        let answer: Value =
-            serde_json::from_slice(&self.wait_for_answer(9).await?).unwrap_or_default();
+        let response: Value =
+            serde_json::from_slice(&self.wait_for_response(9).await?).unwrap_or_default();
         let sealed =
-            base64::decode(answer["Challenge"].as_str().unwrap_or_default()).unwrap_or_default();
+            base64::decode(response["Challenge"].as_str().unwrap_or_default()).unwrap_or_default();
         if keys.open(&sealed).as_deref() != Some(&proof) {
-            self.end_on_violation("the client answered the encryption challenge wrongly")
+            self.end_on_violation("the client responded to the encryption challenge incorrectly")
                 .await?;
         }
 
@@ -512,7 +512,7 @@ impl Worker {
         }
     }
 
-    /// Reads messages without answering them.
+    /// Reads messages without responding to them.
     async fn stay_silent(
         &mut self,
         terminated: &mut watch::Receiver<bool>,

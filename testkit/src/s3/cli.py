@@ -1,6 +1,6 @@
 """Runs `aws` commands in one process, because the AWS CLI takes half a second to start.
 
-Usage: `python cli.py`. Requests are JSON lines on standard input, answers are JSON lines on
+Usage: `python cli.py`. Requests are JSON lines on standard input, responses are JSON lines on
 standard output. The program ends when standard input ends.
 """
 
@@ -10,7 +10,7 @@ import mimetypes
 import os
 import sys
 
-answers = os.fdopen(os.dup(1), "w", buffering=1)
+responses = os.fdopen(os.dup(1), "w", buffering=1)
 os.dup2(2, 1)
 
 # Use only Python's own table of content types, so that the result is the same on every machine.
@@ -40,4 +40,4 @@ def run(arguments):
 for line in sys.stdin:
     request = json.loads(line)
     os.chdir(request["directory"])
-    answers.write(json.dumps(run(request["arguments"])) + "\n")
+    responses.write(json.dumps(run(request["arguments"])) + "\n")

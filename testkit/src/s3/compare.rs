@@ -83,7 +83,7 @@ pub(super) fn find_differences(
         Subject::File(path.into())
     }));
 
-    // The answer of a failed step contains no log, so its plan is unknown.
+    // The response of a failed step contains no log, so its plan is unknown.
     if case.operation.dry_run && cli.outcome.has_succeeded && step.outcome.has_succeeded {
         let [cli_plan, step_plan] = [cli, step].map(|side| {
             side.outcome

@@ -1,4 +1,4 @@
-//! Runs a program that reads requests as JSON lines and writes answers as JSON lines.
+//! Runs a program that reads requests as JSON lines and writes responses as JSON lines.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 /// Longer than any request takes, also on a busy machine.
-const ANSWER_LIMIT: Duration = Duration::from_mins(3);
+const RESPONSE_LIMIT: Duration = Duration::from_mins(3);
 
 /// A program that ends when its standard input ends: when this value is dropped, or when this
 /// process ends.
@@ -16,7 +16,7 @@ pub(super) struct JsonProgram {
     name: &'static str,
     child: Child,
     requests: Option<ChildStdin>,
-    answers: Receiver<String>,
+    responses: Receiver<String>,
 }
 
 impl JsonProgram {
@@ -25,7 +25,7 @@ impl JsonProgram {
         let mut child = command
             .spawn()
             .map_err(|error| format!("{name} did not start: {error}"))?;
-        let (sender, answers) = channel();
+        let (sender, responses) = channel();
         let output = child.stdout.take().ok_or("standard output is not piped")?;
         std::thread::spawn(move || {
             // Sending fails after the receiver was dropped, when the program is no longer needed.
@@ -40,11 +40,11 @@ impl JsonProgram {
             name,
             child,
             requests,
-            answers,
+            responses,
         })
     }
 
-    /// Sends a request and waits for the answer.
+    /// Sends a request and waits for the response.
     pub(super) fn send_request(&mut self, request: &Value) -> Result<Value, String> {
         let name = self.name;
         let requests = self
@@ -53,10 +53,10 @@ impl JsonProgram {
             .ok_or_else(|| format!("{name} has ended"))?;
         writeln!(requests, "{request}")
             .map_err(|error| format!("{name} accepts no request: {error}; see its log"))?;
-        match self.answers.recv_timeout(ANSWER_LIMIT) {
+        match self.responses.recv_timeout(RESPONSE_LIMIT) {
             Ok(line) => serde_json::from_str(&line)
-                .map_err(|error| format!("{name} returned an invalid answer {line:?}: {error}")),
-            Err(error) => Err(format!("{name} did not answer: {error}; see its log")),
+                .map_err(|error| format!("{name} returned an invalid response {line:?}: {error}")),
+            Err(error) => Err(format!("{name} did not respond: {error}; see its log")),
         }
     }
 

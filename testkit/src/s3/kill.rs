@@ -19,7 +19,7 @@ use super::server::{Server, StoredObject};
 use super::sides::{Outcome, Sandbox, start_aws, step_parameters};
 use super::{create_files, read_files};
 use crate::run_dir::create_run_dir;
-use crate::runtime_api::{Answer, Function};
+use crate::runtime_api::{Function, Response};
 
 const MIB: u64 = 1024 * 1024;
 /// The maximum time of one operation, including all kills.
@@ -51,7 +51,7 @@ enum KillTime {
 pub struct KillSummary {
     /// The number of runs and kills, by kind of operation.
     pub operations: BTreeMap<String, [usize; 2]>,
-    /// The number of calls with a pending answer.
+    /// The number of calls with a pending response.
     pub pending_calls: usize,
     /// A report for each run with another result than the run without interruptions.
     pub reports: Vec<String>,
@@ -363,16 +363,16 @@ impl KillTest {
                     "{operation} has not ended after {OPERATION_LIMIT:?}: {messages:?}"
                 ));
             }
-            // A call that will be killed has so little time that it may return a pending answer
+            // A call that will be killed has so little time that it may return a pending response
             // before.
             let timeout = if kill_time.is_some() {
                 Duration::from_secs(8)
             } else {
                 Duration::from_mins(1)
             };
-            if let Some(KillTime::AtRequest(request, is_answered)) = kill_time {
+            if let Some(KillTime::AtRequest(request, has_response)) = kill_time {
                 self.server
-                    .set_victim(Some((function.id(), request, is_answered)))?;
+                    .set_victim(Some((function.id(), request, has_response)))?;
             }
             function.send_event(timeout, envelope.to_string().as_bytes());
             if let Some(KillTime::After(delay)) = kill_time {
@@ -380,8 +380,8 @@ impl KillTest {
                 function.kill();
             }
 
-            match function.wait_for_answer(timeout) {
-                Answer::Failure { name, message } if name == "Runtime.ExitError" => {
+            match function.wait_for_response(timeout) {
+                Response::Failure { name, message } if name == "Runtime.ExitError" => {
                     messages.push(format!("{name}: {message}"));
                     if kill_time.is_none() {
                         return Err(format!(
@@ -394,18 +394,18 @@ impl KillTest {
                     function = start_function();
                     kill_time = next_kill();
                 }
-                Answer::Failure { name, message } => {
+                Response::Failure { name, message } => {
                     messages.push(format!("{name}: {message}"));
                     return Ok((create_outcome(&sandbox, false, &messages), kills));
                 }
-                answer @ Answer::Success(_) => {
-                    let answer = answer.json();
-                    messages.push(format!("{} {}", answer["status"], answer["progress"]));
-                    if answer["status"] == "done" {
+                response @ Response::Success(_) => {
+                    let response = response.json();
+                    messages.push(format!("{} {}", response["status"], response["progress"]));
+                    if response["status"] == "done" {
                         return Ok((create_outcome(&sandbox, true, &messages), kills));
                     }
                     self.pending_calls += 1;
-                    envelope["resume"] = answer["resume"].clone();
+                    envelope["resume"] = response["resume"].clone();
                 }
             }
         }
@@ -424,11 +424,12 @@ impl Server {
     /// Resets the count of requests, and sets the process to kill: its ID, the number of the
     /// request, and whether the server handles the request before the kill.
     fn set_victim(&mut self, victim: Option<(u32, u64, bool)>) -> Result<(), String> {
-        let (process, request, is_answered) = victim
-            .map_or((None, 0, false), |(id, request, is_answered)| {
-                (Some(id), request, is_answered)
+        let (process, request, has_response) = victim
+            .map_or((None, 0, false), |(id, request, has_response)| {
+                (Some(id), request, has_response)
             });
-        let victim = json!({ "process": process, "request": request, "is_answered": is_answered });
+        let victim =
+            json!({ "process": process, "request": request, "has_response": has_response });
         self.send_request(&json!({ "kill": victim })).map(drop)
     }
 

@@ -122,7 +122,7 @@ impl Server {
                     log.display()
                 ));
             }
-            if server.has_answered_on(port) {
+            if server.has_responded_on(port) {
                 return Ok(server);
             }
             std::thread::sleep(Duration::from_millis(30));
@@ -131,7 +131,7 @@ impl Server {
 
     /// Sends a request to a port, and returns whether this server has received it. Another program
     /// may listen on the port.
-    fn has_answered_on(&mut self, port: u16) -> bool {
+    fn has_responded_on(&mut self, port: u16) -> bool {
         let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else {
             return false;
         };
@@ -140,7 +140,7 @@ impl Server {
             stream.write_all(b"GET / HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")?;
             stream.read_to_end(&mut Vec::new())
         };
-        // The answer does not matter. The server's count shows whether the server received the
+        // The response does not matter. The server's count shows whether the server received the
         // request.
         let _: std::io::Result<usize> = send_request();
         self.send_request(&json!({ "look": true }))
@@ -177,7 +177,7 @@ impl Server {
     pub(super) fn read_contents(&mut self) -> Result<S3Contents, String> {
         let contents = self.send_request(&json!({ "look": true }))?;
         serde_json::from_value(contents)
-            .map_err(|error| format!("the S3 server returned an unexpected answer: {error}"))
+            .map_err(|error| format!("the S3 server returned an unexpected response: {error}"))
     }
 }
 

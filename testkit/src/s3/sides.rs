@@ -13,7 +13,7 @@ use stepward_cli::workspace::Workspace;
 use super::case::{Operation, Verb};
 use super::json_program::JsonProgram;
 use crate::fake_aws::FakeAws;
-use crate::runtime_api::{Answer, Function};
+use crate::runtime_api::{Function, Response};
 
 /// The pinned version of the AWS CLI.
 pub(super) const REQUIREMENTS: &str = "local-cloud/requirements-s3.txt";
@@ -159,21 +159,21 @@ impl Cli {
     ) -> Result<Outcome, String> {
         let mut arguments = operation.arguments(|text| sandbox.with_names(text));
         arguments.extend((operation.verb != Verb::Rm).then(|| "--no-progress".to_owned()));
-        let answer = self
+        let response = self
             .program
             .send_request(&json!({ "arguments": arguments, "directory": sandbox.root() }))?;
         let [stdout, stderr] =
-            ["stdout", "stderr"].map(|stream| answer[stream].as_str().unwrap_or_default());
+            ["stdout", "stderr"].map(|stream| response[stream].as_str().unwrap_or_default());
         // A name can contain a line break, so the prefix separates the entries, not the line break.
         let lines = stdout
             .split("(dryrun) ")
             .skip(1)
             .map(|line| line.strip_suffix('\n').unwrap_or(line));
         Ok(Outcome {
-            has_succeeded: answer["status"] == 0,
+            has_succeeded: response["status"] == 0,
             planned: sandbox.normalize_plan(lines),
             messages: sandbox
-                .with_placeholders(&format!("status {}\n{stdout}{stderr}", answer["status"])),
+                .with_placeholders(&format!("status {}\n{stdout}{stderr}", response["status"])),
         })
     }
 }
@@ -222,8 +222,8 @@ impl Steps {
         let (mut log, mut messages) = (Vec::new(), Vec::new());
         let has_succeeded = loop {
             let output_before = function.output().len();
-            let answer = function.invoke_within(OPERATION_LIMIT, envelope.to_string().as_bytes());
-            if let Answer::Failure { name, message } = &answer {
+            let response = function.invoke_within(OPERATION_LIMIT, envelope.to_string().as_bytes());
+            if let Response::Failure { name, message } = &response {
                 messages.push(format!("{name}: {message}"));
                 if name.starts_with("Runtime.") || name.starts_with("Sandbox.") {
                     return Err(format!(
@@ -239,9 +239,9 @@ impl Steps {
                 messages.push(function.output().split_off(output_before));
                 break false;
             }
-            let answer = answer.json();
+            let response = response.json();
             log.extend(
-                answer["log"]
+                response["log"]
                     .as_array()
                     .into_iter()
                     .flatten()
@@ -250,20 +250,20 @@ impl Steps {
             );
             messages.push(format!(
                 "{}: {}",
-                answer["status"].as_str().unwrap_or_default(),
-                answer["output"]
+                response["status"].as_str().unwrap_or_default(),
+                response["output"]
             ));
-            if answer["status"] == "done" {
+            if response["status"] == "done" {
                 break true;
             }
             if started.elapsed() > OPERATION_LIMIT {
                 return Err(format!(
                     "{} is still pending after {OPERATION_LIMIT:?}: {}",
                     operation.verb.step_name(),
-                    answer["progress"]
+                    response["progress"]
                 ));
             }
-            envelope["resume"] = answer["resume"].clone();
+            envelope["resume"] = response["resume"].clone();
         };
         let planned = sandbox.normalize_plan(
             log.iter()

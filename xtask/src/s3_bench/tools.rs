@@ -10,7 +10,7 @@ use stepward::FunctionConfig;
 use stepward_cli::local::venv;
 use stepward_testkit::envelope;
 use stepward_testkit::fake_aws::FakeAws;
-use stepward_testkit::runtime_api::{Answer, Function};
+use stepward_testkit::runtime_api::{Function, Response};
 
 use super::choice::{Case, Tool};
 use super::environment::{ACCESS_KEY, BIG_FILE, Environment, SMALL_FILES};
@@ -37,7 +37,7 @@ pub(super) struct Tools {
 /// The cost of one transfer.
 #[derive(Clone, Copy)]
 pub(super) struct Measurement {
-    /// Seconds from the start of the process to its end, or to the answer of a step.
+    /// Seconds from the start of the process to its end, or to the response of a step.
     pub(super) wall_seconds: f64,
     /// Seconds of CPU time in user and system mode.
     pub(super) cpu_seconds: f64,
@@ -230,18 +230,18 @@ impl Tools {
             &self.function_environment(environment),
         );
         for calls in 1..=MAX_CALLS {
-            let mut answer = match function.invoke_within(TIMEOUT, event.to_string().as_bytes()) {
-                Answer::Failure { name, message } => {
+            let mut response = match function.invoke_within(TIMEOUT, event.to_string().as_bytes()) {
+                Response::Failure { name, message } => {
                     return Err(format!(
                         "{}: {name}: {message}\n{}",
                         program.display(),
                         function.output()
                     ));
                 }
-                answer @ Answer::Success(_) => answer.json(),
+                response @ Response::Success(_) => response.json(),
             };
-            if answer["status"] == "pending" {
-                event["resume"] = answer["resume"].take();
+            if response["status"] == "pending" {
+                event["resume"] = response["resume"].take();
                 continue;
             }
             let wall_seconds = function.age().as_secs_f64();
@@ -249,7 +249,7 @@ impl Tools {
             let (cpu_time, peak_memory) = usage.ok_or(
                 "this system does not report the CPU time and memory of processes; use Linux",
             )?;
-            check_output(case, &answer["output"])?;
+            check_output(case, &response["output"])?;
             return Ok(Measurement {
                 wall_seconds,
                 cpu_seconds: cpu_time.as_secs_f64(),

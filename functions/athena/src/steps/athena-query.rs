@@ -342,7 +342,7 @@ impl Step for Query {
     async fn cancel(&self, ctx: &Context, resume: Option<Resume>) -> Result<(), StepError> {
         let id = match resume {
             Some(resume) => resume.state::<StartedQuery>()?.query_execution_id,
-            // The answer with the ID was lost. The token finds the query again.
+            // The response with the ID was lost. The token finds the query again.
             None => self.start_query(ctx).await?,
         };
 
@@ -627,7 +627,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pending_after_a_lost_answer_sends_the_same_token() {
+    async fn pending_after_a_lost_response_sends_the_same_token() {
         let tokens = Arc::new(Mutex::new(Vec::new()));
         let sent = Arc::clone(&tokens);
         let start = mock!(Client::start_query_execution)

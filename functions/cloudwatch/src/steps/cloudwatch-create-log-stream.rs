@@ -185,7 +185,7 @@ mod tests {
 
     use super::*;
 
-    // no proof of pending: the stream exists as soon as AWS answers.
+    // no proof of pending: the stream exists as soon as AWS responds.
 
     fn step_for(group: &str, stream: &str) -> CreateLogStream {
         serde_json::from_value(json!({ "log_group_name": group, "log_stream_name": stream }))

@@ -349,16 +349,16 @@ mod tests {
             .then_output(|| StartQueryOutput::builder().query_id("q-1").build())
     }
 
-    fn resume_from(answer: Progress<QueryResult>) -> Resume {
-        let Progress::Pending { state, .. } = answer else {
-            panic!("not pending: {answer:?}")
+    fn resume_from(response: Progress<QueryResult>) -> Resume {
+        let Progress::Pending { state, .. } = response else {
+            panic!("not pending: {response:?}")
         };
         stepward::testing::resume_from(&state)
     }
 
-    fn output_json(answer: Progress<QueryResult>) -> serde_json::Value {
-        let Progress::Done(result) = answer else {
-            panic!("not done: {answer:?}")
+    fn output_json(response: Progress<QueryResult>) -> serde_json::Value {
+        let Progress::Done(result) = response else {
+            panic!("not done: {response:?}")
         };
         serde_json::to_value(result).unwrap()
     }
@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn already_started_queries_are_found_after_a_lost_answer() {
+    async fn already_started_queries_are_found_after_a_lost_response() {
         let text = format!("{TEXT}\n{}1700000000 1700007200", mark_prefix());
         let (none, running) = (
             list_queries_in_state(&QueryStatus::Scheduled, vec![]),
@@ -584,8 +584,8 @@ mod tests {
         assert_eq!((list.num_calls(), get_results.num_calls()), (4, 2));
     }
 
-    // The SDK would also retry after a lost answer. The retry of Step Functions first searches for
-    // the query.
+    // The SDK would also retry after a lost response. The retry of Step Functions first searches
+    // for the query.
     #[tokio::test]
     async fn throttled_starts_are_left_to_step_functions() {
         let start = mock!(Client::start_query).then_error(|| start_error("LimitExceededException"));

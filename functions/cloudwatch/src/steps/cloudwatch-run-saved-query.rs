@@ -558,7 +558,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn already_started_queries_are_found_after_a_lost_answer() {
+    async fn already_started_queries_are_found_after_a_lost_response() {
         let token = context([]).client_token("query");
         let text = format!("{TEXT}\n# stepward {} 1700000000 1700007200", &token[..12]);
         let list = mock!(Client::describe_queries).then_output(move || {
@@ -574,8 +574,8 @@ mod tests {
             .match_requests(|request| request.query_id() == Some("q-2"))
             .then_output(|| results_page(QueryStatus::Complete));
         let ctx = context([&list, &get_results]);
-        let answer = example_step().run(&ctx, None).await.unwrap();
-        assert!(matches!(answer, Progress::Done(_)), "{answer:?}");
+        let response = example_step().run(&ctx, None).await.unwrap();
+        assert!(matches!(response, Progress::Done(_)), "{response:?}");
     }
 
     #[tokio::test]
@@ -674,8 +674,8 @@ mod tests {
             &results_complete(),
         ];
         let ctx = context(rules);
-        let answer = example_step().run(&ctx, None).await.unwrap();
-        assert!(matches!(answer, Progress::Done(_)), "{answer:?}");
+        let response = example_step().run(&ctx, None).await.unwrap();
+        assert!(matches!(response, Progress::Done(_)), "{response:?}");
         assert_eq!(definitions.num_calls(), 2);
     }
 
@@ -696,8 +696,8 @@ mod tests {
             panic!("not pending")
         };
         let resume = stepward::testing::resume_from(&state);
-        let answer = example_step().run(&ctx, Some(resume)).await.unwrap();
-        assert!(matches!(answer, Progress::Done(_)), "{answer:?}");
+        let response = example_step().run(&ctx, Some(resume)).await.unwrap();
+        assert!(matches!(response, Progress::Done(_)), "{response:?}");
         assert_eq!((definitions.num_calls(), start.num_calls()), (1, 1));
     }
 

@@ -239,7 +239,7 @@ impl Step for Nodes {
         ),
         (
             ErrorName::TimedOut,
-            "No Region answered in time; run the step again, or search fewer Regions.",
+            "No Region responded in time; run the step again, or search fewer Regions.",
         ),
     ];
     const FUNCTION: FunctionConfig = node_source::FUNCTION;

@@ -19,10 +19,10 @@ pub struct DataChannel {
     message_ids: MessageIds,
     inbound: Inbound<(PayloadType, Vec<u8>)>,
     outbound: Outbound,
-    /// The actions of the handshake request; the client answers only the first request.
+    /// The actions of the handshake request; the client responds only to the first request.
     requested_actions: Option<Vec<ClientAction>>,
     cipher: Option<Cipher>,
-    has_answered_challenge: bool,
+    has_responded_to_challenge: bool,
     transcript: Transcript,
     error_output: TailBuffer,
     exit_code: Option<i32>,
@@ -35,7 +35,7 @@ pub struct DataChannel {
 pub struct Reply {
     /// Frames to send, in this order.
     pub frames: Vec<Vec<u8>>,
-    /// A data key to get from KMS; pass it to [`DataChannel::answer_handshake`].
+    /// A data key to get from KMS; pass it to [`DataChannel::respond_to_handshake`].
     pub data_key_request: Option<DataKeyRequest>,
 }
 
@@ -78,7 +78,7 @@ impl DataChannel {
             outbound: Outbound::default(),
             requested_actions: None,
             cipher: None,
-            has_answered_challenge: false,
+            has_responded_to_challenge: false,
             transcript: Transcript::new(nonce),
             error_output: TailBuffer::new(MAX_ERROR_OUTPUT_BYTES),
             exit_code: None,
@@ -169,13 +169,13 @@ impl DataChannel {
                 });
                 self.requested_actions = Some(actions);
                 if reply.data_key_request.is_none() {
-                    reply.frames.push(self.answer_handshake(None, now)?);
+                    reply.frames.push(self.respond_to_handshake(None, now)?);
                 }
             }
-            PayloadType::EncChallengeRequest if !self.has_answered_challenge => {
-                self.has_answered_challenge = true;
+            PayloadType::EncChallengeRequest if !self.has_responded_to_challenge => {
+                self.has_responded_to_challenge = true;
                 let cipher = self.cipher.as_ref().ok_or(CipherError)?;
-                let response = handshake::answer_challenge(&payload, cipher)?;
+                let response = handshake::respond_to_challenge(&payload, cipher)?;
                 reply.frames.push(self.add_stream_data(
                     PayloadType::EncChallengeResponse,
                     response,
@@ -192,7 +192,7 @@ impl DataChannel {
     ///
     /// # Errors
     /// [`ProtocolError`].
-    pub fn answer_handshake(
+    pub fn respond_to_handshake(
         &mut self,
         data_key: Option<&DataKey>,
         now: Instant,
@@ -417,7 +417,7 @@ mod tests {
         };
         let response = AgentMessage::decode(
             &channel
-                .answer_handshake(Some(&key), Instant::now())
+                .respond_to_handshake(Some(&key), Instant::now())
                 .unwrap(),
         )
         .unwrap();
@@ -456,7 +456,7 @@ mod tests {
     fn nothing_is_sent_again_while_the_agent_is_disconnected() {
         let mut channel = new_channel();
         let later = Instant::now() + std::time::Duration::from_secs(5);
-        channel.answer_handshake(None, Instant::now()).unwrap();
+        channel.respond_to_handshake(None, Instant::now()).unwrap();
         let service_frame = |message_type| {
             let (id, payload) = (MessageId([9; 16]), b"{}".to_vec());
             let message = AgentMessage::input_stream_data(id, 0, PayloadType::Other(0), payload);

@@ -171,7 +171,7 @@ pub fn build_response(actions: &[ClientAction], data_key: Option<&DataKey>) -> V
 ///
 /// # Errors
 /// [`HandshakeError`].
-pub fn answer_challenge(payload: &[u8], cipher: &Cipher) -> Result<Vec<u8>, HandshakeError> {
+pub fn respond_to_challenge(payload: &[u8], cipher: &Cipher) -> Result<Vec<u8>, HandshakeError> {
     let request: Value =
         serde_json::from_slice(payload).map_err(|error| HandshakeError(error.to_string()))?;
     let encrypted = base64::decode(request["Challenge"].as_str().unwrap_or_default())
@@ -275,11 +275,11 @@ mod tests {
         let request =
             json!({ "Challenge": base64::encode(agent.encrypt(&[5; 64]).unwrap()) }).to_string();
         let response: Value =
-            serde_json::from_slice(&answer_challenge(request.as_bytes(), &client).unwrap())
+            serde_json::from_slice(&respond_to_challenge(request.as_bytes(), &client).unwrap())
                 .unwrap();
         let encrypted = base64::decode(response["Challenge"].as_str().unwrap()).unwrap();
         assert_eq!(agent.decrypt(&encrypted).unwrap(), [5; 64]);
-        assert!(answer_challenge(br#"{"Challenge":"AAAA"}"#, &client).is_err());
+        assert!(respond_to_challenge(br#"{"Challenge":"AAAA"}"#, &client).is_err());
     }
 
     proptest! {
@@ -290,7 +290,7 @@ mod tests {
             let cipher = Cipher::new(&data_key().plaintext).unwrap();
             let challenge = json!({ "Challenge": text }).to_string();
             for bytes in [bytes, text.into_bytes(), challenge.into_bytes()] {
-                prop_assert!(answer_challenge(&bytes, &cipher).is_err());
+                prop_assert!(respond_to_challenge(&bytes, &cipher).is_err());
                 if let Ok(actions) = parse_request(&bytes) {
                     prop_assert!(actions.len() <= MAX_ACTIONS);
                 }

@@ -129,7 +129,7 @@ pub async fn run_command(
 ///
 /// Repeats the request only after errors that mean that no command started: throttling, and an
 /// agent that is not connected yet. The SDK's retries are disabled, because a retry after a lost
-/// answer would create a second session and leave the first one running.
+/// response would create a second session and leave the first one running.
 async fn request_session(
     ctx: &Context,
     container: &ExecContainer,
@@ -248,8 +248,9 @@ impl ExecSession<'_> {
     /// Returns the IDs of this execution's other sessions in the container.
     async fn other_session_ids(&self) -> Result<Vec<String>, StepError> {
         let timed_out = |_| {
-            Err(ErrorName::TimedOut
-                .with_message("Systems Manager did not answer DescribeSessions within 5 seconds"))
+            Err(ErrorName::TimedOut.with_message(
+                "Systems Manager did not respond to DescribeSessions within 5 seconds",
+            ))
         };
         let mut ids = timeout(
             SESSION_CALL_TIMEOUT,
@@ -319,7 +320,7 @@ pub async fn terminate_session(ctx: &Context, session_id: &str) -> Result<(), St
             error => Err(error),
         },
         Err(_) => Err(ErrorName::TimedOut
-            .with_message("Systems Manager did not answer TerminateSession within 5 seconds")),
+            .with_message("Systems Manager did not respond to TerminateSession within 5 seconds")),
     }
 }
 

@@ -106,7 +106,7 @@ pub async fn connect(
             Ok(Err(Error::Io(error))) => error.to_string(),
             // The texts of other errors can contain the request, and with it its signature.
             Ok(Err(_)) => "the WebSocket could not be opened".into(),
-            Err(_) => format!("no answer within {CONNECT_TIMEOUT:?}"),
+            Err(_) => format!("no response within {CONNECT_TIMEOUT:?}"),
         };
         if attempts_left == 0 {
             return Err(ErrorName::TimedOut.with_message(format!(
@@ -213,7 +213,7 @@ async fn exchange_messages<S: AsyncRead + AsyncWrite + Unpin>(
                     send_frame(socket, Message::binary(frame)).await?;
                 }
                 if let Some(request) = reply.data_key_request {
-                    answer_data_key_request(socket, channel, services, &request).await?;
+                    respond_to_data_key_request(socket, channel, services, &request).await?;
                 }
             }
             _ = resend_ticks.tick() => {
@@ -247,7 +247,7 @@ async fn exchange_messages<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// Gets the data key that the agent requests, and sends the handshake response with the key. If
 /// there is no key, the response reports the failure.
-async fn answer_data_key_request<S: AsyncRead + AsyncWrite + Unpin>(
+async fn respond_to_data_key_request<S: AsyncRead + AsyncWrite + Unpin>(
     socket: &mut WebSocketStream<S>,
     channel: &mut DataChannel,
     services: &impl SessionServices,
@@ -257,11 +257,11 @@ async fn answer_data_key_request<S: AsyncRead + AsyncWrite + Unpin>(
         .await
         .unwrap_or_else(|_| {
             Err(ErrorName::TimedOut.with_message(
-                "KMS did not answer GenerateDataKey within 12 seconds; run the step again",
+                "KMS did not respond to GenerateDataKey within 12 seconds; run the step again",
             ))
         });
     let frame = channel
-        .answer_handshake(data_key.as_ref().ok(), Instant::now())
+        .respond_to_handshake(data_key.as_ref().ok(), Instant::now())
         .map_err(protocol_violated)?;
     send_frame(socket, Message::binary(frame)).await?;
     data_key.map(drop).map_err(EndReason::NoDataKey)

@@ -253,7 +253,7 @@ impl Step for Exec {
         (
             ErrorName::TimedOut,
             "The step ended the command because it did not finish in time, the container did not \
-             start in time, or ECS did not answer. The message says which; increase `timeout` or \
+             start in time, or ECS did not respond. The message says which; increase `timeout` or \
              run the step again.",
         ),
     ];

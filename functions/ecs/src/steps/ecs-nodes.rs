@@ -285,7 +285,7 @@ impl Step for Nodes {
         ),
         (
             ErrorName::TimedOut,
-            "All Regions failed. The first did not answer in time. Run the step again, or search \
+            "All Regions failed. The first did not respond in time. Run the step again, or search \
              fewer clusters.",
         ),
     ];

@@ -61,8 +61,8 @@ const TOKEN_KEY: &str = "stepward_token";
 ///
 /// # Failures
 ///
-/// If a function does not answer within 45 seconds, the step fails. The function may still run, and
-/// its result is lost.
+/// If a function does not respond within 45 seconds, the step fails. The function may still run,
+/// and its result is lost.
 ///
 /// # Cost
 ///
@@ -78,7 +78,7 @@ const TOKEN_KEY: &str = "stepward_token";
 /// # Proof
 ///
 /// Proven on the local cloud with a function in Python. The local cloud does not pass the client
-/// context to functions and does not lose answers. Unit tests cover both.
+/// context to functions and does not lose responses. Unit tests cover both.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Invoke {
@@ -108,7 +108,7 @@ enum Invocation {
     Event,
 }
 
-/// An invocation that Lambda has answered.
+/// An invocation that Lambda responded to.
 #[derive(Debug, JsonSchema, Serialize)]
 pub struct InvokedFunction {
     /// 200 for `Request`, 202 for `Event`.
@@ -232,7 +232,7 @@ impl Step for Invoke {
         ),
         (
             ErrorName::StepFailed,
-            "The function failed, Lambda could not start it, or it did not answer within 45 \
+            "The function failed, Lambda could not start it, or it did not respond within 45 \
              seconds. In the last case it may have run or may still run; check its log. The \
              message says which case it is.",
         ),
@@ -570,7 +570,7 @@ mod tests {
     }
 
     // An invocation is never pending. The token is the only sign of a call that is repeated after a
-    // lost answer.
+    // lost response.
     #[tokio::test]
     async fn pending_is_impossible_and_repeated_calls_send_the_same_token() {
         let tokens = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
@@ -613,7 +613,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_without_an_answer_is_not_sent_again() {
+    async fn failed_without_a_response_is_not_sent_again() {
         let rule = mock!(Client::invoke)
             .sequence()
             .http_response(|| HttpResponse::new(500.try_into().unwrap(), SdkBody::from("{}")))
@@ -640,7 +640,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_by_a_lost_answer_is_not_a_retryable_error() {
+    async fn failed_by_a_lost_response_is_not_a_retryable_error() {
         // The fake Lambda accepts the request and closes the connection.
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());

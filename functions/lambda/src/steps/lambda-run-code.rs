@@ -93,7 +93,7 @@ const START_ALLOWANCE: Duration = Duration::from_secs(12);
 ///
 /// Proven on the local cloud with Python and Node.js. Unit tests cover what the local cloud does
 /// not have: Ruby, functions that are not ready immediately, checks of `iam:PassRole` and of the
-/// permissions for tags, and lost answers.
+/// permissions for tags, and lost responses.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunCode {
@@ -214,7 +214,7 @@ impl RunCode {
             return Err(unassumable_role_error(error, &self.execution_role_arn));
         }
 
-        // Step Functions must store this answer before the code runs. Then a later call that does
+        // Step Functions must store this response before the code runs. Then a later call that does
         // not find the function knows that it existed. A step never waits this long in its own
         // process.
         let progress = format!("function {} is being created", function.name);
@@ -530,14 +530,14 @@ mod tests {
         resume_with(&json!({ "invoke": { "attempt": 1 } }))
     }
 
-    fn pending_parts(answer: Progress<CodeRun>) -> (Value, Duration, String) {
+    fn pending_parts(response: Progress<CodeRun>) -> (Value, Duration, String) {
         let Progress::Pending {
             state,
             retry_after,
             progress,
-        } = answer
+        } = response
         else {
-            panic!("not pending: {answer:?}")
+            panic!("not pending: {response:?}")
         };
         (state, retry_after, progress)
     }
@@ -692,7 +692,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn already_created_functions_are_found_after_a_lost_answer() {
+    async fn already_created_functions_are_found_after_a_lost_response() {
         let create = mock!(Client::create_function).then_error(|| {
             CreateFunctionError::generic(error_metadata(
                 "ResourceConflictException",
@@ -939,7 +939,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pending_after_a_lost_answer_deletes_without_running_again() {
+    async fn pending_after_a_lost_response_deletes_without_running_again() {
         let (get_function, mark, run, delete) = (
             function_in_state(State::Active),
             alias_exists(),
@@ -1010,10 +1010,10 @@ mod tests {
     async fn failed_code_fails_the_step_with_error_and_log() {
         let run = mock!(Client::invoke).then_output(|| {
             let error = r#"{ "errorType": "KeyError", "errorMessage": "'days'" }"#;
-            let answer = InvokeOutput::builder()
+            let response = InvokeOutput::builder()
                 .status_code(200)
                 .function_error("Unhandled");
-            answer
+            response
                 .payload(Blob::new(error))
                 .log_result(base64::encode("Traceback\n"))
                 .build()
@@ -1085,7 +1085,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_without_an_answer_is_an_unknown_outcome() {
+    async fn failed_without_a_response_is_an_unknown_outcome() {
         let lost = || {
             let body = aws_sdk_lambda::primitives::SdkBody::from("{}");
             aws_sdk_lambda::config::http::HttpResponse::new(500.try_into().unwrap(), body)

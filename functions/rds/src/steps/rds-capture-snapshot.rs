@@ -494,7 +494,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pending_after_a_lost_answer_continues_with_its_snapshot() {
+    async fn pending_after_a_lost_response_continues_with_its_snapshot() {
         let find = describe_snapshots(&[Some(("creating", 7))]);
         expect_pending_calls(
             &orders_step(),

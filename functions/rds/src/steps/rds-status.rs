@@ -253,7 +253,7 @@ impl Step for Look {
                 "start the instance if it is stopped, or wait until its status changes; then \
                  run the step again",
             );
-            // The answer of a failed step does not have its log, so the message repeats the words
+            // The response of a failed step does not have its log, so the message repeats the words
             // that imported jobs search for.
             let message = format!(
                 "{name} instance status is: {status}; the instance is not available: {advice}"

@@ -193,8 +193,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pending_after_a_lost_answer_sends_no_second_request() {
-        SUITE.assert_resumes_after_lost_answer().await;
+    async fn pending_after_a_lost_response_sends_no_second_request() {
+        SUITE.assert_resumes_after_lost_response().await;
     }
 
     #[tokio::test]

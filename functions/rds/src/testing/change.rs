@@ -132,8 +132,8 @@ impl<S: Step<Output = DatabaseChange>> ChangeSuite<S> {
         assert_eq!(request.num_calls(), 1);
     }
 
-    /// After a lost answer the step sends no second request.
-    pub(crate) async fn assert_resumes_after_lost_answer(&self) {
+    /// After a lost response the step sends no second request.
+    pub(crate) async fn assert_resumes_after_lost_response(&self) {
         let [before, during, after] = self.statuses;
         let [stages_before, stages_during] = [before, during].map(everywhere);
         let changing = self.pending_message(stages_during, "");
@@ -285,14 +285,14 @@ impl<S: Step<Output = DatabaseChange>> ChangeSuite<S> {
         );
     }
 
-    /// A context in which RDS returns these statuses, one after the other, and answers the request
-    /// by this rule.
+    /// A context in which RDS returns these statuses, one after the other, and responds to the
+    /// request by this rule.
     fn context(&self, stages: &[Statuses], request: Rule) -> (Context, Rule) {
         let polls = self.kind.poll_rules(false, stages);
         (rds_context(polls.iter().chain([&request])), request)
     }
 
-    /// The progress message of a pending answer for these statuses.
+    /// The progress message of a pending response for these statuses.
     fn pending_message(&self, (status, members): Statuses, request: &str) -> String {
         let [_, _, after] = self.statuses;
         let members = match self.kind {

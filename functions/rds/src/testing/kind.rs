@@ -1,4 +1,4 @@
-//! The databases of the tests that start and stop them, and RDS's answers about these.
+//! The databases of the tests that start and stop them, and RDS's responses about these.
 
 use aws_sdk_rds::Client;
 use aws_sdk_rds::operation::describe_db_clusters::{

@@ -34,7 +34,7 @@ pub(crate) async fn abort_if_exists(
         .map_err(s3_error)
     {
         Err(error) if error.has_code("NoSuchUpload") => Ok(false),
-        answer => answer.map(|_| true),
+        response => response.map(|_| true),
     }
 }
 

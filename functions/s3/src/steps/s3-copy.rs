@@ -63,10 +63,10 @@ use stepward::{
 /// The repeated call first aborts the uploads that the lost call started, which it recognizes by
 /// key and role session.
 ///
-/// A request that S3 does not answer is cut off shortly before the call's deadline. A large object
-/// then continues in the next call, and fails as `TimedOut` if a whole call made no progress on it;
-/// a small object fails at once. If S3's response to the last request of an upload is lost, the
-/// step reads the object's checksum to find out whether it is complete.
+/// A request that S3 does not respond to is cut off shortly before the call's deadline. A large
+/// object then continues in the next call, and fails as `TimedOut` if a whole call made no progress
+/// on it; a small object fails at once. If S3's response to the last request of an upload is lost,
+/// the step reads the object's checksum to find out whether it is complete.
 ///
 /// When the job is stopped, copied objects and files stay. The step aborts unfinished uploads and
 /// removes unfinished files.
@@ -1074,11 +1074,11 @@ mod tests {
             assert_eq!(upload.parts.len(), 8, "{size}");
             s3.take_requests();
             s3.spend_budget_at("UploadPart", 1);
-            let answer = copy_between_accounts()
+            let response = copy_between_accounts()
                 .run(&s3.context_with_peer(), Some(resume))
                 .await
                 .unwrap();
-            assert_eq!(matches!(answer, Progress::Done(_)), size == 65 * MIB);
+            assert_eq!(matches!(response, Progress::Done(_)), size == 65 * MIB);
             let numbers: Vec<_> = s3
                 .sent_requests("UploadPart")
                 .iter()
@@ -1190,11 +1190,11 @@ mod tests {
     }
 
     #[test]
-    fn pending_uploads_without_answers_get_one_more_call() {
+    fn pending_uploads_without_responses_get_one_more_call() {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             fs::write(root.join("large"), mib_bytes(20)).unwrap();
-            s3.never_answer("UploadPart", |sent| sent.query["partNumber"] != "1");
+            s3.never_respond("UploadPart", |sent| sent.query["partNumber"] != "1");
             let (resume, _) = unwrap_pending(
                 before_deadline(upload("large").run(&s3.context_in_session(SESSION), None)).await,
             );
@@ -1206,7 +1206,7 @@ mod tests {
             .unwrap_err();
             assert_eq!(error.name, ErrorName::TimedOut, "{error}");
             assert!(s3.uploads().is_empty(), "a whole call made no progress");
-            s3.answer_again();
+            s3.respond_again();
             expect_done(
                 upload("large")
                     .run(&s3.context_in_session(SESSION), Some(resume))
@@ -1220,17 +1220,17 @@ mod tests {
     }
 
     #[test]
-    fn pending_downloads_without_answers_continue_in_the_next_call() {
+    fn pending_downloads_without_responses_continue_in_the_next_call() {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             s3.put("data", "object", mib_bytes(20));
-            s3.never_answer("GetObject", |sent| {
+            s3.never_respond("GetObject", |sent| {
                 sent.header("range")
                     .is_some_and(|range| !range.starts_with("bytes=0-"))
             });
             let (resume, _) =
                 unwrap_pending(before_deadline(download().run(&s3.context(), None)).await);
-            s3.answer_again();
+            s3.respond_again();
             s3.take_requests();
             expect_done(download().run(&s3.context(), Some(resume)).await);
             assert_eq!(
@@ -1244,7 +1244,7 @@ mod tests {
     }
 
     #[test]
-    fn failed_objects_without_answers_leave_no_upload() {
+    fn failed_objects_without_responses_leave_no_upload() {
         run_in_root(async |root| {
             fs::create_dir(root.join("up")).unwrap();
             for name in ["a", "b", "c"] {
@@ -1253,11 +1253,11 @@ mod tests {
             fs::write(root.join("up/small"), "x").unwrap();
             for operation in ["CreateMultipartUpload", "PutObject"] {
                 let s3 = FakeS3::default();
-                s3.never_answer(operation, |sent| sent.key == "b" || sent.key == "small");
+                s3.never_respond(operation, |sent| sent.key == "b" || sent.key == "small");
                 if operation == "CreateMultipartUpload" {
                     // S3 starts the upload, and the response is lost.
                     s3.hook_operation(operation, |sent, store| {
-                        (sent.key == "b").then(|| store.answer(sent))
+                        (sent.key == "b").then(|| store.response(sent))
                     });
                 }
                 let step = copy_step(
@@ -1436,7 +1436,7 @@ mod tests {
             s3.refuse_requests("PutObject", usize::MAX, 403, "AccessDenied");
             s3.refuse_requests("AbortMultipartUpload", 9, 400, "InvalidRequest");
             // The upload is still running when the run stops.
-            s3.never_answer("UploadPart", |sent| sent.query["partNumber"] != "1");
+            s3.never_respond("UploadPart", |sent| sent.query["partNumber"] != "1");
             let step =
                 copy_step(json!({ "source": "up", "destination": "s3://data", "recursive": true }));
             let error = before_deadline(step.run(&s3.context(), None))
@@ -1551,7 +1551,7 @@ mod tests {
                 count += 1;
                 // S3 starts the upload, and the response is lost.
                 (count == 1).then(|| {
-                    store.answer(sent);
+                    store.response(sent);
                     refusal(500, "InternalError")
                 })
             });
@@ -1584,7 +1584,7 @@ mod tests {
                 s3.put("data", "copy", mib_bytes(9));
                 s3.hook_operation("CompleteMultipartUpload", move |sent, store| {
                     if is_completed && !store.uploads.is_empty() {
-                        store.answer(sent);
+                        store.response(sent);
                     }
                     if is_replaced {
                         let object = Object {
@@ -1595,11 +1595,11 @@ mod tests {
                     }
                     Some(refusal(500, "InternalError"))
                 });
-                let answer = upload("large").run(&s3.context(), None).await;
+                let response = upload("large").run(&s3.context(), None).await;
                 assert_eq!(
-                    answer.is_ok(),
+                    response.is_ok(),
                     is_completed && !is_replaced,
-                    "{is_completed} {is_replaced}: {answer:?}"
+                    "{is_completed} {is_replaced}: {response:?}"
                 );
                 assert!(s3.uploads().is_empty());
             }

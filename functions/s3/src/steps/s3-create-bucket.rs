@@ -255,7 +255,7 @@ async fn send_until_known<T, E: AwsError<aws_sdk_s3::Error>, F: Future<Output = 
             Err(error) if error.has_code("NoSuchBucket") || error.has_code("OperationAborted") => {
                 tokio::time::sleep(RETRY_DELAY).await;
             }
-            answer => return answer.map(drop),
+            response => return response.map(drop),
         }
     }
     send().await.map(drop).map_err(s3_error)
@@ -611,7 +611,7 @@ mod tests {
 
     // no proof of not_found: a missing bucket is created.
 
-    // no proof of pending: the step needs one call; `already_` shows a retry after a lost answer.
+    // no proof of pending: the step needs one call; `already_` shows a retry after a lost response.
 
     #[test]
     fn invalid_parameters_are_refused_before_any_call() {

@@ -115,7 +115,7 @@ async fn check_bucket(
         return Err(not_empty_error(bucket));
     }
 
-    // The state machine keeps this answer. If a later call finds no bucket, this step deleted it.
+    // The state machine keeps this response. If a later call finds no bucket, this step deleted it.
     Progress::pending(
         &Removal::default(),
         Duration::ZERO,
@@ -528,15 +528,15 @@ mod tests {
         testing::context(mock_client!(aws_sdk_s3, RuleMode::MatchAny, &rules))
     }
 
-    /// Passes a pending answer through JSON, as the state machine does.
-    fn unwrap_pending(answer: Progress<Deleted>) -> (Option<Resume>, Duration, String) {
+    /// Passes a pending response through JSON, as the state machine does.
+    fn unwrap_pending(response: Progress<Deleted>) -> (Option<Resume>, Duration, String) {
         let Progress::Pending {
             state,
             retry_after,
             progress,
-        } = answer
+        } = response
         else {
-            panic!("not pending: {answer:?}")
+            panic!("not pending: {response:?}")
         };
         (
             Some(stepward::testing::resume_from(&state)),
@@ -549,14 +549,14 @@ mod tests {
         serde_json::from_value(json!({ "since": 0, "state": Removal::default() })).unwrap()
     }
 
-    fn unwrap_done(answer: Progress<Deleted>) -> (u64, u64) {
+    fn unwrap_done(response: Progress<Deleted>) -> (u64, u64) {
         let Progress::Done(Deleted {
             bucket,
             versions,
             uploads,
-        }) = answer
+        }) = response
         else {
-            panic!("not done: {answer:?}")
+            panic!("not done: {response:?}")
         };
         assert_eq!(bucket, NAME);
         (versions, uploads)

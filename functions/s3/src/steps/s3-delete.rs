@@ -173,7 +173,7 @@ mod tests {
     use stepward_testkit::proof::prove_permissions;
 
     use super::*;
-    use crate::testing::{Answer, FakeS3, SentRequest, unwrap_pending, valid_step};
+    use crate::testing::{FakeS3, Response, SentRequest, unwrap_pending, valid_step};
 
     fn delete_step(params: Value) -> S3Delete {
         valid_step(params)
@@ -206,7 +206,7 @@ mod tests {
     }
 
     /// A response of `DeleteObjects` that refuses these keys.
-    fn refusals(errors: &[(&str, &str)]) -> Answer {
+    fn refusals(errors: &[(&str, &str)]) -> Response {
         let errors = errors.iter().map(|(key, code)| {
             format!(
                 "<Error><Key>{key}</Key><Code>{code}</Code><Message>S3 says no</Message></Error>"
@@ -501,8 +501,8 @@ mod tests {
         let output = loop {
             match step.run(&s3.context(), resume.take()).await {
                 Ok(Progress::Done(output)) => break output,
-                answer => {
-                    let (next, progress) = unwrap_pending(answer);
+                response => {
+                    let (next, progress) = unwrap_pending(response);
                     let state: Value = next.state().unwrap();
                     let after = format!("in/{}", state["after"].as_str().unwrap());
                     // No deletion is waiting: everything up to the key is deleted, and nothing
@@ -548,7 +548,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pending_deletions_after_a_lost_answer_delete_the_rest() {
+    async fn pending_deletions_after_a_lost_response_delete_the_rest() {
         let s3 = FakeS3::default();
         s3.store().page = Some(100);
         put_objects(&s3, (0..1_000).map(|n| format!("{n:04}")));
@@ -617,7 +617,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_answers_about_other_keys_are_no_success() {
+    async fn failed_responses_about_other_keys_are_no_success() {
         let s3 = FakeS3::default();
         put_objects(&s3, ["a"]);
         s3.hook_operation("DeleteObjects", |_, _| {

@@ -403,11 +403,11 @@ mod tests {
 
     async fn run(step: S3List, client: Client) -> (Result<Listing, StepError>, Vec<String>) {
         let ctx = testing::context(client);
-        let answer = step.run(&ctx, None).await.map(|progress| match progress {
+        let response = step.run(&ctx, None).await.map(|progress| match progress {
             Progress::Done(listing) => listing,
             Progress::Pending { .. } => panic!("the listing needs one call only"),
         });
-        (answer, testing::log_lines(&ctx))
+        (response, testing::log_lines(&ctx))
     }
 
     #[tokio::test]

@@ -472,12 +472,12 @@ mod tests {
         ] {
             let params =
                 json!({ "source": source, "destination": destination, "recursive": recursive });
-            let answer = serde_json::from_value::<S3Move>(params).unwrap().validate();
-            let name = answer.as_ref().err().map(|error| error.name);
+            let response = serde_json::from_value::<S3Move>(params).unwrap().validate();
+            let name = response.as_ref().err().map(|error| error.name);
             assert_eq!(
                 name,
                 (!is_valid).then_some(ErrorName::InvalidInput),
-                "{source} {destination}: {answer:?}"
+                "{source} {destination}: {response:?}"
             );
         }
         for (field, value) in [
@@ -572,7 +572,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pending_moves_after_a_lost_answer_move_the_rest() {
+    async fn pending_moves_after_a_lost_response_move_the_rest() {
         let s3 = FakeS3::default();
         (0..200).for_each(|n| s3.put("data", &format!("in/{n:03}"), "x"));
         let step = move_step(
@@ -604,7 +604,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pending_moves_of_one_object_succeed_after_lost_answers() {
+    async fn pending_moves_of_one_object_succeed_after_lost_responses() {
         let s3 = FakeS3::default();
         s3.put("data", "object", "content");
         let first_call =
@@ -684,12 +684,12 @@ mod tests {
                     .unwrap();
                 }
                 s3.take_requests();
-                let answer = download().run(&s3.context(), Some(resume)).await;
+                let response = download().run(&s3.context(), Some(resume)).await;
                 if is_corrupted {
-                    assert_eq!(answer.unwrap_err().name, ErrorName::StepFailed);
+                    assert_eq!(response.unwrap_err().name, ErrorName::StepFailed);
                     assert!(is_source_kept(&s3));
                 } else {
-                    expect_done(answer);
+                    expect_done(response);
                     assert_eq!(
                         s3.take_summaries(),
                         ["HeadObject data/object", "DeleteObject data/object"]
@@ -700,7 +700,7 @@ mod tests {
     }
 
     #[test]
-    fn pending_large_moves_are_counted_after_lost_answers() {
+    fn pending_large_moves_are_counted_after_lost_responses() {
         run_in_root(async |root| {
             let relayed = move_step(json!({
                 "source": "s3://theirs/object", "source_account": "archive",

@@ -787,7 +787,7 @@ mod tests {
         for calls in 1..100 {
             match step.run(&s3.context(), resume.take()).await {
                 Ok(Progress::Done(output)) => return (output, calls),
-                answer => resume = Some(unwrap_pending(answer).0),
+                response => resume = Some(unwrap_pending(response).0),
             }
             between(calls);
         }
@@ -931,8 +931,8 @@ mod tests {
         s3.store().page = Some(10);
         put_at_destination(&s3, (0..200).map(|n| format!("{n:03}")));
         s3.spend_budget_at("ListObjectsV2", 8);
-        let answer = sync_buckets(false).run(&s3.context(), None).await;
-        let (resume, progress) = unwrap_pending(answer);
+        let response = sync_buckets(false).run(&s3.context(), None).await;
+        let (resume, progress) = unwrap_pending(response);
         assert_eq!(
             progress,
             "0 transferred (0 bytes), 0 deleted, 0 unchanged so far"
@@ -964,19 +964,19 @@ mod tests {
         let s3 = FakeS3::default();
         s3.store().page = Some(10);
         put_at_source(&s3, (0..20).map(|n| format!("{n:02}")));
-        s3.never_answer("ListObjectsV2", |sent| {
+        s3.never_respond("ListObjectsV2", |sent| {
             sent.query.contains_key("continuation-token")
         });
         let (resume, progress) =
             unwrap_pending(before_deadline(sync_buckets(false).run(&s3.context(), None)).await);
         assert!(progress.starts_with("10 transferred"), "{progress}");
-        s3.answer_again();
-        s3.never_answer("ListObjectsV2", |_| true);
+        s3.respond_again();
+        s3.never_respond("ListObjectsV2", |_| true);
         let error = before_deadline(sync_buckets(false).run(&s3.context(), Some(resume.clone())))
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::TimedOut, "{error}");
-        s3.answer_again();
+        s3.respond_again();
         assert_eq!(
             expect_done(sync_buckets(false).run(&s3.context(), Some(resume)).await).transferred,
             20
@@ -1014,11 +1014,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_are_deletions_without_an_answer() {
+    async fn failed_are_deletions_without_a_response() {
         let s3 = FakeS3::default();
         put_at_destination(&s3, ["x", "y\u{1}"]);
         for operation in ["DeleteObject", "DeleteObjects"] {
-            s3.never_answer(operation, |_| true);
+            s3.never_respond(operation, |_| true);
         }
         let error = before_deadline(sync_buckets(true).run(&s3.context(), None))
             .await

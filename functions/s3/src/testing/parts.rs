@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use aws_sdk_s3::primitives::DateTimeFormat;
 use bytes::Bytes;
 
-use super::store::{format_time, kept_headers, percent_encode, texts_between, xml_answer};
-use super::{Answer, Object, SentRequest, Store, Upload, WRITTEN_AT, crc_base64, refusal};
+use super::store::{format_time, kept_headers, percent_encode, texts_between, xml_response};
+use super::{Object, Response, SentRequest, Store, Upload, WRITTEN_AT, crc_base64, refusal};
 
 impl Store {
-    pub(super) fn answer_multipart(&mut self, sent: &SentRequest) -> Answer {
+    pub(super) fn respond_to_multipart(&mut self, sent: &SentRequest) -> Response {
         let id = sent.query.get("uploadId").cloned().unwrap_or_default();
         match sent.operation {
             "CreateMultipartUpload" => return self.create_upload(sent),
@@ -56,7 +56,7 @@ impl Store {
                     .iter()
                     .map(|(number, part)| part.listed_part(*number))
                     .collect();
-                xml_answer(&format!(
+                xml_response(&format!(
                     "<ListPartsResult><IsTruncated>false</IsTruncated>{parts}</ListPartsResult>"
                 ))
             }
@@ -65,7 +65,7 @@ impl Store {
         }
     }
 
-    fn create_upload(&mut self, sent: &SentRequest) -> Answer {
+    fn create_upload(&mut self, sent: &SentRequest) -> Response {
         self.started_uploads += 1;
         let (id, bucket, key) = (
             format!("upload-{}", self.started_uploads),
@@ -82,13 +82,13 @@ impl Store {
             parts: BTreeMap::new(),
         };
         self.uploads.insert(id.clone(), upload);
-        xml_answer(&format!(
+        xml_response(&format!(
             "<InitiateMultipartUploadResult><UploadId>{id}</UploadId>\
              </InitiateMultipartUploadResult>"
         ))
     }
 
-    fn list_uploads(&self, sent: &SentRequest) -> Answer {
+    fn list_uploads(&self, sent: &SentRequest) -> Response {
         let is_listed =
             |upload: &&Upload| upload.bucket == sent.bucket && upload.key.starts_with(&sent.key);
         let uploads = self.uploads.iter().filter(|(_, upload)| is_listed(upload));
@@ -115,14 +115,14 @@ impl Store {
             )
             .collect();
         let uploads = uploads.concat();
-        xml_answer(&format!(
+        xml_response(&format!(
             "<ListMultipartUploadsResult><EncodingType>url</EncodingType>\
              <IsTruncated>false</IsTruncated>{uploads}\
              </ListMultipartUploadsResult>"
         ))
     }
 
-    fn complete_upload(&mut self, id: &str, sent: &SentRequest) -> Answer {
+    fn complete_upload(&mut self, id: &str, sent: &SentRequest) -> Response {
         let upload = self.uploads[id].clone();
         let requested = texts_between(
             &String::from_utf8_lossy(&sent.body),
@@ -158,12 +158,12 @@ impl Store {
             modified: WRITTEN_AT + 60,
         };
         self.put(&upload.bucket, &upload.key, object);
-        xml_answer("<CompleteMultipartUploadResult></CompleteMultipartUploadResult>")
+        xml_response("<CompleteMultipartUploadResult></CompleteMultipartUploadResult>")
     }
 }
 
 impl Upload {
-    fn add_part(&mut self, number: i32, part: Object) -> Answer {
+    fn add_part(&mut self, number: i32, part: Object) -> Response {
         let checksum = part.checksum.clone();
         let sum = checksum.as_ref().map_or(String::new(), |sum| {
             format!("<ChecksumCRC64NVME>{sum}</ChecksumCRC64NVME>")

@@ -8,7 +8,7 @@ use crc_fast::CrcAlgorithm;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::sent::{parse_pair, percent_decode};
-use super::{Answer, PEER_ACCOUNT, SentRequest, TARGET_ACCOUNT, WRITTEN_AT, crc_base64};
+use super::{PEER_ACCOUNT, Response, SentRequest, TARGET_ACCOUNT, WRITTEN_AT, crc_base64};
 
 /// An object.
 #[derive(Clone, Debug, Default)]
@@ -74,7 +74,7 @@ impl Store {
         );
     }
 
-    pub(crate) fn answer(&mut self, sent: &SentRequest) -> Answer {
+    pub(crate) fn response(&mut self, sent: &SentRequest) -> Response {
         let owner = if sent.bucket == "theirs" {
             PEER_ACCOUNT
         } else {
@@ -118,14 +118,14 @@ impl Store {
                         ..Object::default()
                     },
                 );
-                xml_answer("")
+                xml_response("")
             }
             "CopyObject" => match self.copy_source(sent) {
                 Ok(mut object) => {
                     object.headers.extend(kept_headers(sent));
                     object.modified = WRITTEN_AT + 60;
                     self.put(&sent.bucket, &sent.key, object);
-                    xml_answer("<CopyObjectResult><ETag>\"copy\"</ETag></CopyObjectResult>")
+                    xml_response("<CopyObjectResult><ETag>\"copy\"</ETag></CopyObjectResult>")
                 }
                 Err(refused) => refused,
             },
@@ -142,7 +142,7 @@ impl Store {
                 for key in texts_between(&String::from_utf8_lossy(&sent.body), "<Key>", "</Key>") {
                     self.objects.remove(&(sent.bucket.clone(), key));
                 }
-                xml_answer("<DeleteResult></DeleteResult>")
+                xml_response("<DeleteResult></DeleteResult>")
             }
             "GetObjectTagging" => {
                 let tags = self
@@ -162,17 +162,17 @@ impl Store {
                         )
                     })
                     .collect();
-                xml_answer(&format!(
+                xml_response(&format!(
                     "<Tagging><TagSet>{}</TagSet></Tagging>",
                     tags.concat()
                 ))
             }
             "ListObjectsV2" => self.list_objects(sent),
-            _ => self.answer_multipart(sent),
+            _ => self.respond_to_multipart(sent),
         }
     }
 
-    fn read_object(&self, sent: &SentRequest) -> Answer {
+    fn read_object(&self, sent: &SentRequest) -> Response {
         let Some(object) = self.objects.get(&(sent.bucket.clone(), sent.key.clone())) else {
             return refusal(404, "NoSuchKey");
         };
@@ -222,7 +222,7 @@ impl Store {
     }
 
     /// The source of a copy, or the requested part of it.
-    pub(super) fn copy_source(&self, sent: &SentRequest) -> Result<Object, Answer> {
+    pub(super) fn copy_source(&self, sent: &SentRequest) -> Result<Object, Response> {
         let source = percent_decode(sent.header("x-amz-copy-source").unwrap());
         let (bucket, key) = source.split_once('/').unwrap();
         let object = self
@@ -255,7 +255,7 @@ impl Store {
         Ok(copy)
     }
 
-    fn list_objects(&self, sent: &SentRequest) -> Answer {
+    fn list_objects(&self, sent: &SentRequest) -> Response {
         let token = sent
             .query
             .get("continuation-token")
@@ -289,7 +289,7 @@ impl Store {
                 )
             })
             .collect();
-        xml_answer(&format!(
+        xml_response(&format!(
             "<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>{}</IsTruncated>{}{}\
              </ListBucketResult>",
             more.is_some(),
@@ -300,14 +300,14 @@ impl Store {
 }
 
 /// An error response of S3.
-pub(crate) fn refusal(status: u16, code: &str) -> Answer {
-    let (_, headers, body) = xml_answer(&format!(
+pub(crate) fn refusal(status: u16, code: &str) -> Response {
+    let (_, headers, body) = xml_response(&format!(
         "<Error><Code>{code}</Code><Message>S3 says no</Message></Error>"
     ));
     (status, headers, body)
 }
 
-pub(super) fn xml_answer(text: &str) -> Answer {
+pub(super) fn xml_response(text: &str) -> Response {
     (
         200,
         vec![("content-type".into(), "application/xml".into())],

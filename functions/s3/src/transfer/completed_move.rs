@@ -1,4 +1,4 @@
-//! Recognizes moves that an earlier call completed, although its answer was lost.
+//! Recognizes moves that an earlier call completed, although its response was lost.
 
 use std::sync::Arc;
 

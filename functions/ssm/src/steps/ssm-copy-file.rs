@@ -352,7 +352,7 @@ mod tests {
         );
         let ctx = context(&fake, &artifacts, &account);
         let step = step(json!({ "mode": "0644", "owner": "app:www" }));
-        let answer = step.run(&ctx, None).await.unwrap();
+        let response = step.run(&ctx, None).await.unwrap();
         let (key, content) = artifacts.lock().stored.clone().into_iter().next().unwrap();
         assert!(
             key.starts_with("artifacts/executions/acme/execution-1/step-1/-/.scratch/"),
@@ -372,7 +372,7 @@ mod tests {
             assert!(sent.text().contains(part), "{part}: {}", sent.text());
         }
         // Neither the log nor the resume state has the link or the content's SHA-256.
-        let resume = resume_from(answer);
+        let resume = resume_from(response);
         let saved = serde_json::to_string(&resume).unwrap() + &log_lines(&ctx).join("");
         assert!(
             !saved.contains("X-Amz") && !saved.contains("http"),

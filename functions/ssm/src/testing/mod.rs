@@ -24,10 +24,10 @@ pub(crate) fn step_with_parameters<S: Step>(defaults: Value, parameters: &Value)
     serde_json::from_value(merged).unwrap()
 }
 
-/// The resume state of a pending answer, as the state machine passes it to the next call.
-pub(crate) fn resume_from<T: std::fmt::Debug>(answer: Progress<T>) -> Resume {
-    let Progress::Pending { state, .. } = answer else {
-        panic!("not pending: {answer:?}")
+/// The resume state of a pending response, as the state machine passes it to the next call.
+pub(crate) fn resume_from<T: std::fmt::Debug>(response: Progress<T>) -> Resume {
+    let Progress::Pending { state, .. } = response else {
+        panic!("not pending: {response:?}")
     };
     stepward::testing::resume_from(&state)
 }

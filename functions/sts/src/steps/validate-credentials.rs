@@ -25,7 +25,7 @@ use stepward::{Context, ErrorName, Example, Progress, Resume, RundeckPlugin, Ste
 /// In parallel it probes the role's trust policy. The role must refuse a call without an external
 /// ID and a call with a wrong external ID, and it must accept a call with the right one. During a
 /// rotation of the external ID the step also probes the next one. The step succeeds only if all
-/// probes have the expected answer, or if an operator has overridden a failed trust proof with
+/// probes have the expected response, or if an operator has overridden a failed trust proof with
 /// `stepward account override-trust`; the log then says so. A credential provider that does not
 /// assume a role has no trust policy to probe.
 ///
@@ -39,7 +39,7 @@ use stepward::{Context, ErrorName, Example, Progress, Resume, RundeckPlugin, Ste
 /// - `AccessDenied`: the role refuses Stepward.
 /// - `TrustBroken`: the role accepts callers without the right external ID, or the credentials
 ///   belong to another account.
-/// - `TimedOut`: a probe got no clear answer.
+/// - `TimedOut`: a probe got no clear response.
 ///
 /// The customer's CloudTrail shows four refused `AssumeRole` calls for each run: two without an
 /// external ID and two with a wrong one. These are the probes, not an attack.
@@ -109,15 +109,15 @@ impl Step for ValidateCredentials {
         ),
         (
             ErrorName::TimedOut,
-            "A probe got no clear answer, so the trust policy is not proven. Run the step again.",
+            "A probe got no clear response, so the trust policy is not proven. Run the step again.",
         ),
     ];
     const PROVES_TRUST: bool = true;
     type Output = CallerIdentity;
 
     fn permissions(&self) -> Permissions {
-        // AWS answers this call even if a policy denies it. It is declared because the step's page
-        // lists every call.
+        // AWS responds to this call even if a policy denies it. It is declared because the step's
+        // page lists every call.
         // https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
         Permissions::default().allow(
             "read the account and the session that the credentials belong to",
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_credentials_are_denied_and_empty_answers_are_internal() {
+    async fn failed_credentials_are_denied_and_empty_responses_are_internal() {
         let refused = mock!(Client::get_caller_identity)
             .then_error(|| identity_error("InvalidClientTokenId"));
         let empty = mock!(Client::get_caller_identity)
@@ -274,7 +274,7 @@ mod tests {
     fn permissions_match_what_the_local_cloud_enforces() {
         let unenforced = [(
             "sts:GetCallerIdentity",
-            "AWS answers this call even if a policy denies it, and so does the local cloud.",
+            "AWS responds to this call even if a policy denies it, and so does the local cloud.",
         )];
         prove_permissions::<ValidateCredentials>(&unenforced, async |_| json!({}));
     }

@@ -1,4 +1,4 @@
-//! The requests of the state machine to the function `dispatch`, and the function's answers.
+//! The requests of the state machine to the function `dispatch`, and the function's responses.
 
 use serde::{Deserialize, Serialize};
 
@@ -120,7 +120,7 @@ pub struct End {
     pub summary: Summary,
 }
 
-/// The answer to [`Action::MayBegin`].
+/// The response to [`Action::MayBegin`].
 #[derive(Debug, Deserialize, Serialize)]
 pub struct MayBegin {
     /// Whether the item may start.

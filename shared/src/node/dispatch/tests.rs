@@ -153,7 +153,7 @@ fn outcome() -> Outcome {
 }
 
 #[test]
-fn the_state_machine_reads_fields_of_the_functions_answers() {
+fn the_state_machine_reads_fields_of_the_functions_responses() {
     let text = state_machine().to_string();
     let paths = captures_of(r"\$plan\.([a-z_.]+)", &text);
     assert_paths_exist(&paths, &[json!(next_round()), json!(end())]);

@@ -1,7 +1,13 @@
 import pytest
 
-from stepward_local_cloud.ssm_answers import combined_output, iso_duration, iso_time, page, truncate
 from stepward_local_cloud.ssm_requests import Refused
+from stepward_local_cloud.ssm_responses import (
+    combined_output,
+    iso_duration,
+    iso_time,
+    page,
+    truncate,
+)
 
 
 def test_short_output_is_shown_whole():

@@ -1,4 +1,4 @@
-"""Answers of SSM's Run Command: commands, invocations, their output, and pages of a list.
+"""Responses of SSM's Run Command: commands, invocations, their output, and pages of a list.
 
 Output is truncated as by SSM Agent: https://github.com/aws/amazon-ssm-agent.
 """
@@ -30,10 +30,10 @@ def page(name, found, show, data, most, least=1, usual=None):
         )
     except ValueError:
         raise Refused("InvalidNextToken", "The specified token isn't valid.") from None
-    answer = {name: [show(one) for one in found[start : start + size]]}
+    response = {name: [show(one) for one in found[start : start + size]]}
     if start + size < len(found):
-        answer["NextToken"] = base64.b64encode(str(start + size).encode()).decode()
-    return answer
+        response["NextToken"] = base64.b64encode(str(start + size).encode()).decode()
+    return response
 
 
 def show_command(command):
@@ -99,7 +99,7 @@ def show_invocation(invocation, details):
 
 def show_plugin(invocation):
     request = invocation.command.request
-    answer = {
+    response = {
         "Name": invocation.command.plugin,
         # A plugin has neither the status Cancelling nor Delayed.
         "Status": "InProgress" if invocation.status == "Cancelling" else invocation.status,
@@ -113,10 +113,10 @@ def show_plugin(invocation):
         "OutputS3KeyPrefix": request.get("OutputS3KeyPrefix") or "",
     }
     if invocation.started:
-        answer["ResponseStartDateTime"] = invocation.started
+        response["ResponseStartDateTime"] = invocation.started
     if invocation.started and invocation.ended:
-        answer["ResponseFinishDateTime"] = invocation.ended
-    return answer
+        response["ResponseFinishDateTime"] = invocation.ended
+    return response
 
 
 def output_url(invocation, stream):
