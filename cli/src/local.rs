@@ -252,6 +252,8 @@ impl LocalCloud {
                 "DOCKER_HOST",
                 format!("unix://{}", temporary.join("no-docker").display()),
             )
+            // As in a new AWS account, so that every run shows that jobs survive this limit.
+            .env("LAMBDA_ACCOUNT_CONCURRENCY", "10")
             .current_dir(dir)
             .process_group(0)
             .stdin(stdin)

@@ -88,15 +88,8 @@ fn the_command_line_shows_every_log_line_once() {
 
 /// Returns every log line in the step responses of an execution's history.
 async fn logged(test_stack: &TestStack, execution: &str) -> Vec<String> {
-    let request = test_stack
-        .operator
-        .sfn()
-        .get_execution_history()
-        .execution_arn(execution);
-    let mut events = request.into_paginator().items().send();
     let mut lines = Vec::new();
-    while let Some(event) = events.next().await {
-        let event = event.unwrap();
+    for event in test_stack.history(execution).await {
         let Some(output) = event
             .task_succeeded_event_details()
             .and_then(|about| about.output())

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use stepward::node::Status;
 use stepward_cli::cloud::Cloud;
+use stepward_cli::jobs::Outcome;
 use stepward_cli::nodes::read_dispatch_state;
 use stepward_testkit::nodes::{self, PARTLY_FAILING_COMMAND, command_fails_on};
 
@@ -40,6 +41,39 @@ async fn customer(test_stack: &TestStack, instances: usize) -> (String, Vec<Stri
         }
     }
     (customer, ids)
+}
+
+/// The local cloud runs at most ten functions at once, as a new AWS account does.
+#[test]
+fn more_searches_than_lambda_runs_at_once_all_succeed() {
+    const ACCOUNTS: usize = 8;
+    with_stack(async |test_stack| {
+        let (customer, _) = test_stack.new_names();
+        for number in 0..ACCOUNTS {
+            let account = format!("account-{number}");
+            let (_, id) = test_stack.new_names();
+            let (cloud, deployment) = (&test_stack.operator, &test_stack.deployment);
+            let names = (customer.as_str(), account.as_str());
+            nodes::onboard_account(cloud, deployment, names, &id, &[REGION])
+                .await
+                .unwrap();
+        }
+        // Two sources are searched in each account, all at the same time.
+        let input =
+            json!({ "customer": customer, "options": { "success_on_empty_node_filter": true } });
+        let finished = test_stack.run_job("nodes/dispatch", &input).await;
+        assert_eq!(
+            (finished.outcome, &finished.output["failed_sources"]),
+            (Outcome::Succeeded, &json!([])),
+            "{finished:?}"
+        );
+        let history = test_stack.history(&finished.execution_arn).await;
+        let throttled = history.iter().filter(|event| {
+            let failed = event.task_failed_event_details();
+            failed.and_then(|failed| failed.error()) == Some("Lambda.TooManyRequestsException")
+        });
+        assert!(throttled.count() > 0, "Lambda has not throttled any search");
+    });
 }
 
 /// Runs the command line. Returns its JSON output, its exit code and its messages.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use aws_sdk_ec2::types::{InstanceType, ResourceType, Tag, TagSpecification};
 use aws_sdk_lambda::primitives::Blob;
+use aws_sdk_sfn::types::HistoryEvent;
 use serde_json::{Value, json};
 use stepward::access::store::{NewAccount, Store};
 use stepward::model::customer::{Account, Trust};
@@ -218,6 +219,21 @@ impl TestStack {
         jobs::run(&self.operator, &self.deployment, job, input)
             .await
             .unwrap()
+    }
+
+    /// Returns all events of an execution, which is given by its ARN.
+    pub(crate) async fn history(&self, execution: &str) -> Vec<HistoryEvent> {
+        let request = self.operator.sfn().get_execution_history();
+        let mut events = request
+            .execution_arn(execution)
+            .into_paginator()
+            .items()
+            .send();
+        let mut history = Vec::new();
+        while let Some(event) = events.next().await {
+            history.push(event.unwrap());
+        }
+        history
     }
 
     pub(crate) async fn morning_check(&self, customer: &str) -> Finished {

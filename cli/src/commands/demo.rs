@@ -60,6 +60,7 @@ struct NodesRunLine {
 
 async fn run_demo(global: &Global, progress: &Progress) -> Result<()> {
     let (port, stack) = (global.port, global.stack.as_str());
+    deploy::validate_stack_name(&Workspace::find()?, stack)?;
     // Only the steps of the jobs: the others would take time to compile, and the demo does not run
     // them.
     let workspace = package::workspace_for_jobs(&Workspace::find()?)?;

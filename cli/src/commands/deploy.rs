@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::help::with_examples;
 use crate::arguments::parse_pairs;
-use crate::deploy::{LOCAL_FOLDER, deploy};
+use crate::deploy::{LOCAL_FOLDER, deploy, validate_stack_name};
 use crate::error::{Error, Result};
 use crate::global::Global;
 use crate::local::LocalCloud;
@@ -66,6 +66,7 @@ impl Deploy {
                 .entry(LOCAL_FOLDER.into())
                 .or_insert(local.files()?.display().to_string());
         }
+        validate_stack_name(&workspace, &global.stack)?;
         // Before the build, so that wrong credentials are reported at once.
         let cloud = global.open_cloud().await?;
         let build = match (global.local, self.arm64) {
