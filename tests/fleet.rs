@@ -476,7 +476,8 @@ fn function_timeouts() -> BTreeMap<String, u64> {
         let (_, rest) = text.split_once("\n    Timeout: ")?;
         rest.split_once('\n')?.0.parse::<u64>().ok()
     };
-    let global = timeout_in(&template).expect("the template has a timeout for all functions");
+    let global = timeout_in(&template)
+        .unwrap_or_else(|| panic!("the template has no timeout for all functions"));
     let resources = template.split("\n\n");
     resources
         .filter_map(|resource| {

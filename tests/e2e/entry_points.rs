@@ -19,7 +19,7 @@ use crate::test_stack::{REGION, STACK, TestStack, with_stack};
 #[test]
 fn the_schedule_runs_the_job_only_when_enabled() {
     with_stack(async |test_stack| {
-        let acme = test_stack.customer().await;
+        let acme = test_stack.create_customer().await;
         let executions = async || {
             let machine = format!(
                 "{}fleet-morning-check",
@@ -96,7 +96,7 @@ fn the_schedule_runs_the_job_only_when_enabled() {
 #[test]
 fn the_api_starts_one_job_per_idempotency_key() {
     with_stack(async |test_stack| {
-        let acme = test_stack.customer().await;
+        let acme = test_stack.create_customer().await;
         let body = json!({ "customer": acme.customer }).to_string();
         let post = |key: &str, body: &str| {
             http(

@@ -16,7 +16,7 @@ const OTHER: &str = "us-east-1";
 
 /// Creates a customer with two accounts in two Regions, and the given number of managed instances
 /// in each Region of each account. Returns the IDs of the instances.
-async fn customer(test_stack: &TestStack, instances: usize) -> (String, Vec<String>) {
+async fn create_customer(test_stack: &TestStack, instances: usize) -> (String, Vec<String>) {
     let (customer, first) = test_stack.new_names();
     let (_, second) = test_stack.new_names();
     let mut ids = Vec::new();
@@ -102,7 +102,7 @@ fn ids(nodes: &Value) -> BTreeSet<&str> {
 #[expect(clippy::too_many_lines, reason = "one stack serves all checks")]
 fn nodes_of_several_accounts_and_regions_are_listed_and_filtered() {
     with_stack(async |test_stack| {
-        let (customer, all) = customer(test_stack, 2).await;
+        let (customer, all) = create_customer(test_stack, 2).await;
         let (found, code, messages) = stepward(
             test_stack,
             &["nodes", "list", "--json", "--customer", &customer],
@@ -214,7 +214,7 @@ fn nodes_of_several_accounts_and_regions_are_listed_and_filtered() {
 #[test]
 fn a_failed_command_runs_again_only_on_failed_nodes() {
     with_stack(async |test_stack| {
-        let (customer, all) = customer(test_stack, 250).await;
+        let (customer, all) = create_customer(test_stack, 250).await;
         let bad: BTreeSet<_> = all
             .iter()
             .map(String::as_str)
@@ -293,7 +293,7 @@ fn a_failed_command_runs_again_only_on_failed_nodes() {
 #[test]
 fn dispatch_strategies_work_with_the_customers_role() {
     with_stack(async |test_stack| {
-        let acme = test_stack.customer_without_role().await;
+        let acme = test_stack.create_customer_without_role().await;
         test_stack
             .onboard(&acme, &customer_role(test_stack, &acme).await)
             .await
