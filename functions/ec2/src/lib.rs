@@ -1,5 +1,6 @@
 //! Code that the EC2 steps share.
 
+pub mod batch;
 pub mod creation;
 pub mod error;
 pub mod image;

@@ -315,6 +315,7 @@ impl Step for Terminate {
             final_state: InstanceStateName::Terminated,
             act_on: LIVE_STATES.into(),
             action: "Terminating",
+            is_all_or_nothing: true,
             log_line: |_| None,
         };
         drive_to_state(ctx, by_id, resume, &goal, terminate_unprotected).await
