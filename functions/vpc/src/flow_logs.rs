@@ -373,8 +373,8 @@ impl CreatedFlowLogs {
         let hidden = self.existing.iter().find(|id| !visible.contains_key(*id));
         match hidden {
             Some(id) => format!(
-                "{text}; {id} already has a flow log with this destination, so check its traffic \
-                 type"
+                "{text}; AWS says that {id} already has a flow log to this destination; compare that flow log's \
+                 traffic type with `traffic_type`"
             ),
             None => text,
         }
