@@ -128,7 +128,7 @@ async fn cancel_running_calls_again(
         .filter(|(_, remaining)| *remaining > available);
     failures.extend(too_long.map(|(call, _)| {
         format!(
-            "{}: a call may still run; the next retry cancels the step again",
+            "{}: a call may still be running; the next retry cancels the step again",
             call.function
         )
     }));

@@ -105,7 +105,7 @@ async fn advance(
         let adopted = adopt_lost_commands(plan, ctx, &ssm, run).await?;
         if adopted > 0 {
             ctx.log(format_args!(
-                "Found {adopted} commands of a call whose response was lost"
+                "Found {adopted} commands that an earlier call sent before its response was lost"
             ));
             if run.error_limit_exceeded {
                 cancel_waiting_nodes(&ssm, run).await?;
@@ -243,11 +243,11 @@ fn delay_after_sending(
     // call searches before it sends.
     if is_retryable(&error) && run.send_failures < MAX_SEND_FAILURES {
         ctx.log(format_args!(
-            "Sending a command failed and is tried again: {error}"
+            "The command could not be sent; the step tries again: {error}"
         ));
     } else if run.has_sent_commands() {
         ctx.log(format_args!(
-            "Sending a command failed; no more nodes start: {error}"
+            "The command could not be sent and will not start on more nodes: {error}"
         ));
         run.send_error = Some(
             error
@@ -355,7 +355,7 @@ pub async fn cancel(
 async fn clean_up_payload(payload: &impl Payload, ctx: &Context) {
     if let Err(error) = payload.clean_up(ctx).await {
         ctx.log(format_args!(
-            "The temporary file for the nodes was not removed; remove it manually: {error}"
+            "The temporary file for the nodes was not removed; delete it: {error}"
         ));
     }
 }

@@ -59,10 +59,10 @@ pub struct Plan {
     pub shell: Shell,
     /// How many nodes run the command at the same time.
     pub concurrency: usize,
-    /// No more nodes start after more than this number have failed.
+    /// If more than this number of nodes have failed, the command starts on no further node.
     pub max_errors: Option<u32>,
-    /// Whether the nodes start in windows of `concurrency` nodes, each window after the one before
-    /// it has finished.
+    /// Whether the command starts on `concurrency` nodes, then on the next `concurrency` nodes
+    /// after all of these have finished.
     pub in_order: bool,
     /// Whether the command contains a link that expires. Then all nodes of a batch must start at
     /// once.

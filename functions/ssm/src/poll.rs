@@ -148,7 +148,8 @@ async fn enforce_error_limit(
         return Ok(());
     }
     ctx.log(format_args!(
-        "{} nodes failed, more than max_errors ({max_errors}) allows; no more nodes start",
+        "{} nodes failed, more than max_errors ({max_errors}) allows; the command will not start on more \
+         nodes",
         run.count_failed()
     ));
     cancel_waiting_nodes(ssm, run).await?;

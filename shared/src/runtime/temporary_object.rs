@@ -53,17 +53,19 @@ impl TemporaryObject {
     /// # Errors
     /// The error of the S3 call.
     pub async fn put(&self, content: Vec<u8>) -> Result<(), StepError> {
-        let put = self
+        let request = self
             .s3
             .put_object()
             .bucket(&self.bucket)
             .key(&self.key)
             .body(ByteStream::from(content));
-        put.set_expected_bucket_owner(self.owner.clone())
+        let response = request
+            .set_expected_bucket_owner(self.owner.clone())
             .send()
-            .await
-            .map_err(s3_error)?;
-        Ok(())
+            .await;
+        response
+            .map(drop)
+            .map_err(|error| self.error_with_uri(s3_error(error)))
     }
 
     /// Returns a presigned URL, which lets anybody read the object until it expires. Do not put it
@@ -80,13 +82,20 @@ impl TemporaryObject {
     /// # Errors
     /// The error of the S3 call.
     pub async fn remove(&self) -> Result<(), StepError> {
-        let delete = self.s3.delete_object().bucket(&self.bucket).key(&self.key);
-        delete
+        let request = self.s3.delete_object().bucket(&self.bucket).key(&self.key);
+        let response = request
             .set_expected_bucket_owner(self.owner.clone())
             .send()
-            .await
-            .map_err(s3_error)?;
-        Ok(())
+            .await;
+        response
+            .map(drop)
+            .map_err(|error| self.error_with_uri(s3_error(error)))
+    }
+
+    /// Adds the object's URI to the message of an error.
+    fn error_with_uri(&self, error: StepError) -> StepError {
+        let message = format!("s3://{}/{}: {}", self.bucket, self.key, error.message);
+        StepError { message, ..error }
     }
 }
 

@@ -45,7 +45,7 @@ pub(crate) struct RunOnNodes {
     /// After the first failure, do not start the command on more nodes
     #[arg(long)]
     stop_on_failure: bool,
-    /// The node attribute that sets the order in which nodes start
+    /// The node attribute that sets the order in which the command starts on the nodes
     #[arg(long, value_name = "ATTRIBUTE")]
     rank_attribute: Option<String>,
     /// Start with the highest rank

@@ -71,11 +71,11 @@ pub(crate) async fn plan_first_round(
 fn no_nodes_error(options: &Options, failures: &[SourceFailure]) -> StepError {
     if let Some(failure) = failures.first() {
         return ErrorName::StepFailed.with_message(format!(
-            "no node was found; failed node sources: {}, the first in {}/{} with {}: {}; fix the \
-             failures and run the job again",
+            "no node was found, and nodes could not be listed in {} accounts or Regions, for \
+             example {} in account {}: {}: {}; fix the failures and run the job again",
             failures.len(),
-            failure.account,
             failure.source,
+            failure.account,
             failure.error,
             failure.message
         ));

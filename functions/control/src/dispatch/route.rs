@@ -60,7 +60,10 @@ impl Route {
         };
         let required = |name: &str| {
             attribute(name).ok_or_else(|| {
-                format!("the node has no attribute \"{name}\"; set it in the node source's mapping")
+                format!(
+                    "the node has no attribute \"{name}\"; set it in the mapping of the step that \
+                     lists the node (ec2-nodes or ecs-nodes)"
+                )
             })
         };
         let target = Target {

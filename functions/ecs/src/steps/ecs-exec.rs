@@ -57,10 +57,11 @@ const END_MARGIN: Duration = Duration::from_secs(8);
 ///    still starting. If ECS Exec cannot work in the task, the step names the cause and runs
 ///    nothing.
 /// 2. It starts a session and opens its data channel. If the cluster encrypts sessions with a KMS
-///    key, the step takes part in the encryption.
+///    key, the step encrypts and decrypts the session's data with a data key from this KMS key.
 /// 3. The command runs. Standard output and standard error come back as one output, in the order
 ///    in which they were written. Bytes that are not UTF-8 are replaced, so let the command encode
-///    binary output as base64. If the image has no `stty`, `\r\n` in the output becomes `\n`.
+///    binary output as base64. If the image has no `stty`, the terminal adds `\r` to each line,
+///    so the step changes every `\r\n` in the output to `\n`.
 /// 4. The step terminates the session in every case. This kills the command's shell. Background
 ///    processes of the command receive SIGHUP, and continue if they ignore it.
 ///
@@ -79,13 +80,13 @@ const END_MARGIN: Duration = Duration::from_secs(8);
 ///
 /// # Failures
 ///
-/// - After ECS receives the request for a session, the command may have started, whatever fails
-///   later. The status is then `unknown`, unless the agent reports that it could not start the
+/// - If anything fails after ECS received the request for a session, the command may have started,
+///   and the status is `unknown`, unless the agent reports that it could not start the
 ///   command. Check what the command should change before you run it again in a new execution.
 /// - If a session cannot be terminated, the status is `unknown`, and the message contains the
-///   session ID and the AWS CLI command to terminate it. The command may still run.
+///   session ID and the AWS CLI command to terminate it. The command may still be running.
 /// - If an earlier call started the command, the message names the sessions of this execution that
-///   still run in the container.
+///   are still running in the container.
 ///
 /// # Cost
 ///
@@ -115,7 +116,8 @@ pub struct Exec {
     /// The name of the container. Optional if the task has only one.
     #[serde(default)]
     container: Option<String>,
-    /// The command line for `/bin/sh`: with the script around it, at most 4,096 bytes.
+    /// The command line for `/bin/sh`. Together with the script that reports the exit code, it has
+    /// at most 4,096 bytes.
     command: String,
     /// How many seconds the command may run, 1 to 840. After that the step terminates the session.
     #[serde(default = "default_timeout")]
@@ -900,7 +902,7 @@ mod tests {
             agent.open_sessions()[0]
         );
         assert!(
-            message.contains(&expected) && message.contains("the command may still run"),
+            message.contains(&expected) && message.contains("the command may still be running"),
             "{message}"
         );
         assert!(!message.contains("was terminated"), "{message}");
@@ -1186,7 +1188,7 @@ mod tests {
                 .unwrap();
             let stream = Tag::builder()
                 .key("stepward:stream")
-                .value(agent.stream())
+                .value(agent.stream_base_url())
                 .build();
             let task = ecs
                 .run_task()

@@ -345,7 +345,7 @@ mod tests {
         assert!(
             log_lines(&ctx)
                 .iter()
-                .any(|line| line.contains("whose response was lost"))
+                .any(|line| line.contains("sent before its response was lost"))
         );
     }
 
