@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use stepward::model::input::require;
 use stepward::model::permissions::{arn, literal};
-use stepward::node;
+use stepward::node::{self, shell};
 use stepward::{
     Context, ErrorName, Example, FunctionConfig, Permissions, Progress, Resume, RundeckPlugin,
     Step, StepError,
@@ -117,7 +117,7 @@ pub struct Exec {
     #[serde(default)]
     container: Option<String>,
     /// The command line for `/bin/sh`. Together with the script that reports the exit code, it has
-    /// at most 4,096 bytes.
+    /// at most 4,096 bytes. The line endings of Windows (CRLF) become those of Linux.
     command: String,
     /// How many seconds the command may run, 1 to 840. After that the step terminates the session.
     #[serde(default = "default_timeout")]
@@ -149,6 +149,11 @@ fn default_fail_on_error() -> bool {
 }
 
 impl Exec {
+    /// The command line with the line endings of Linux, which the container's shell reads.
+    fn command_line(&self) -> String {
+        shell::with_unix_line_endings(&self.command)
+    }
+
     /// Logs the outcome, and returns it as the step's output or error.
     fn finish(
         &self,
@@ -291,7 +296,7 @@ impl Step for Exec {
         })?;
         // The nonce and the claim file always have the same length.
         let wrapped = wrapper::wrap_command(
-            &self.command,
+            &self.command_line(),
             &wrapper::format_nonce([0; 16]),
             &wrapper::claim_file_path(&"0".repeat(64)),
         );
@@ -370,8 +375,9 @@ impl Step for Exec {
 
         let deadline = call_end.min(Instant::now() + Duration::from_secs(self.timeout));
         let client_token = ctx.client_token(&format!("ecs-exec {}", self.command));
+        let command = self.command_line();
         let command_run =
-            session::run_command(ctx, &container, &self.command, &client_token, deadline).await?;
+            session::run_command(ctx, &container, &command, &client_token, deadline).await?;
         self.finish(ctx, &container, command_outcome(command_run)?)
     }
 
@@ -607,6 +613,12 @@ mod tests {
             (outcome.exit_code, outcome.output.contains("not found")),
             (Some(127), true)
         );
+    }
+
+    #[tokio::test]
+    async fn done_with_windows_line_endings_in_the_command() {
+        let outcome = run_command(&FakeEcsAgent::default(), "cd /tmp\r\npwd\r\n").await;
+        assert_eq!(summary(&outcome), (Status::Succeeded, Some(0), "/tmp\n"));
     }
 
     #[tokio::test]

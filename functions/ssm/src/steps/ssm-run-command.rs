@@ -97,8 +97,9 @@ pub struct RunCommand(Merged<RunCommandParameters, CommandOptions>);
 #[serde(deny_unknown_fields)]
 struct RunCommandParameters {
     /// The command: any text that the shell accepts, 1 to 45,056 bytes. With `bash`, the node's
-    /// `sh` runs it, unless the first line names another program, for example `#!/bin/bash`. Use
-    /// `ssm-run-script` for longer commands.
+    /// `sh` runs it, unless the first line names another program, for example `#!/bin/bash`; the
+    /// line endings of Windows (CRLF) become those of Linux. Use `ssm-run-script` for longer
+    /// commands.
     command: String,
     /// How many seconds SSM tries to deliver the command to a node, 30 to 2,592,000 (30 days). If a
     /// batch has more nodes than `concurrency`, later nodes wait for earlier ones. The step then
@@ -333,6 +334,31 @@ mod tests {
             (sent.document.as_str(), sent.text()),
             ("AWS-RunPowerShellScript", "Get-Date")
         );
+    }
+
+    #[tokio::test]
+    async fn done_with_windows_line_endings_in_the_command() {
+        let sent_text = async |shell: &str, command: &str| {
+            let fake = FakeSsm::default();
+            let step = step(json!({ "shell": shell, "command": command }));
+            run_to_end(&step, &fake.context(&[])).await.unwrap();
+            fake.lock().commands[0].text().to_owned()
+        };
+        let run_with_sh = |text: &str| {
+            let output = std::process::Command::new("/bin/sh")
+                .args(["-c", text])
+                .output()
+                .unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+
+        let text = sent_text("bash", "cd /tmp\r\npwd\r\n").await;
+        assert_eq!(text, "cd /tmp\npwd\n");
+        // A command with braces is sent in Base64.
+        let text = sent_text("bash", "cd /tmp\r\necho '{{x}}' $PWD\r\n").await;
+        assert_eq!(run_with_sh(&text), "{{x}} /tmp\n");
+        let text = sent_text("powershell", "cd C:\\\r\nGet-Date\r\n").await;
+        assert_eq!(text, "cd C:\\\r\nGet-Date\r\n");
     }
 
     #[tokio::test]
