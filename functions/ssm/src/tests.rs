@@ -250,7 +250,7 @@ async fn waiting_nodes_are_cancelled_after_too_many_errors() {
             .message
             .as_ref()
             .unwrap()
-            .contains("more than 1 other nodes failed")
+            .contains("the command failed on more than 1 other node (`max_errors`)")
     );
 }
 
@@ -427,6 +427,42 @@ async fn each_finished_node_is_logged_once_and_immediately() {
     let counts: Vec<_> = polls.iter().map(|(count, _)| *count).collect();
     assert_eq!(counts, [0, 1, 1]);
     assert_eq!(polls[2].1, "2 of 3 nodes finished, 0 failed");
+}
+
+#[tokio::test]
+async fn texts_about_one_node_use_the_singular() {
+    let fake = FakeSsm::default();
+    fake.lock().failing_nodes = [node_id(0)].into();
+    let plan = Plan {
+        fail_on_error: true,
+        max_errors: Some(0),
+        ..plan(1, 1)
+    };
+    let ctx = fake.context(&[]);
+    let Progress::Pending {
+        state, progress, ..
+    } = call_step(&plan, &ctx, None).await.unwrap()
+    else {
+        panic!("done")
+    };
+    assert_eq!(progress, "0 of 1 node finished, 0 failed");
+    let error = call_step(&plan, &ctx, Some(&resume_from(&state)))
+        .await
+        .unwrap_err();
+    assert!(
+        error
+            .message
+            .starts_with("1 of 1 node did not succeed (1 failed): "),
+        "{error}"
+    );
+    let log = testing::log_lines(&ctx).join("\n");
+    for part in [
+        " to 1 node\n",
+        "1 node failed, more than",
+        "0 of 1 node succeeded",
+    ] {
+        assert!(log.contains(part), "{part}: {log}");
+    }
 }
 
 #[tokio::test]
