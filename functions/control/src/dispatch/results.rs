@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use stepward::model::error::StepError;
 use stepward::node::dispatch::{ExecutorKind, ItemEnd, ItemInput, MapResults, PlannedItem};
-use stepward::node::{CommandResults, Node, Outcome, Status};
+use stepward::node::{Node, Outcome, Status};
 
 use super::store::ArtifactStore;
 
@@ -78,10 +78,12 @@ pub(crate) async fn read_results(
     let manifest: ResultManifest = store.get(&map_results.details.key).await?;
     let mut item_ends: BTreeMap<usize, ItemEnd> = BTreeMap::new();
     for file in manifest.result_files.into_values().flatten() {
-        let children: Vec<ChildExecution> = store.get(&file.key).await?;
+        let children: Vec<Value> = store.get(&file.key).await?;
         item_ends.extend(
             children
                 .into_iter()
+                // The nodes of an item without a readable result are unknown.
+                .filter_map(|child| serde_json::from_value(child).ok())
                 .filter_map(parse_item_end)
                 .map(|end| (end.item.place, end)),
         );
@@ -166,10 +168,17 @@ async fn read_item(
     Ok(outcomes)
 }
 
+/// The part of [`CommandResults`](stepward::node::CommandResults) that a dispatch reads.
+#[derive(Debug, Deserialize)]
+struct InstanceResults {
+    nodes: BTreeMap<String, Value>,
+}
+
 /// The output of a step that an item called.
 enum StepOutput {
-    /// Outcomes of a command, by instance ID.
-    Instances(BTreeMap<String, Outcome>),
+    /// Outcomes of a command, by instance ID. Each is read on its own, so that a malformed one does
+    /// not hide the others.
+    Instances(BTreeMap<String, Value>),
     /// The outcome of a command in the item's container.
     Container(Outcome),
     /// A step of the catalog succeeded. Its output does not matter.
@@ -182,7 +191,7 @@ impl StepOutput {
     fn parse(executor_kind: ExecutorKind, output: Value) -> Self {
         let parsed = match executor_kind {
             ExecutorKind::Ssm => serde_json::from_value(output)
-                .map(|results: CommandResults| Self::Instances(results.nodes)),
+                .map(|results: InstanceResults| Self::Instances(results.nodes)),
             ExecutorKind::Ecs => serde_json::from_value(output).map(Self::Container),
             ExecutorKind::Step => Ok(Self::Done),
         };
@@ -193,7 +202,9 @@ impl StepOutput {
         let outcome = match self {
             Self::Instances(outcomes) => node
                 .and_then(|node| outcomes.get(node.get("instanceId")?))
-                .cloned(),
+                .map(|outcome| {
+                    Outcome::deserialize(outcome).unwrap_or_else(|error| malformed_outcome(&error))
+                }),
             Self::Container(outcome) => Some(outcome.clone()),
             Self::Done => Some(outcome_without_output(Status::Succeeded, None)),
             Self::Unreadable => None,
@@ -204,6 +215,15 @@ impl StepOutput {
             outcome_without_output(Status::Unknown, Some(message.into()))
         })
     }
+}
+
+/// The outcome on a node whose result Stepward cannot read.
+fn malformed_outcome(error: &serde_json::Error) -> Outcome {
+    let message = format!(
+        "check on the node whether the step ran, because its result has an unexpected format: \
+         {error}"
+    );
+    outcome_without_output(Status::Unknown, Some(message))
 }
 
 /// The outcome on a node whose item has no result for a step.
