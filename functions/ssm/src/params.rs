@@ -48,7 +48,8 @@ pub struct OutputDestinations {
     /// must allow it.
     pub cloudwatch_log_group: Option<String>,
     /// A bucket in the account that the nodes write their complete output to, under `stepward/`.
-    /// Their instance profile must allow it.
+    /// Their instance profile must allow it. The step reads long outputs only from a bucket in the
+    /// Region that it works in.
     pub output_bucket: Option<String>,
 }
 

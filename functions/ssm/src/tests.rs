@@ -1,5 +1,6 @@
 //! Tests of the engine with a fake of SSM.
 
+mod buckets;
 mod dispatch;
 mod faults;
 

@@ -4,6 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
+use aws_sdk_s3::error::SdkError;
+use aws_sdk_s3::operation::put_object::PutObjectError;
 use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::ByteStream;
 
@@ -53,6 +55,16 @@ impl TemporaryObject {
     /// # Errors
     /// The error of the S3 call.
     pub async fn put(&self, content: Vec<u8>) -> Result<(), StepError> {
+        self.try_put(content)
+            .await
+            .map_err(|error| self.error_with_uri(s3_error(error)))
+    }
+
+    /// Like [`put`](Self::put), for callers that convert the error themselves.
+    ///
+    /// # Errors
+    /// The error of the S3 call.
+    pub async fn try_put(&self, content: Vec<u8>) -> Result<(), SdkError<PutObjectError>> {
         let request = self
             .s3
             .put_object()
@@ -63,9 +75,7 @@ impl TemporaryObject {
             .set_expected_bucket_owner(self.owner.clone())
             .send()
             .await;
-        response
-            .map(drop)
-            .map_err(|error| self.error_with_uri(s3_error(error)))
+        response.map(drop)
     }
 
     /// Returns a presigned URL, which lets anybody read the object until it expires. Do not put it
