@@ -1,5 +1,5 @@
-//! Writes the names of all steps as a constant. The files `cli/catalog/<service>/<step>.json` are the
-//! list of steps.
+//! Writes the names of all steps as a constant. The files `cli/catalog/<service>/<step>.json` are
+//! the list of steps.
 
 use std::fs::{read_dir, write};
 use std::io::{Error, Result};

@@ -1,4 +1,4 @@
-//! What SSM Run Command accepts. The SSM steps check their parameters with it, and a dispatch checks
+//! What SSM Run Command accepts. The SSM steps check their parameters with it. A dispatch checks
 //! the attributes of each node, so that one malformed node does not stop the others of its command.
 
 /// The longest time that the documents let a command run, in seconds: 48 hours

@@ -32,12 +32,12 @@ pub fn quote(value: &str) -> String {
 #[must_use]
 pub fn with_unix_line_endings(script: &str) -> String {
     let script = script.strip_prefix('\u{feff}').unwrap_or(script);
-    let script = script.replace("\r\n", "\n");
+    let mut script = script.replace("\r\n", "\n");
     // The last line of a text from Windows can lack its line feed.
+    if script.ends_with('\r') {
+        script.pop();
+    }
     script
-        .strip_suffix('\r')
-        .map(str::to_owned)
-        .unwrap_or(script)
 }
 
 /// Quotes values as words of one line.

@@ -64,6 +64,8 @@ pub(crate) struct NodeOutcome {
     /// The step's ID within the job.
     pub(crate) step: String,
     pub(crate) outcome: Outcome,
+    /// How many characters of the outcome's output are left out.
+    pub(crate) omitted_characters: usize,
     /// The key of the step's whole output, if it has one.
     pub(crate) output_key: Option<String>,
 }
@@ -149,7 +151,7 @@ async fn read_item(
 
         let mut succeeded = Vec::new();
         for node_index in remaining {
-            let outcome = match &output {
+            let mut outcome = match &output {
                 Some(output) => output.outcome_on(nodes.get(node_index).copied()),
                 None => outcome_without_result(end),
             };
@@ -159,7 +161,8 @@ async fn read_item(
             outcomes.push(NodeOutcome {
                 node_index,
                 step: step.clone(),
-                outcome: truncate_output(outcome),
+                omitted_characters: truncate_output(&mut outcome),
+                outcome,
                 output_key: stored.map(|stored| stored.artifact.key.clone()),
             });
         }
@@ -269,13 +272,16 @@ pub(crate) fn outcome_without_output(status: Status, message: Option<String>) ->
     }
 }
 
-/// An outcome with only the end of long outputs.
-fn truncate_output(mut outcome: Outcome) -> Outcome {
+/// Keeps only the end of long outputs, after `…`. Returns how many characters it leaves out.
+fn truncate_output(outcome: &mut Outcome) -> usize {
+    let mut total_omitted = 0;
     for text in [&mut outcome.output, &mut outcome.error_output] {
-        let length = text.chars().count();
-        if length > MAX_OUTPUT_CHARACTERS {
-            *text = text.chars().skip(length - MAX_OUTPUT_CHARACTERS).collect();
+        let omitted = text.chars().count().saturating_sub(MAX_OUTPUT_CHARACTERS);
+        if omitted > 0 {
+            let end: String = text.chars().skip(omitted).collect();
+            *text = format!("…{end}");
         }
+        total_omitted += omitted;
     }
-    outcome
+    total_omitted
 }

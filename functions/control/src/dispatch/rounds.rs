@@ -108,6 +108,7 @@ pub(crate) async fn collect_round(
         state.nodes[result.node_index].steps.push(StepResult {
             step: result.step,
             outcome: result.outcome,
+            omitted_characters: result.omitted_characters,
             result: result.output_key,
         });
     }
@@ -170,6 +171,7 @@ fn result_without_artifact(step: &str, outcome: Outcome) -> StepResult {
     StepResult {
         step: step.to_owned(),
         outcome,
+        omitted_characters: 0,
         result: None,
     }
 }
@@ -242,6 +244,7 @@ fn summarize_node(entry: &NodeResult) -> FailedNode {
     let result = entry.decisive_step();
     FailedNode {
         node: entry.node.nodename.clone(),
+        id: entry.node.aws_id(),
         account: attribute("account"),
         region: attribute("region"),
         step: result.map(|result| result.step.clone()),

@@ -155,16 +155,22 @@ async fn failed_of_runs_exactly_the_failed_nodes_again() {
         .collect();
     assert_eq!(node_names(&summary["failed_nodes"]), expected);
     assert_eq!(summary["failed_nodes"][0]["exit_code"], 1);
+    assert_eq!(
+        summary["failed_nodes"][0]["id"],
+        format!("i-{:017x}", failing[0])
+    );
     let all = bucket.get(summary["all"]["key"].as_str().unwrap());
     assert_eq!(all["nodes"].as_array().unwrap().len(), 1000);
     let step = &all["nodes"][0]["steps"][0];
     assert_eq!(
         (
-            step["output"].as_str().unwrap().len(),
+            step["output"].as_str().unwrap().chars().count(),
             step["status"].as_str()
         ),
-        (1000, Some("succeeded"))
+        (1001, Some("succeeded"))
     );
+    assert!(step["output"].as_str().unwrap().starts_with("…x"), "{step}");
+    assert_eq!(step["omitted_characters"], 2000);
     assert!(
         step["result"]
             .as_str()
