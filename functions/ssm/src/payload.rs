@@ -150,7 +150,7 @@ impl FileSource {
                 let objects_arn = s3_arn(&format!("{}/{SCRATCH_PREFIX}/*", literal(bucket)));
                 Permissions::default()
                     .allow(
-                        "upload the temporary file, if bucket is set",
+                        "upload the temporary file, if `bucket` is set",
                         &["s3:PutObject"],
                         [objects_arn.clone()],
                     )

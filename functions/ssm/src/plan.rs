@@ -220,7 +220,7 @@ impl Plan {
                 ["*"],
             )
             .allow(
-                "cancel the commands if the job is stopped or max_errors is exceeded",
+                "cancel the commands if the job is stopped or `max_errors` is exceeded",
                 &["ssm:CancelCommand"],
                 ["*"],
             )
@@ -239,7 +239,7 @@ impl Plan {
             // AWS checks the log stream's ARN, the local cloud checks the log group's.
             let group_arn = arn("logs", &format!("log-group:{}", literal(group)));
             permissions = permissions.allow(
-                "read long outputs from the log group, if cloudwatch_log_group is set",
+                "read long outputs from the log group, if `cloudwatch_log_group` is set",
                 &["logs:GetLogEvents"],
                 [format!("{group_arn}:log-stream:*"), group_arn],
             );
@@ -248,7 +248,7 @@ impl Plan {
             let outputs_arn = s3_arn(&format!("{}/{OUTPUT_PREFIX}/*", literal(bucket)));
             permissions = permissions
                 .allow(
-                    "read long outputs from the bucket, if output_bucket is set",
+                    "read long outputs from the bucket, if `output_bucket` is set",
                     &["s3:GetObject"],
                     [outputs_arn],
                 )

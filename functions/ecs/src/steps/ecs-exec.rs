@@ -346,7 +346,7 @@ impl Step for Exec {
                 [arn("kms", "key/*")],
             )
             .allow(
-                "find the step's sessions when the job is stopped or an earlier call was lost",
+                "find the step's sessions when the job is stopped or an earlier response was lost",
                 &["ssm:DescribeSessions"],
                 ["*"],
             )

@@ -68,8 +68,8 @@ const MAX_COMMAND_BYTES: usize = 44 * 1024;
 ///
 /// # Failures
 ///
-/// - If AWS rejects a batch after the step sent other batches, the step waits for these and starts
-///   no more nodes. The remaining nodes get the status `not_started` with AWS's reason.
+/// - If AWS rejects a batch after the step sent other batches, the step waits for these and does
+///   not send the command to more nodes. The remaining nodes get the status `not_started` with AWS's reason.
 /// - If SSM does not report how the command ended on a node, the node gets the status `unknown`.
 ///   Check on the node whether the command ran before you run it again.
 ///
@@ -86,7 +86,7 @@ const MAX_COMMAND_BYTES: usize = 44 * 1024;
 ///
 /// # Proof
 ///
-/// Proven on the local cloud, whose nodes are directories on one machine. Only unit tests show what
+/// Proven on the local cloud, whose nodes are directories on one machine. Only unit tests cover what
 /// the step sends and reads for Windows, for nodes that disconnect while they run, for SSM's own
 /// rate control, and for outputs in CloudWatch Logs and S3.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]

@@ -54,7 +54,7 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 ///
 /// - The script is uploaded as a temporary object: to `bucket`, or to Stepward's artifacts bucket
 ///   if you pass none. The step removes it when all nodes have finished, when the step fails and
-///   when the job is stopped. After an error that Step Functions retries, the object stays for the
+///   when the job is stopped. After an error that Step Functions retries, the object is kept for the
 ///   retry.
 /// - Each node gets a Run Command that downloads the script through a link into a private
 ///   directory. The link opens only this object and expires after 15 minutes.
