@@ -68,7 +68,7 @@ def test_a_command_returns_output_and_exit_code(local_cloud, node):
     assert invocation["StandardErrorContent"] == "err\nfailed to run commands: exit status 3"
 
 
-def test_a_command_runs_in_a_private_directory_of_its_own(local_cloud, node):
+def test_a_command_runs_in_a_private_directory(local_cloud, node):
     commands = ["pwd", "env", 'ls -ld "$HOME" "$HOME/.."', 'echo "$0"', "missing-command"]
     invocation = result(local_cloud, node, send(local_cloud, node, *commands))
     output = invocation["StandardOutputContent"] + invocation["StandardErrorContent"]

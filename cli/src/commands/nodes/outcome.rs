@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn an_output_that_was_cut_has_the_command_for_the_rest() {
+    fn a_cut_output_has_the_command_for_the_rest() {
         let cloud = Cloud::local(4566, "111111111111", None);
         let cut = json!({
             "output": "…end",

@@ -161,7 +161,7 @@ pub fn build_response(actions: &[ClientAction], data_key: Option<&DataKey>) -> V
     };
 
     let processed_client_actions: Vec<_> = actions.iter().map(process).collect();
-    // AWS's client repeats the errors of the actions here, and sends null if there are none.
+    // AWS's client repeats the errors of the actions here, and sends null instead of an empty list.
     let errors: Vec<_> = processed_client_actions
         .iter()
         .map(|action| action.error.clone())
