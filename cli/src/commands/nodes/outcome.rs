@@ -25,7 +25,7 @@ struct Artifacts {
 
 impl Artifacts {
     /// The artifacts of an execution that has ended.
-    fn of(cloud: &Cloud, finished: &Finished) -> Self {
+    fn of_execution(cloud: &Cloud, finished: &Finished) -> Self {
         let bucket = finished.output["all"]["bucket"].as_str();
         Self {
             aws: cloud.aws_cli(),
@@ -34,7 +34,7 @@ impl Artifacts {
     }
 
     /// The command that prints the whole output of a step on a node.
-    fn command(&self, key: &str, node: &Node) -> String {
+    fn read_command(&self, key: &str, node: &Node) -> String {
         let uri = format!("s3://{}/{key}", self.bucket);
         // The result of a command on many instances has an entry for each; that of a command in a
         // container is one outcome.
@@ -92,7 +92,7 @@ pub(crate) async fn dispatch_and_show(
         "nodes": nodes,
         "failed_sources": failures,
     });
-    let artifacts = Artifacts::of(cloud, &finished);
+    let artifacts = Artifacts::of_execution(cloud, &finished);
     format.show(&json, || summary(cloud, &artifacts, name, nodes))?;
     Ok(finished.outcome.code())
 }
@@ -190,7 +190,7 @@ fn node_text(artifacts: &Artifacts, names: &NodeNames, result: &NodeResult) -> S
         lines.push(format!(
             "    ({} before … not shown; to read all: {})",
             counted(omitted, "character"),
-            artifacts.command(key, node)
+            artifacts.read_command(key, node)
         ));
     }
     if let Some(url) = output_url {
