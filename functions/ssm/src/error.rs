@@ -2,7 +2,7 @@
 
 use aws_sdk_s3::error::SdkError;
 use stepward::model::s3_error::s3_error;
-use stepward::{AwsError, Context, ErrorName, Service, StepError};
+use stepward::{AwsError, Context, Service, StepError};
 
 /// The header in which S3 names a bucket's Region, also in responses to requests that it rejects.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadBucket.html>
@@ -38,7 +38,7 @@ where
     let region = &ctx.scope.region;
     match bucket_region.filter(|bucket_region| bucket_region != region) {
         Some(bucket_region) => StepError {
-            name: ErrorName::InvalidInput,
+            name: stepward::ErrorName::InvalidInput,
             message: format!(
                 "parameter \"{parameter}\": bucket {bucket:?} is in Region {bucket_region}, and \
                  the step works in {region}; pass a bucket in {region}"
@@ -72,6 +72,7 @@ pub(crate) fn logs_error(error: impl AwsError<aws_sdk_cloudwatchlogs::Error>) ->
 #[cfg(test)]
 mod tests {
     use aws_sdk_ssm::operation::send_command::SendCommandError;
+    use stepward::ErrorName;
     use stepward::testing::service_error;
 
     use super::*;
