@@ -126,6 +126,24 @@ impl Cloud {
         Ok(cloud)
     }
 
+    /// The AWS CLI with what it needs to reach this cloud, for commands that an operator can copy.
+    #[must_use]
+    pub fn aws_cli(&self) -> String {
+        let Self {
+            account, region, ..
+        } = self;
+        match self.local {
+            // On the local cloud an account's ID is also its access key.
+            Some(port) => format!(
+                "AWS_ACCESS_KEY_ID={account} AWS_SECRET_ACCESS_KEY={} aws --endpoint-url {} \
+                 --region {region}",
+                local::SECRET,
+                local::endpoint(port)
+            ),
+            None => format!("aws --region {region}"),
+        }
+    }
+
     /// Another account of the same local cloud.
     #[must_use]
     pub fn other_account(&self, account: &str) -> Self {

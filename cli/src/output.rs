@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
+pub use stepward::model::text::counted;
 use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, UtcOffset};
 
@@ -93,19 +94,6 @@ pub fn format_table<R: IntoIterator<Item = String>>(
         .map(|line| line.trim_end().to_owned())
         .collect::<Vec<_>>()
         .join("\n")
-}
-
-/// A number with its noun: `1 node`, `2 nodes`, `3 policies`.
-#[must_use]
-pub fn counted(count: usize, singular: &str) -> String {
-    if count == 1 {
-        return format!("{count} {singular}");
-    }
-    let ends_in_consonant_and_y = |stem: &&str| !stem.ends_with(['a', 'e', 'o', 'u']);
-    match singular.strip_suffix('y').filter(ends_in_consonant_and_y) {
-        Some(stem) => format!("{count} {stem}ies"),
-        None => format!("{count} {singular}s"),
-    }
 }
 
 /// An RFC 3339 time for people, in UTC: `2025-03-02 05:59:59Z`. A text that is no such time is

@@ -13,3 +13,4 @@ pub mod merged;
 pub mod partition;
 pub mod permissions;
 pub mod s3_error;
+pub mod text;

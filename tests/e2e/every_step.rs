@@ -340,7 +340,7 @@ async fn nodes_clusters_and_peers(test_stack: &TestStack, agent: &FakeEcsAgent) 
         .unwrap();
     let stream = Tag::builder()
         .key("stepward:stream")
-        .value(agent.stream())
+        .value(agent.stream_base_url())
         .build();
     let task = ecs
         .run_task()

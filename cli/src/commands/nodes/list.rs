@@ -59,18 +59,6 @@ impl ListNodes {
     }
 }
 
-/// The node's ID at AWS: the instance's ID, or the task and the container.
-fn aws_id(node: &Node) -> String {
-    match attribute(node, "instanceId") {
-        "" => format!(
-            "{}/{}",
-            attribute(node, "task"),
-            attribute(node, "container")
-        ),
-        id => id.to_owned(),
-    }
-}
-
 fn node_row(node: &Node) -> [String; 7] {
     let text = |name: &str| attribute(node, name).to_owned();
     let tags = node
@@ -84,7 +72,7 @@ fn node_row(node: &Node) -> [String; 7] {
         text("account"),
         text("region"),
         text("source"),
-        aws_id(node),
+        node.aws_id().unwrap_or_default(),
         text("hostname"),
         tags,
     ]

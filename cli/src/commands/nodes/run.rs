@@ -24,7 +24,8 @@ const STEP_ID: &str = "run";
 #[command(
     after_help = "The node's shell runs the command. If the command is one argument, the shell \
                   reads it as a command line; if it is several arguments, each of them is quoted. \
-                  Ctrl-C stops watching; the command continues.
+                  Ctrl-C stops watching; the command continues. The result shows the last 1,000 \
+                  characters of each node's output, and the command that prints all of it.
 
 Exit codes: 0 all nodes succeeded; 1 no node succeeded; 2 not started; 3 some nodes succeeded.",
     help_template = with_examples(
@@ -45,7 +46,7 @@ pub(crate) struct RunOnNodes {
     /// After the first failure, do not start the command on more nodes
     #[arg(long)]
     stop_on_failure: bool,
-    /// The node attribute that sets the order in which nodes start
+    /// The node attribute that sets the order in which the command starts on the nodes
     #[arg(long, value_name = "ATTRIBUTE")]
     rank_attribute: Option<String>,
     /// Start with the highest rank

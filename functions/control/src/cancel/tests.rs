@@ -212,7 +212,7 @@ async fn long_running_calls_are_left_to_the_retry() {
     let (result, cancelled_after) = cancel_running_call(5, Some(900)).await;
     let error = result.unwrap_err();
     assert!(
-        error.name == ErrorName::StepFailed && error.message.contains("may still run"),
+        error.name == ErrorName::StepFailed && error.message.contains("may still be running"),
         "{error}"
     );
     assert!(

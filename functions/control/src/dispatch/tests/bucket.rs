@@ -40,9 +40,11 @@ impl FakeBucket {
                 let code = ErrorMetadata::builder().code("NoSuchKey").build();
                 return MockResponse::Error(GetObjectError::generic(code));
             };
-            let response =
-                GetObjectOutput::builder().content_length(i64::try_from(body.len()).unwrap());
-            MockResponse::Output(response.body(ByteStream::from(body.clone())).build())
+            let response = GetObjectOutput::builder()
+                .content_length(i64::try_from(body.len()).unwrap())
+                .body(ByteStream::from(body.clone()))
+                .build();
+            MockResponse::Output(response)
         });
         let list = mock!(Client::list_objects_v2).then_compute_output(move |request| {
             let objects = for_list.0.lock().unwrap();
