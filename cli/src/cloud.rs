@@ -74,9 +74,9 @@ impl Cloud {
         let config = loader.load().await;
         if let Some(url) = config.endpoint_url() {
             return Err(Error::usage_error(format!(
-                "AWS_ENDPOINT_URL or the AWS profile sends calls for AWS to \"{url}\""
+                "AWS_ENDPOINT_URL, or endpoint_url in the AWS profile, is set to \"{url}\""
             ))
-            .with_advice("unset it to use AWS, or add --local to use the local cloud"));
+            .with_advice("remove this setting to use AWS, or add --local to use the local cloud"));
         }
 
         let credentials = match config.credentials_provider() {

@@ -77,7 +77,7 @@ enum Command {
 impl Cli {
     /// Runs the command and returns the exit code.
     pub async fn run(self) -> Result<u8> {
-        let options = self.global.repeated_options();
+        let options = self.global.options_to_repeat();
         self.run_command()
             .await
             .map_err(|error| error.with_options(&options))
@@ -255,7 +255,7 @@ mod tests {
             ("stepward local up --port 4600", " --port 4600"),
         ] {
             let cli = Cli::try_parse_from(line.split(' ')).unwrap();
-            assert_eq!(cli.global.repeated_options(), options, "{line}");
+            assert_eq!(cli.global.options_to_repeat(), options, "{line}");
         }
     }
 
@@ -297,7 +297,7 @@ mod tests {
         }
     }
 
-    /// The lines of this crate's sources that are no comments and are before the tests.
+    /// Lines of this crate's sources without comments and test modules, each with its file.
     fn code_lines() -> Vec<(String, String)> {
         fn collect(dir: &std::path::Path, lines: &mut Vec<(String, String)>) {
             for entry in std::fs::read_dir(dir).unwrap() {

@@ -58,7 +58,7 @@ impl Global {
     /// The cloud and stack as options of a proposed command, for example
     /// ` --local --stack staging`. An operator who pastes the command must not reach another
     /// deployment.
-    pub(crate) fn repeated_options(&self) -> String {
+    pub(crate) fn options_to_repeat(&self) -> String {
         let stack = Some(self.stack.as_str()).filter(|stack| *stack != DEFAULT_STACK);
         let option = |name: &str, value: Option<&str>| {
             let value = value.map(|value| quote_for_display([value]));
@@ -93,7 +93,7 @@ impl Global {
             Cloud::aws(region).await?
         };
         Ok(Cloud {
-            options: self.repeated_options(),
+            options: self.options_to_repeat(),
             ..cloud
         })
     }

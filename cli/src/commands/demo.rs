@@ -141,7 +141,9 @@ async fn run_demo(global: &Global, progress: &Progress) -> Result<()> {
                  external ID",
                 account.customer
             ))
-            .with_advice("do not use this build, because it works with such roles"));
+            .with_advice(
+                "do not use this build: it must refuse roles that do not require the external ID",
+            ));
         }
     }
     print(&next_commands(&cloud))

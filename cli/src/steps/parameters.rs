@@ -91,7 +91,7 @@ fn split_entry<'a>(step: &Manifest, key: &'a str) -> Option<(&'a str, &'a str)> 
     key.split_once('.').filter(|_| !is_parameter)
 }
 
-/// Sets one entry of a map. A value that is no map is replaced if it is from the file.
+/// Sets one entry of a map. A value from the file that is not a map is replaced.
 fn set_entry(
     step: &Manifest,
     parameters: &mut Map<String, Value>,
