@@ -184,7 +184,7 @@ impl Cloud {
             .as_ref()
             .map(|aws| aws.code.as_str())
             .unwrap_or_default();
-        let failed_call = Error::new(format!("{}: {error}", self.name()));
+        let failed_call = Error::new(format!("{}: {error}", self.name())).with_code_of(error);
         match (error.name, code, self.local) {
             (_, "unreachable", Some(_)) => {
                 Error::usage_error(format!("{} does not respond", self.name()))
@@ -206,12 +206,12 @@ impl Cloud {
             ),
             (ErrorName::AccessDenied, ..) => {
                 let operation = operation_name(error);
-                Error::new(format!("{} refused {operation}: {code}", self.name())).with_advice(
-                    format!(
+                Error::new(format!("{} refused {operation}: {code}", self.name()))
+                    .with_advice(format!(
                         "allow {operation} in the IAM policies of {}, or use another profile",
                         self.caller_name()
-                    ),
-                )
+                    ))
+                    .with_code_of(error)
             }
             (ErrorName::Throttled | ErrorName::TimedOut, ..) => {
                 failed_call.with_advice("wait a minute, then run the command again")

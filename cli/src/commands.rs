@@ -28,9 +28,9 @@ use help::with_examples;
     version,
     subcommand_required = true,
     arg_required_else_help = true,
-    after_help = "Exit codes: 0 success; 1 failure; 2 nothing was changed: wrong usage, no \
-                  credentials, or no deployed stack; 3 a job failed in some accounts or on some \
-                  nodes.",
+    after_help = "Exit codes: 0 success; 1 failure; 2 nothing was started or changed: wrong usage, \
+                  a missing prerequisite, or a refused request; 3 a job failed in some accounts or \
+                  on some nodes.",
     help_template = with_examples(
         "stepward demo
 stepward --local job run fleet/morning-check --customer acme

@@ -6,7 +6,7 @@ use stepward::node::shell::quote_for_display;
 
 use crate::cloud::{Cloud, local_options};
 use crate::deploy::Deployment;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::local::{DEFAULT_PORT, OPERATOR};
 use crate::output::Format;
 
@@ -90,7 +90,7 @@ impl Global {
         let cloud = if self.local {
             Cloud::local(self.port, OPERATOR, region)
         } else {
-            Cloud::aws(region).await?
+            Cloud::aws(region).await.map_err(Error::into_not_started)?
         };
         Ok(Cloud {
             options: self.options_to_repeat(),
@@ -98,10 +98,11 @@ impl Global {
         })
     }
 
-    /// The cloud, and the stack that is deployed there.
+    /// The cloud, and the stack that is deployed there. An error has the exit code for "nothing was
+    /// changed", because this only reads.
     pub(crate) async fn open_deployment(&self) -> Result<(Cloud, Deployment)> {
         let cloud = self.open_cloud().await?;
-        let deployment = Deployment::find(&cloud, &self.stack).await?;
-        Ok((cloud, deployment))
+        let deployment = Deployment::find(&cloud, &self.stack).await;
+        Ok((cloud, deployment.map_err(Error::into_not_started)?))
     }
 }

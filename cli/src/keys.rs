@@ -80,6 +80,7 @@ pub(crate) async fn store_value(
                 let path = name.split_once('/').map_or(name, |(_, path)| path);
                 remove_key(cloud, name).await.map_err(|error| {
                     error
+                        .into_started()
                         .with_context(
                             "the new value was not stored, and steps can read the removed value \
                              again",

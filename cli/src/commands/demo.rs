@@ -58,6 +58,7 @@ struct NodesRunLine {
     run: RunOnNodes,
 }
 
+/// Runs the demo. Nothing is changed until the local cloud starts.
 async fn run_demo(global: &Global, progress: &Progress) -> Result<()> {
     let (port, stack) = (global.port, global.stack.as_str());
     // Only the steps of the jobs: the others would take time to compile, and the demo does not run

@@ -44,7 +44,7 @@ impl SetKey {
             .customer(key.customer)
             .await
             .map_err(|error| cloud.describe_error(&error))?;
-        let value = read_value(path)?;
+        let value = read_value(path).map_err(Error::into_not_started)?;
         let name = key.secret_name(&deployment.stack);
         store_value(&cloud, &name, key.customer, &value).await?;
         global.output_format().show(&json!({ "set": path }), || {

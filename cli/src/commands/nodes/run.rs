@@ -12,7 +12,7 @@ use super::selection::NodeSelection;
 use crate::cloud::Cloud;
 use crate::commands::help::with_examples;
 use crate::deploy::Deployment;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::global::Global;
 use crate::output::Format;
 
@@ -76,7 +76,9 @@ impl RunOnNodes {
         deployment: &Deployment,
         format: Format,
     ) -> Result<u8> {
-        let input = self.job_input(cloud.caller.clone())?;
+        let input = self
+            .job_input(cloud.caller.clone())
+            .map_err(Error::into_not_started)?;
         dispatch_and_show(cloud, deployment, &input, format).await
     }
 

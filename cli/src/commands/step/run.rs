@@ -4,6 +4,7 @@ use std::io::Read;
 
 use clap::Args;
 use serde_json::{Map, Value};
+use stepward::model::customer::check_region;
 use stepward::model::job::{JobInput, StepRunOptions};
 
 use crate::commands::help::with_examples;
@@ -66,7 +67,8 @@ pub(crate) struct RunStep {
     /// of the file
     #[arg(long = "params", value_name = "FILE")]
     params_file: Option<String>,
-    /// The name of the execution; repeating the command with a used name starts no second execution
+    /// The name of the execution. Repeating the command with this name starts no second execution,
+    /// but shows the first one
     #[arg(long, value_name = "EXECUTION_NAME")]
     name: Option<String>,
     /// Print the execution's name and return without waiting for the result
@@ -84,6 +86,9 @@ impl RunStep {
             .transpose()?
             .unwrap_or_default();
         let params = parameters::read(&step, file, &self.params)?;
+        if let Some(region) = &self.account_region {
+            check_region(region)?;
+        }
         let (cloud, deployment) = global.open_deployment().await?;
         if !deployment.has_function(&cloud, &step.name).await? {
             return Err(Error::usage_error(format!(
