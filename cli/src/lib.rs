@@ -12,6 +12,7 @@ pub mod deploy;
 pub mod error;
 mod global;
 pub mod jobs;
+mod json;
 pub mod keys;
 pub mod local;
 pub mod nodes;

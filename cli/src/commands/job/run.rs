@@ -13,7 +13,7 @@ use crate::commands::help::with_examples;
 use crate::deploy::Deployment;
 use crate::error::{Error, Result};
 use crate::global::Global;
-use crate::jobs::{execution_name, new_execution_name, start_job};
+use crate::jobs::{check_options, execution_name, new_execution_name, start_job};
 use crate::output::Format;
 
 /// Start a job and watch it until it ends
@@ -40,7 +40,8 @@ pub(crate) struct RunJob {
     /// One of the customer's accounts; can be repeated [default: all accounts]
     #[arg(long = "account")]
     accounts: Vec<String>,
-    /// An option of the job, as JSON or text; can be repeated
+    /// An option of the job, as JSON or text; can be repeated. Write text that begins like JSON as a
+    /// JSON string
     #[arg(long = "option", short = 'o', value_name = "KEY=VALUE")]
     options: Vec<String>,
     /// The name of the execution. Repeating the command with this name starts no second execution,
@@ -54,11 +55,13 @@ pub(crate) struct RunJob {
 
 impl RunJob {
     pub(crate) async fn run(self, global: &Global) -> Result<u8> {
+        let options = parse_options(&self.options)?;
         let (cloud, deployment) = global.open_deployment().await?;
+        check_options(&cloud, &deployment, &self.job, &options).await?;
         let input = JobInput {
             customer: self.customer,
             accounts: self.accounts,
-            options: parse_options(&self.options)?,
+            options,
             started_by: cloud.caller.clone(),
         };
         let name = self.name.as_deref();

@@ -11,6 +11,7 @@ use crate::commands::help::with_examples;
 use crate::commands::job::start_and_watch;
 use crate::error::{Context, Error, Result};
 use crate::global::{Global, HEADING};
+use crate::json::check_numbers;
 use crate::steps::{find_step, parameters};
 
 /// The job that runs one step.
@@ -132,10 +133,12 @@ fn read_json_object(path: &str) -> Result<Map<String, Value>> {
     let text = result
         .context(format!("--params {path}"))
         .map_err(Error::into_not_started)?;
-    serde_json::from_str(&text).map_err(|error| {
+    let parameters = serde_json::from_str(&text).map_err(|error| {
         Error::usage_error(format!("--params {path}: {error}"))
             .with_advice("write the parameters as one JSON object")
-    })
+    })?;
+    check_numbers(&format!("--params {path}"), &text)?;
+    Ok(parameters)
 }
 
 #[cfg(test)]
@@ -205,6 +208,12 @@ mod tests {
         assert_eq!(
             Value::Object(read_json_object(path).unwrap()),
             json!({ "instance": "orders" })
+        );
+        std::fs::write(&file, r#"{ "payload": 9007199254740993 }"#).unwrap();
+        let rounded = read_json_object(path).unwrap_err();
+        assert!(
+            rounded.to_string().contains("would be rounded"),
+            "{rounded}"
         );
         std::fs::write(&file, "[1]").unwrap();
         let refused = read_json_object(path).unwrap_err();
