@@ -142,8 +142,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_words_make_a_shell_line(words in prop::collection::vec("(?s:.{0,20})", 0..5)) {
-            prop_assert!(words.len() != 1 || super::shell_line(&words) == words[0]);
+        fn any_words_reach_the_program_as_they_were_typed(
+            words in prop::collection::vec("[^\\x00]{0,20}", 2..5),
+        ) {
+            let line = super::shell_line(&words);
+            let script = format!("for word in {line}; do printf '%s\\0' \"$word\"; done");
+            let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+            let read = String::from_utf8(output.stdout).unwrap();
+            prop_assert_eq!(read.split_terminator('\0').collect::<Vec<_>>(), words);
         }
     }
 }
