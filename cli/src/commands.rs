@@ -280,6 +280,7 @@ mod tests {
             "steps ec2-strat",
             "step run ec2-strat --customer acme --account prod",
             "local reset",
+            "deploy",
         ] {
             let line = format!("stepward {options} {words}");
             let cli = Cli::try_parse_from(line.split(' ')).unwrap();
@@ -295,6 +296,17 @@ mod tests {
                 assert!(command.starts_with(options), "{words}: {advice}");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn the_demo_refuses_a_used_port_before_it_compiles() {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let cli = Cli::try_parse_from(["stepward", "demo", &format!("--port={port}")]).unwrap();
+        let refused = Box::pin(cli.run()).await.unwrap_err();
+        assert_eq!(refused.code(), crate::error::NOT_STARTED);
+        let text = refused.to_string();
+        assert!(text.contains(&format!("port {port} is used")), "{text}");
     }
 
     /// Lines of this crate's sources without comments and test modules, each with its file.

@@ -47,7 +47,7 @@ pub(crate) fn check_numbers(option: &str, json: &str) -> Result<()> {
     }
 }
 
-/// The numbers in a JSON document, as they are written.
+/// The texts of the numbers in a JSON document.
 fn numbers(json: &str) -> impl Iterator<Item = &str> {
     let mut rest = json;
     std::iter::from_fn(move || {

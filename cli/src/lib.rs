@@ -15,6 +15,7 @@ pub mod jobs;
 mod json;
 pub mod keys;
 pub mod local;
+mod machine;
 pub mod nodes;
 pub mod onboarding;
 pub mod output;
