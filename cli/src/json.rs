@@ -7,6 +7,9 @@ use crate::error::{Error, Result};
 /// The characters that a JSON object, list or text begins with.
 const BEGINNINGS: [char; 3] = ['{', '[', '"'];
 
+/// This many significant digits identify every 64-bit floating-point number.
+const FRACTION_DIGITS: usize = 17;
+
 /// Reads a typed value as JSON, or as text if it is not JSON. A value that begins like JSON and is
 /// not valid is refused: the operator has meant JSON. `option` names the value in an error, for
 /// example `--option tags`.
@@ -80,8 +83,14 @@ fn after_string(text: &str) -> &str {
 
 /// Whether a number has more digits than a 64-bit floating-point number keeps.
 fn is_rounded(number: &str) -> bool {
-    let stored = number.parse::<f64>().unwrap_or(f64::NAN);
-    normalized(number) != normalized(&format!("{stored:e}"))
+    match normalized(number) {
+        // Several texts of this length can mean the same stored fraction, so they are not compared.
+        Some((digits, exponent)) if exponent < 0 => digits.len() > FRACTION_DIGITS,
+        integer => {
+            let stored = number.parse::<f64>().unwrap_or(f64::NAN);
+            integer != normalized(&format!("{stored:e}"))
+        }
+    }
 }
 
 /// The significant digits of a number without zeros at both ends, and the exponent of the last one.
@@ -153,6 +162,7 @@ mod tests {
             "100000000000000000000",
             "1E+5",
             "5e-324",
+            "1450217882466214.2",
             "{\"9007199254740993\":\"\\\"9007199254740993\",\"b\":[1,-2.5e3]}",
         ] {
             parse_json_or_text("-o a", exact).unwrap();

@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_local_cloud_responses_resets_and_ends_when_dropped() {
+    fn a_local_cloud_responds_resets_and_ends_when_dropped() {
         let cloud = start_local_cloud("drop");
         assert!(is_healthy(cloud.port) && !is_free(cloud.port));
         cloud.reset().unwrap();

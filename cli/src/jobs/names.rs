@@ -1,5 +1,5 @@
-//! The names that a start contains. They are checked before the call, so that an invalid name starts
-//! nothing.
+//! The names that a start contains. They are checked before the call, so that an invalid name
+//! starts nothing.
 
 use serde_json::Value;
 use stepward::model::customer::check_name;

@@ -189,8 +189,8 @@ impl BuildProgress {
         }
     }
 
-    /// Reads what Cargo prints, shows the states of its bar, and returns the other lines. A carriage
-    /// return or a line feed ends each.
+    /// Reads what Cargo prints, shows the states of its bar, and returns the other lines. Each ends
+    /// with a carriage return or a line feed.
     fn read_messages(&mut self, output: impl BufRead) -> Vec<String> {
         let mut lines = Vec::new();
         let mut line = Vec::new();
@@ -275,8 +275,9 @@ mod tests {
 
     #[test]
     fn the_progress_of_cargo_is_told_from_its_messages() {
-        let output = "   Compiling serde v1.0.0\n    Building [=>   ] 12/345: aws-sdk-ec2, serde(build) \r   \
-                      Compiling b v1\n    Building [    >] 99/345: b\rerror: no\n";
+        let bar = "    Building [=>   ] 12/345: aws-sdk-ec2, serde(build)";
+        let output =
+            format!("   Compiling serde v1.0.0\n{bar} \r   Compiling b v1\n{bar}\rerror: no\n");
         let mut shown = BuildProgress::new(Progress::hidden());
         assert_eq!(
             shown.read_messages(output.as_bytes()),
@@ -286,9 +287,8 @@ mod tests {
                 "error: no"
             ]
         );
-        let counts = BuildCounts::parse("    Building [=>   ] 12/345: aws-sdk-ec2, serde(build)");
         assert_eq!(
-            counts,
+            BuildCounts::parse(bar),
             Some(BuildCounts {
                 done: 12,
                 total: 345,

@@ -18,8 +18,9 @@ const SHOWN_CHARACTERS: usize = 60;
 ///
 /// If a parameter can only be text, the value is read as text. If a parameter can also have another
 /// type, such as list or number, JSON of that type is read as JSON, and everything else as text,
-/// except a value that begins like JSON of that type and is not valid. An error names unknown parameters, values of a wrong type, and missing required parameters. The
-/// step itself checks everything beyond types.
+/// except a value that begins like JSON of that type and is not valid. An error names unknown
+/// parameters, values of a wrong type, and missing required parameters. The step itself checks
+/// everything beyond types.
 pub fn read(
     step: &Manifest,
     file: Map<String, Value>,

@@ -40,8 +40,8 @@ pub(crate) struct RunJob {
     /// One of the customer's accounts; can be repeated [default: all accounts]
     #[arg(long = "account")]
     accounts: Vec<String>,
-    /// An option of the job, as JSON or text; can be repeated. Write text that begins like JSON as a
-    /// JSON string
+    /// An option of the job, as JSON or text; can be repeated. Write text that begins like JSON as
+    /// a JSON string
     #[arg(long = "option", short = 'o', value_name = "KEY=VALUE")]
     options: Vec<String>,
     /// The name of the execution. Repeating the command with this name starts no second execution,
