@@ -74,9 +74,9 @@ impl Cloud {
         let config = loader.load().await;
         if let Some(url) = config.endpoint_url() {
             return Err(Error::usage_error(format!(
-                "AWS_ENDPOINT_URL or the AWS profile sends calls for AWS to \"{url}\""
+                "AWS_ENDPOINT_URL, or endpoint_url in the AWS profile, is set to \"{url}\""
             ))
-            .with_advice("unset it to use AWS, or add --local to use the local cloud"));
+            .with_advice("remove this setting to use AWS, or add --local to use the local cloud"));
         }
 
         let credentials = match config.credentials_provider() {
@@ -202,7 +202,7 @@ impl Cloud {
             .as_ref()
             .map(|aws| aws.code.as_str())
             .unwrap_or_default();
-        let failed_call = Error::new(format!("{}: {error}", self.name()));
+        let failed_call = Error::new(format!("{}: {error}", self.name())).with_code_of(error);
         match (error.name, code, self.local) {
             (_, "unreachable", Some(_)) => {
                 Error::usage_error(format!("{} does not respond", self.name()))
@@ -224,12 +224,12 @@ impl Cloud {
             ),
             (ErrorName::AccessDenied, ..) => {
                 let operation = operation_name(error);
-                Error::new(format!("{} refused {operation}: {code}", self.name())).with_advice(
-                    format!(
+                Error::new(format!("{} refused {operation}: {code}", self.name()))
+                    .with_advice(format!(
                         "allow {operation} in the IAM policies of {}, or use another profile",
                         self.caller_name()
-                    ),
-                )
+                    ))
+                    .with_code_of(error)
             }
             (ErrorName::Throttled | ErrorName::TimedOut, ..) => {
                 failed_call.with_advice("wait a minute, then run the command again")

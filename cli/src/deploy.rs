@@ -142,7 +142,8 @@ impl Deployment {
     }
 }
 
-/// Uploads the missing files of a release, and creates or updates the stack.
+/// Uploads the missing files of a release, and creates or updates the stack. Until the stack
+/// changes, an error has the exit code for "nothing was changed": uploaded files have no effect.
 pub async fn deploy(
     cloud: &Cloud,
     stack: &str,
@@ -150,8 +151,12 @@ pub async fn deploy(
     given: &BTreeMap<String, String>,
     progress: &Progress,
 ) -> Result<Deployment> {
-    let bucket = upload::code_bucket(cloud).await?;
-    upload::upload_release(cloud, &bucket, release, progress).await?;
+    let bucket = upload::code_bucket(cloud)
+        .await
+        .map_err(Error::into_not_started)?;
+    upload::upload_release(cloud, &bucket, release, progress)
+        .await
+        .map_err(Error::into_not_started)?;
     let mut parameters: Parameters = given.clone();
     parameters.insert("CodeBucket".into(), bucket.clone());
     parameters.insert("CodePrefix".into(), release.prefix());
@@ -164,7 +169,9 @@ pub async fn deploy(
     let outcome = stack::apply_template(cloud, stack, &template, &parameters, progress).await?;
     Ok(Deployment {
         changed: outcome == Outcome::Changed,
-        ..Deployment::find(cloud, stack).await?
+        ..Deployment::find(cloud, stack)
+            .await
+            .map_err(Error::into_started)?
     })
 }
 

@@ -10,7 +10,7 @@ use stepward::model::partition::Partition;
 
 use crate::cloud::Cloud;
 use crate::deploy::Deployment;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::jobs::{self, Finished, Outcome};
 
 /// The job that checks an account's role.
@@ -188,7 +188,8 @@ pub async fn check_account(
         }
         Finding::Trust(_) => Ok(record),
     };
-    let account = written.map_err(|error| cloud.describe_error(&error))?;
+    // The check has run, so this is not "nothing was changed", even if the record is refused.
+    let account = written.map_err(|error| cloud.describe_error(&error).into_started())?;
     Ok(Checked {
         account,
         finished,
@@ -213,7 +214,9 @@ pub async fn set_role(
         .set_role(&cloud.caller, &record, role_arn)
         .await
         .map_err(|error| cloud.describe_error(&error))?;
-    check_account(cloud, deployment, customer, account).await
+    check_account(cloud, deployment, customer, account)
+        .await
+        .map_err(Error::into_started)
 }
 
 /// The conclusion from a check.

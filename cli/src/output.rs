@@ -34,8 +34,8 @@ impl Format {
     }
 }
 
-/// Prints a text and a line end to standard output. It is no error if the reader has closed it, as
-/// `| head` does.
+/// Prints a text and a line end to standard output. A reader that has closed it, as `| head` does,
+/// causes no error.
 pub fn print(text: &str) -> Result<()> {
     match writeln!(stdout().lock(), "{}", text.trim_end()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
@@ -96,7 +96,7 @@ pub fn format_table<R: IntoIterator<Item = String>>(
         .join("\n")
 }
 
-/// An RFC 3339 time for people, in UTC: `2025-03-02 05:59:59Z`. A text that is no such time is
+/// An RFC 3339 time for people, in UTC: `2025-03-02 05:59:59Z`. Any other text is
 /// returned unchanged.
 #[must_use]
 pub fn utc_time(text: &str) -> String {

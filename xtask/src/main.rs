@@ -79,7 +79,7 @@ enum Bench {
     ///
     /// The benchmark compares steps of several services with three kinds of functions: an empty one
     /// (a), one that makes the step's last AWS call with the Rust SDK (b), and one that makes it
-    /// with Python and boto3 (c). All of them run on this machine in turn, against a Runtime API
+    /// with Python and boto3 (c). They run on this machine, alternating, against a Runtime API
     /// and a fake of AWS on loopback. The table shows medians. The first release build takes half
     /// an hour.
     ColdStart {

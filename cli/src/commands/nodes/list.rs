@@ -8,7 +8,7 @@ use stepward::node::dispatch::JOB;
 use super::outcome::{attribute, print_source_failures};
 use super::selection::NodeSelection;
 use crate::commands::help::with_examples;
-use crate::error::{Result, repeat_options};
+use crate::error::{Error, Result, repeat_options};
 use crate::global::Global;
 use crate::jobs;
 use crate::nodes::read_dispatch_state;
@@ -36,7 +36,10 @@ impl ListNodes {
         let finished = jobs::run(&cloud, &deployment, JOB, &input).await;
         progress.clear();
         let finished = finished?;
-        let Some(state) = read_dispatch_state(&cloud, &finished).await? else {
+        let state = read_dispatch_state(&cloud, &finished)
+            .await
+            .map_err(Error::into_started)?;
+        let Some(state) = state else {
             format.show(&finished, || {
                 repeat_options(&jobs::summary_text(&finished), &cloud.options)
             })?;

@@ -9,6 +9,7 @@ use stepward::node::{Node, NodeResult, Outcome, Status, shell};
 use tokio::signal::ctrl_c;
 
 use crate::cloud::Cloud;
+use crate::commands::job::start;
 use crate::deploy::Deployment;
 use crate::error::{Error, Result, repeat_options};
 use crate::jobs::{self, Finished};
@@ -56,7 +57,7 @@ pub(crate) async fn dispatch_and_show(
     input: &JobInput<JobOptions>,
     format: Format,
 ) -> Result<u8> {
-    let execution = jobs::start_job(cloud, deployment, JOB, input, None).await?;
+    let execution = start(cloud, deployment, JOB, input, None).await?;
     let name = jobs::execution_name(&execution);
     print_error(&format!("Execution {name}"));
     let progress = Progress::new();

@@ -12,7 +12,7 @@ use super::selection::NodeSelection;
 use crate::cloud::Cloud;
 use crate::commands::help::with_examples;
 use crate::deploy::Deployment;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::global::Global;
 use crate::output::Format;
 
@@ -77,7 +77,9 @@ impl RunOnNodes {
         deployment: &Deployment,
         format: Format,
     ) -> Result<u8> {
-        let input = self.job_input(cloud.caller.clone())?;
+        let input = self
+            .job_input(cloud.caller.clone())
+            .map_err(Error::into_not_started)?;
         dispatch_and_show(cloud, deployment, &input, format).await
     }
 
@@ -141,8 +143,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_words_make_a_shell_line(words in prop::collection::vec("(?s:.{0,20})", 0..5)) {
-            prop_assert!(words.len() != 1 || super::shell_line(&words) == words[0]);
+        fn any_words_reach_the_program_as_they_were_typed(
+            words in prop::collection::vec("[^\\x00]{0,20}", 2..5),
+        ) {
+            let line = super::shell_line(&words);
+            let script = format!("for word in {line}; do printf '%s\\0' \"$word\"; done");
+            let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+            let read = String::from_utf8(output.stdout).unwrap();
+            prop_assert_eq!(read.split_terminator('\0').collect::<Vec<_>>(), words);
         }
     }
 }
