@@ -7,6 +7,8 @@
     reason = "helper functions fail a test by a panic, as the tests of other crates do"
 )]
 
+mod recorded_requests;
+
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -38,8 +40,10 @@ use crate::runtime::manifest::Manifest;
 use crate::runtime::serve;
 use crate::runtime::step::{Progress, Step};
 
+pub use self::recorded_requests::RequestRecorder;
+
 /// A context for the account `prod` (222222222222) of `acme` in `eu-west-1`, with this client.
-/// Create the client with `aws_smithy_mocks::mock_client!`.
+/// Create the client with [`mock_client!`](crate::mock_client).
 pub fn context<C: Clone + Send + Sync + 'static>(client: C) -> Context {
     let session = Session::new(SdkConfig::builder().build(), Secrets::default());
     session.client(|_| client);

@@ -11,9 +11,10 @@ use aws_sdk_rds::operation::describe_db_instances::{
     DescribeDBInstancesError, DescribeDbInstancesOutput,
 };
 use aws_sdk_rds::types::DbInstance;
-use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+use aws_smithy_mocks::{Rule, RuleMode, mock};
 use aws_smithy_types::error::ErrorMetadata;
 use serde_json::json;
+use stepward::mock_client;
 use stepward::testing::{expect_pending, parse_step};
 use stepward::{Context, ErrorName, Resume, Step};
 use stepward_testkit::proof::Scene;

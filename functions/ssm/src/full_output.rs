@@ -216,8 +216,9 @@ mod tests {
     };
     use aws_sdk_cloudwatchlogs::types::OutputLogEvent;
     use aws_sdk_s3::operation::get_object::{GetObjectError, GetObjectOutput};
-    use aws_smithy_mocks::{RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{RuleMode, mock};
     use aws_smithy_types::error::ErrorMetadata;
+    use stepward::mock_client;
     use stepward::testing;
 
     use super::*;

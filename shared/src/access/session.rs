@@ -436,9 +436,10 @@ impl std::fmt::Debug for Session {
 
 #[cfg(test)]
 mod tests {
+    use crate::mock_client;
     use aws_sdk_sts::operation::assume_role::{AssumeRoleError, AssumeRoleOutput};
     use aws_sdk_sts::types::{AssumedRoleUser, Credentials as StsCredentials};
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{Rule, RuleMode, mock};
     use aws_smithy_types::error::ErrorMetadata;
 
     use super::*;

@@ -840,11 +840,12 @@ fn current_time() -> Result<String, StepError> {
 
 #[cfg(test)]
 mod tests {
+    use crate::mock_client;
     use aws_sdk_dynamodb::operation::batch_get_item::{BatchGetItemError, BatchGetItemOutput};
     use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsOutput;
     use aws_sdk_dynamodb::types::CancellationReason;
     use aws_sdk_dynamodb::types::error::TransactionCanceledException;
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{Rule, RuleMode, mock};
     use aws_smithy_types::error::ErrorMetadata;
 
     use super::*;

@@ -143,9 +143,10 @@ pub async fn presigned_url(
 
 #[cfg(test)]
 mod tests {
+    use crate::mock_client;
     use aws_sdk_s3::operation::delete_object::DeleteObjectOutput;
     use aws_sdk_s3::operation::put_object::PutObjectOutput;
-    use aws_smithy_mocks::{RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{RuleMode, mock};
 
     use super::*;
     use crate::testing;

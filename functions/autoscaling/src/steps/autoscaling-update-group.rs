@@ -440,9 +440,10 @@ mod tests {
     use aws_sdk_autoscaling::types::{
         Activity, AutoScalingGroup, Instance, LifecycleState, SuspendedProcess,
     };
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{Rule, RuleMode, mock};
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
+    use stepward::mock_client;
     use stepward::model::permissions::ArnScope;
     use stepward::testing::{self, expect_done, expect_pending};
     use stepward_testkit::proof::prove_permissions;

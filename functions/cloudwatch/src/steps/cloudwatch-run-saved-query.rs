@@ -386,9 +386,10 @@ mod tests {
     use aws_sdk_cloudwatchlogs::operation::start_query::{StartQueryInput, StartQueryOutput};
     use aws_sdk_cloudwatchlogs::operation::stop_query::StopQueryOutput;
     use aws_sdk_cloudwatchlogs::types::{QueryInfo, QueryParameter, QueryStatus, ResultField};
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{Rule, RuleMode, mock};
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
+    use stepward::mock_client;
     use stepward::testing;
     use stepward_testkit::proof::prove_permissions;
 

@@ -9,7 +9,8 @@ use aws_sdk_sfn::operation::get_execution_history::GetExecutionHistoryOutput;
 use aws_sdk_sfn::operation::list_executions::ListExecutionsOutput;
 use aws_sdk_sfn::primitives::DateTime;
 use aws_sdk_sfn::types::{ExecutionListItem, HistoryEventType, MapRunStartedEventDetails};
-use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+use aws_smithy_mocks::{Rule, RuleMode, mock};
+use stepward::mock_client;
 
 use super::testing::{envelope, event, scheduled, scheduled_details, succeeded};
 use super::*;

@@ -188,8 +188,9 @@ mod tests {
     use aws_sdk_ec2::operation::describe_instances::DescribeInstancesError;
     use aws_sdk_ec2::operation::start_instances::{StartInstancesError, StartInstancesOutput};
     use aws_sdk_ec2::types::{Instance, Tag};
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{Rule, RuleMode, mock};
     use serde_json::json;
+    use stepward::mock_client;
     use stepward::model::permissions::ArnScope;
     use stepward::testing::{self, expect_done, expect_pending};
     use stepward_testkit::proof::prove_permissions;

@@ -241,8 +241,9 @@ mod tests {
         DescribeInstancesError, DescribeInstancesOutput,
     };
     use aws_sdk_ec2::operation::stop_instances::{StopInstancesError, StopInstancesOutput};
-    use aws_smithy_mocks::{RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{RuleMode, mock};
     use serde_json::json;
+    use stepward::mock_client;
     use stepward::testing::{self, expect_done, expect_pending};
     use stepward_testkit::proof::prove_permissions;
 

@@ -332,8 +332,9 @@ mod tests {
         TerminateInstancesError, TerminateInstancesOutput,
     };
     use aws_sdk_ec2::types::AttributeBooleanValue;
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{Rule, RuleMode, mock};
     use serde_json::json;
+    use stepward::mock_client;
     use stepward::testing::{self, expect_done, expect_pending};
     use stepward_testkit::proof::prove_permissions;
 

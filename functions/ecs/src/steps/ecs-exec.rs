@@ -419,13 +419,14 @@ mod tests {
     use aws_sdk_ecs::types::{
         Container, ContainerDefinition, Failure, ManagedAgent, ManagedAgentName, Tag, Task,
     };
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{Rule, RuleMode, mock};
     use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
     use aws_smithy_types::body::SdkBody;
     use aws_smithy_types::error::ErrorMetadata;
+    use stepward::mock_client;
     use stepward::model::permissions::ArnScope;
     use stepward::node::Status;
-    use stepward::testing;
+    use stepward::testing::{self, RequestRecorder};
     use stepward_testkit::fake_ecs_agent::{
         AgentFault, CLUSTER, CONTAINER, FakeEcsAgent, NetworkFaults, OWNER, TASK,
     };
@@ -499,6 +500,19 @@ mod tests {
             .credentials_provider(SharedCredentialsProvider::new(credentials))
             .build();
         let mut ctx = testing::context_with_config(config, OWNER);
+        // The step takes these clients from the context.
+        ctx.client(|config| {
+            let config = aws_sdk_ecs::config::Builder::from(config).interceptor(RequestRecorder);
+            Client::from_conf(config.build())
+        });
+        ctx.client(|config| {
+            let config = aws_sdk_kms::config::Builder::from(config).interceptor(RequestRecorder);
+            aws_sdk_kms::Client::from_conf(config.build())
+        });
+        ctx.client(|config| {
+            let config = aws_sdk_ssm::config::Builder::from(config).interceptor(RequestRecorder);
+            aws_sdk_ssm::Client::from_conf(config.build())
+        });
         let since_epoch = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap();

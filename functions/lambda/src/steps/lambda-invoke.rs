@@ -369,10 +369,11 @@ mod tests {
     use aws_sdk_lambda::config::http::HttpResponse;
     use aws_sdk_lambda::operation::invoke::{InvokeError, InvokeInput, InvokeOutput};
     use aws_sdk_lambda::primitives::SdkBody;
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{Rule, RuleMode, mock};
     use aws_smithy_types::error::ErrorMetadata;
+    use stepward::mock_client;
     use stepward::model::permissions::ArnScope;
-    use stepward::testing;
+    use stepward::testing::{self, RequestRecorder};
     use stepward_testkit::proof::prove_permissions;
     use tokio::net::TcpListener;
     use tokio::time::timeout;
@@ -656,6 +657,7 @@ mod tests {
         let config = aws_sdk_lambda::Config::builder()
             .with_test_defaults_v2()
             .endpoint_url(url)
+            .interceptor(RequestRecorder)
             .build();
         let ctx = testing::context(Client::from_conf(config));
         let error = step_with(json!({ "function_name": "f" }))

@@ -410,10 +410,11 @@ mod tests {
     use aws_sdk_lambda::operation::get_function::{GetFunctionError, GetFunctionOutput};
     use aws_sdk_lambda::operation::invoke::{InvokeError, InvokeOutput};
     use aws_sdk_lambda::types::{FunctionConfiguration, LogType, Runtime, State, TagsError};
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{Rule, RuleMode, mock};
     use aws_smithy_types::base64;
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
+    use stepward::mock_client;
     use stepward::model::permissions::ArnScope;
     use stepward::testing::{self, expect_done};
     use stepward_testkit::proof::prove_permissions;

@@ -19,9 +19,10 @@ use aws_sdk_ssm::types::{
     CommandFilterKey, CommandInvocation, CommandPlugin, InstanceInformation, PingStatus,
     PlatformType,
 };
-use aws_smithy_mocks::{MockResponse, Rule, RuleMode, mock, mock_client};
+use aws_smithy_mocks::{MockResponse, Rule, RuleMode, mock};
 use aws_smithy_types::DateTime;
 use aws_smithy_types::error::ErrorMetadata;
+use stepward::mock_client;
 use stepward::{Context, testing};
 
 use super::command::SentCommand;

@@ -174,9 +174,10 @@ mod tests {
     use aws_sdk_sts::operation::get_caller_identity::{
         GetCallerIdentityError, GetCallerIdentityOutput,
     };
-    use aws_smithy_mocks::{RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{RuleMode, mock};
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
+    use stepward::mock_client;
     use stepward::testing;
     use stepward_testkit::proof::prove_permissions;
 

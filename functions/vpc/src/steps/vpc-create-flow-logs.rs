@@ -395,8 +395,9 @@ mod tests {
     use aws_sdk_ec2::types::{
         FlowLogsResourceType, LogDestinationType, UnsuccessfulItem, UnsuccessfulItemError,
     };
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{Rule, RuleMode, mock};
     use aws_smithy_types::error::ErrorMetadata;
+    use stepward::mock_client;
     use stepward::model::permissions::ArnScope;
     use stepward::testing;
     use stepward_testkit::proof::prove_permissions;

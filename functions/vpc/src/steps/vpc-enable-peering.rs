@@ -426,8 +426,9 @@ mod tests {
         VpcCidrBlockState, VpcCidrBlockStateCode, VpcPeeringConnection,
         VpcPeeringConnectionStateReason, VpcPeeringConnectionVpcInfo,
     };
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{Rule, RuleMode, mock};
     use aws_smithy_types::error::ErrorMetadata;
+    use stepward::mock_client;
     use stepward::testing::{self, expect_done};
     use stepward_testkit::proof::prove_permissions;
 

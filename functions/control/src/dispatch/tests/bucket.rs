@@ -9,8 +9,9 @@ use aws_sdk_s3::operation::get_object::{GetObjectError, GetObjectOutput};
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::operation::put_object::PutObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
-use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
+use aws_smithy_mocks::{MockResponse, RuleMode, mock};
 use serde_json::{Value, json};
+use stepward::mock_client;
 use stepward::model::error::StepError;
 use stepward::runtime::Event;
 
