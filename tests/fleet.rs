@@ -92,6 +92,25 @@ fn every_step_has_the_name_of_its_file() {
     assert_no_faults(without_step.chain(without_file));
 }
 
+/// Every service's conversion of errors is checked with every code of a rejection.
+#[test]
+fn every_service_explains_rejected_credentials() {
+    let files = files_with_suffix(&root().join("functions"), "src/error.rs");
+    assert!(files.len() > 10, "{} files", files.len());
+    let faults = files.iter().filter_map(|path| {
+        let text = std::fs::read_to_string(path).unwrap();
+        let services = text.matches(": Service = Service {").count();
+        let checks = text.matches("  assert_rejections_are_explained(").count();
+        (checks < services).then(|| {
+            format!(
+                "{}: {services} services, but {checks} calls of assert_rejections_are_explained",
+                path.display()
+            )
+        })
+    });
+    assert_no_faults(faults);
+}
+
 #[test]
 fn every_step_has_every_proof_or_a_reason_why_not() {
     assert_no_faults(

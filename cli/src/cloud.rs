@@ -204,19 +204,12 @@ impl Cloud {
             .unwrap_or_default();
         let failed_call = Error::new(format!("{}: {error}", self.name())).with_code_of(error);
         match (error.name, code, self.local) {
+            _ if error.rejects_credentials() => {
+                failed_call.with_advice("renew your credentials, for example with `aws sso login`")
+            }
             (_, "unreachable", Some(_)) => {
                 Error::usage_error(format!("{} does not respond", self.name()))
                     .with_advice("start it with `stepward local up`")
-            }
-            (
-                _,
-                "ExpiredToken"
-                | "ExpiredTokenException"
-                | "InvalidClientTokenId"
-                | "UnrecognizedClientException",
-                _,
-            ) => {
-                failed_call.with_advice("renew your credentials, for example with `aws sso login`")
             }
             (ErrorName::Internal, "no usable response", None) => failed_call.with_advice(
                 "check your credentials with `aws sts get-caller-identity`; add --local to use the \

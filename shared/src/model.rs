@@ -3,6 +3,7 @@
 pub mod artifacts;
 pub mod aws_error;
 pub mod bucket;
+pub mod credential_rejection;
 pub mod customer;
 pub mod digest;
 pub mod envelope;

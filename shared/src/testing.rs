@@ -28,6 +28,7 @@ use tokio::time::Instant;
 use crate::access::assume::Attribution;
 use crate::access::mask::Secrets;
 use crate::access::session::{Broker, Session};
+use crate::model::credential_rejection::CREDENTIALS_REJECTED;
 #[cfg(test)]
 use crate::model::customer::{
     Account, Configuration, Customer, Defaults, ExternalId, Status, Trust,
@@ -227,6 +228,64 @@ pub fn service_error<E>(
         generic(ErrorMetadata::builder().code(code).build()),
         HttpResponse::new(status, "".into()),
     )
+}
+
+/// Asserts that a service's conversion keeps what AWS says about rejected credentials. Each
+/// service's `error.rs` calls it: `assert_rejections_are_explained(StopInstancesError::generic,
+/// ec2_error)`.
+///
+/// # Panics
+/// If the error of a rejection has another name, lacks AWS's sentence, or names a permission.
+pub fn assert_rejections_are_explained<E>(
+    generic: impl Fn(ErrorMetadata) -> E,
+    convert: impl Fn(SdkError<E, HttpResponse>) -> StepError,
+) {
+    const SENTENCE: &str = "AWS was not able to validate the provided access credentials";
+    for (code, status, advice) in [
+        ("AuthFailure", 401, "not enabled the Region"),
+        ("InvalidAccessKeyId", 403, "not enabled the Region"),
+        ("InvalidClientTokenId", 403, "not enabled the Region"),
+        ("InvalidToken", 400, "not enabled the Region"),
+        ("RegionDisabledException", 403, "not enabled the Region"),
+        ("UnrecognizedClientException", 400, "not enabled the Region"),
+        ("OptInRequired", 401, "enable the Region"),
+        ("SubscriptionRequiredException", 400, "enable the Region"),
+        ("ExpiredToken", 403, "try again with new credentials"),
+        (
+            "ExpiredTokenException",
+            400,
+            "try again with new credentials",
+        ),
+        ("RequestExpired", 400, "the clock"),
+        ("RequestTimeTooSkewed", 403, "the clock"),
+        ("IncompleteSignature", 400, "the clock"),
+        ("InvalidSignatureException", 400, "the clock"),
+        ("MissingAuthenticationToken", 403, "the clock"),
+        ("SignatureDoesNotMatch", 403, "the clock"),
+    ] {
+        let status = StatusCode::try_from(status)
+            .unwrap_or_else(|_| unreachable!("the statuses above are valid"));
+        let metadata = ErrorMetadata::builder()
+            .code(code)
+            .message(SENTENCE)
+            .build();
+        let error = convert(SdkError::service_error(
+            generic(metadata),
+            HttpResponse::new(status, "".into()),
+        ));
+        assert_eq!(error.name, ErrorName::AccessDenied, "{code}");
+        assert!(
+            error.rejects_credentials() && error.has_code(code),
+            "{code}: {error}"
+        );
+        assert!(
+            error.message.starts_with(CREDENTIALS_REJECTED)
+                && error.message.contains(&format!("(AWS: {SENTENCE})"))
+                && error.message.contains(advice)
+                && !error.message.contains("allow it in the customer's role"),
+            "{code}: {error}"
+        );
+    }
 }
 
 /// The log lines that the step wrote so far. Clears the log.

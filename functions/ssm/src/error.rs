@@ -73,7 +73,7 @@ pub(crate) fn logs_error(error: impl AwsError<aws_sdk_cloudwatchlogs::Error>) ->
 mod tests {
     use aws_sdk_ssm::operation::send_command::SendCommandError;
     use stepward::ErrorName;
-    use stepward::testing::service_error;
+    use stepward::testing::{assert_rejections_are_explained, service_error};
 
     use super::*;
 
@@ -92,5 +92,18 @@ mod tests {
             let error = ssm_error(service_error(SendCommandError::generic, code, status));
             assert_eq!(error.name, name, "{code}");
         }
+    }
+
+    #[test]
+    fn rejected_credentials_are_explained() {
+        assert_rejections_are_explained(SendCommandError::generic, ssm_error);
+        assert_rejections_are_explained(
+            aws_sdk_ec2::operation::describe_instances::DescribeInstancesError::generic,
+            ec2_error,
+        );
+        assert_rejections_are_explained(
+            aws_sdk_cloudwatchlogs::operation::get_log_events::GetLogEventsError::generic,
+            logs_error,
+        );
     }
 }

@@ -27,7 +27,7 @@ mod tests {
     use aws_sdk_s3::operation::delete_bucket::DeleteBucketError;
 
     use super::*;
-    use crate::testing::service_error;
+    use crate::testing::{assert_rejections_are_explained, service_error};
 
     #[test]
     fn s3_codes_map_to_names() {
@@ -60,5 +60,10 @@ mod tests {
             let error = s3_error(service_error(DeleteBucketError::generic, code, status));
             assert_eq!(error.name, name, "{code}");
         }
+    }
+
+    #[test]
+    fn rejected_credentials_are_explained() {
+        assert_rejections_are_explained(DeleteBucketError::generic, s3_error);
     }
 }
