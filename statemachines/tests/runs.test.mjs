@@ -182,6 +182,14 @@ describe("fleet/morning-check", () => {
     assert.equal(error, "StepFailed");
   });
 
+  test("an unknown option fails the job before anything is called", async () => {
+    const input = { customer: "acme", options: { tag: {} } };
+    const { error, cause, calls } = await run("fleet/morning-check", input, {});
+    assert.equal(error, "InvalidInput");
+    assert.match(cause, /tag/);
+    assert.deepEqual(calls, []);
+  });
+
   test("an unknown customer fails the job", async () => {
     const { error, cause } = await check({ accounts: fails(failure("NotFound", "no customer")) });
     assert.deepEqual([error, cause], ["NotFound", "no customer"]);

@@ -148,16 +148,15 @@ impl Moto {
         let scene = self.ask(&json!({
             "step": step.name,
             "parameters": step.examples[0].parameters,
-            "stream": self.agent.stream(),
+            "stream": self.agent.stream_base_url(),
             "files": files,
         }))?;
-        let result = match scene["error"].as_str() {
-            Some(error) => format!("not run: the scene failed: {error}"),
-            None => {
-                let external_ids = runtime.block_on(self.add_accounts())?;
-                self.ask(&json!({ "external_ids": external_ids }))?;
-                self.run_step(binary, &scene["parameters"], &files)
-            }
+        let result = if let Some(error) = scene["error"].as_str() {
+            format!("not run: the scene failed: {error}")
+        } else {
+            let external_ids = runtime.block_on(self.add_accounts())?;
+            self.ask(&json!({ "external_ids": external_ids }))?;
+            self.run_step(binary, &scene["parameters"], &files)
         };
         let called = self.ask(&json!({}))?;
         let called = called["stubs"].as_array().cloned().unwrap_or_default();

@@ -201,7 +201,7 @@ impl Failure {
 mod tests {
     use std::sync::Mutex;
 
-    use aws_smithy_mocks::mock_client;
+    use stepward::mock_client;
     use stepward::testing::{self, log_lines};
 
     use super::*;
