@@ -41,6 +41,8 @@ use stepward::{
 /// - A query searches up to 50 log groups and has up to 9,900 characters.
 /// - The output has up to 10,000 rows.
 /// - CloudWatch Logs ends a query after 60 minutes.
+/// - Data that a data protection policy masks stays masked: the session does not allow
+///   `logs:Unmask`. CloudWatch Logs itself decrypts log groups that have a KMS key.
 ///
 /// # Proof
 ///

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::database::encryption_permissions;
 use crate::snapshot::{CaptureProgress, CapturedSnapshot, SnapshotTask, TOKEN_TAG};
 use crate::{Identifier, MAX_DATABASE_NAME, POLL_INTERVAL};
 use aws_sdk_rds::Client;
@@ -34,7 +35,8 @@ const MAX_SNAPSHOT_NAME: usize = 255;
 ///   snapshot.
 /// - When the snapshot starts, RDS can suspend the I/O of a Single-AZ instance for seconds to
 ///   minutes. The database does not respond during this time.
-/// - RDS encrypts the snapshot of an encrypted instance with the same KMS key.
+/// - RDS encrypts the snapshot of an encrypted instance with the same KMS key. The policy of a
+///   customer managed key must allow the step's role to use the key.
 /// - While RDS takes the snapshot, the step reports its progress in percent. The first snapshot of
 ///   a large instance can take hours.
 ///
@@ -207,6 +209,9 @@ impl Step for Capture {
                 [instance, snapshot.clone()],
             )
             .allow("tag the snapshot", &["rds:AddTagsToResource"], [snapshot])
+            .and(encryption_permissions(
+                "take the snapshot of an instance that is encrypted with a customer managed key",
+            ))
     }
 
     async fn run(
@@ -247,8 +252,8 @@ mod tests {
 
     use super::*;
     use crate::testing::{
-        cluster_member, create_instance, error_metadata, expect_pending_calls, instance_statuses,
-        rds_context, unknown_instance,
+        NO_ENCRYPTION, assert_allows_keys_through_rds, cluster_member, create_instance,
+        error_metadata, expect_pending_calls, instance_statuses, rds_context, unknown_instance,
     };
 
     const STARTED: &str = "snapshot before-42 of orders is creating, 0 %";
@@ -647,11 +652,17 @@ mod tests {
     }
 
     #[test]
+    fn customer_managed_keys_are_allowed_through_rds() {
+        assert_allows_keys_through_rds(&orders_step());
+    }
+
+    #[test]
     fn permissions_match_what_the_local_cloud_enforces() {
-        let unenforced = [(
+        let tags = [(
             "rds:AddTagsToResource",
             "The local cloud does not require it to tag a new resource.",
         )];
+        let unenforced = [&tags[..], &NO_ENCRYPTION].concat();
         prove_permissions::<Capture>(&unenforced, async |scene| {
             let name = create_instance(scene).await;
             json!({

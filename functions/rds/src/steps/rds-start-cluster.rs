@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::database::encryption_permissions;
 use crate::error::rds_error;
 use crate::{AVAILABLE, Database, DatabaseChange, Identifier, MAX_DATABASE_NAME, drive_to_state};
 use schemars::JsonSchema;
@@ -34,6 +35,9 @@ use stepward::{
 /// AWS can stop and start Aurora clusters. If AWS refuses to start a cluster, for example a
 /// Multi-AZ DB cluster, the step fails with `Conflict`. AWS documents the restrictions:
 /// <https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/aurora-cluster-stop-start.html>
+///
+/// If the cluster is encrypted with a customer managed key, the policy of the key must allow the
+/// step's role to use it.
 ///
 /// # Cost
 ///
@@ -105,7 +109,11 @@ impl Step for Start {
     }
 
     fn permissions(&self) -> Permissions {
-        Database::Cluster(&self.cluster).permissions("rds:StartDBCluster", "start the cluster")
+        Database::Cluster(&self.cluster)
+            .permissions("rds:StartDBCluster", "start the cluster")
+            .and(encryption_permissions(
+                "start a cluster that is encrypted with a customer managed key",
+            ))
     }
 
     async fn run(
@@ -142,7 +150,9 @@ mod tests {
 
     use super::*;
     use crate::testing::change::{ChangeSuite, DatabaseKind};
-    use crate::testing::{create_cluster, error_metadata};
+    use crate::testing::{
+        NO_ENCRYPTION, assert_allows_keys_through_rds, create_cluster, error_metadata,
+    };
 
     const SUITE: ChangeSuite<Start> = ChangeSuite {
         build_step: || parse_step(json!({ "cluster": "Shop" })),
@@ -230,8 +240,13 @@ mod tests {
     }
 
     #[test]
+    fn customer_managed_keys_are_allowed_through_rds() {
+        assert_allows_keys_through_rds(&parse_step::<Start>(json!({ "cluster": "shop" })));
+    }
+
+    #[test]
     fn permissions_match_what_the_local_cloud_enforces() {
-        prove_permissions::<Start>(&[], async |scene| {
+        prove_permissions::<Start>(&NO_ENCRYPTION, async |scene| {
             let name = create_cluster(scene).await;
             let rds = scene.client(Client::new);
             rds.stop_db_cluster()

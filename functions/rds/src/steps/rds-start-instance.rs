@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::database::encryption_permissions;
 use crate::error::rds_error;
 use crate::{AVAILABLE, Database, DatabaseChange, Identifier, MAX_DATABASE_NAME, drive_to_state};
 use schemars::JsonSchema;
@@ -32,11 +33,14 @@ use stepward::{
 ///
 /// # Failures
 ///
-/// If a status cannot lead to `available`, such as `storage-full` or `incompatible-parameters`, the
+/// If RDS cannot start it from its current status, such as `storage-full` or `incompatible-parameters`, the
 /// message says what the status means and what to do.
 ///
 /// AWS documents which instances it cannot stop and start:
 /// <https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/USER_StopInstance.html>
+///
+/// If the instance is encrypted with a customer managed key, the policy of the key must allow the
+/// step's role to use it.
 ///
 /// # Cost
 ///
@@ -105,7 +109,11 @@ impl Step for Start {
     }
 
     fn permissions(&self) -> Permissions {
-        Database::Instance(&self.instance).permissions("rds:StartDBInstance", "start the instance")
+        Database::Instance(&self.instance)
+            .permissions("rds:StartDBInstance", "start the instance")
+            .and(encryption_permissions(
+                "start an instance that is encrypted with a customer managed key",
+            ))
     }
 
     async fn run(
@@ -142,7 +150,10 @@ mod tests {
 
     use super::*;
     use crate::testing::change::{ChangeSuite, DatabaseKind, everywhere};
-    use crate::testing::{create_instance, error_metadata, instance_statuses, rds_context};
+    use crate::testing::{
+        NO_ENCRYPTION, assert_allows_keys_through_rds, create_instance, error_metadata,
+        instance_statuses, rds_context,
+    };
 
     const SUITE: ChangeSuite<Start> = ChangeSuite {
         build_step: || parse_step(json!({ "instance": "Orders" })),
@@ -244,8 +255,13 @@ mod tests {
     }
 
     #[test]
+    fn customer_managed_keys_are_allowed_through_rds() {
+        assert_allows_keys_through_rds(&parse_step::<Start>(json!({ "instance": "orders" })));
+    }
+
+    #[test]
     fn permissions_match_what_the_local_cloud_enforces() {
-        prove_permissions::<Start>(&[], async |scene| {
+        prove_permissions::<Start>(&NO_ENCRYPTION, async |scene| {
             let name = create_instance(scene).await;
             let rds = scene.client(Client::new);
             rds.stop_db_instance()
