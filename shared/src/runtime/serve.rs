@@ -208,7 +208,8 @@ pub(crate) async fn respond_to_envelope<S: Step>(
         .unwrap_or_else(|_| {
             Err(ErrorName::TimedOut.with_message(
                 "the step did not finish within its function's time limit; actions that it started \
-                 may continue; read on the step's page what a retry does, then run the step again",
+                 may continue; see the step's page for the effect of a retry, then run the step \
+                 again",
             ))
         });
 

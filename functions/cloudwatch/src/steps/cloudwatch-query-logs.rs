@@ -281,7 +281,8 @@ mod tests {
         ))
     }
 
-    /// The start of the mark, the same in the context of every test.
+    /// The start of the mark. It is the same in all tests, because their contexts have the same
+    /// client token.
     fn mark_prefix() -> String {
         let ctx = context([]);
         format!("# stepward {} ", &ctx.client_token("query")[..12])
@@ -297,8 +298,8 @@ mod tests {
         mock!(Client::describe_queries).then_output(move || list_output(queries.clone()))
     }
 
-    /// CloudWatch Logs lists these queries if the request asks for this state and for the language
-    /// that has comments.
+    /// Returns these queries if the request filters by this state and by `CWLI`, the only language
+    /// with documented comments.
     fn list_queries_in_state(state: &QueryStatus, queries: Vec<QueryInfo>) -> Rule {
         let state = state.clone();
         mock!(Client::describe_queries)
@@ -654,7 +655,10 @@ mod tests {
             ),
             (QueryStatus::Cancelled, "was stopped outside of this job"),
             (QueryStatus::Timeout, "limit of 60 minutes"),
-            (QueryStatus::UnknownValue, "unknown state"),
+            (
+                QueryStatus::UnknownValue,
+                "a status that Stepward does not know",
+            ),
         ] {
             let get_results = mock!(Client::get_query_results)
                 .then_output(move || results_page(status.clone(), &[]));

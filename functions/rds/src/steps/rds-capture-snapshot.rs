@@ -69,7 +69,7 @@ const MAX_SNAPSHOT_NAME: usize = 255;
 /// RDS refuses.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Capture {
+pub struct CaptureSnapshot {
     /// The instance's name: 1 to 63 letters, digits and hyphens, in upper or lower case.
     instance: Identifier,
     /// The snapshot's name: 1 to 255 letters, digits and hyphens, in upper or lower case, with a
@@ -81,7 +81,7 @@ pub struct Capture {
     tags: BTreeMap<String, String>,
 }
 
-impl Step for Capture {
+impl Step for CaptureSnapshot {
     const NAME: &'static str = "rds-capture-snapshot";
     const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
         provider_type: "aws-rds-instance-capture-snapshot-step",
@@ -171,8 +171,9 @@ impl Step for Capture {
             let fits = (1..=128).contains(&key.chars().count()) && value.chars().count() <= 256;
             require(fits && is_tag_text(key) && is_tag_text(value), || {
                 format!(
-                    "parameter \"tags\": expected a key of 1 to 128 and a value of up to 256 \
-                     letters, digits, spaces and _ . : / = + - @, got \"{key}\": \"{value}\""
+                    "parameter \"tags\": expected a key of 1 to 128 characters and a value \
+                     of up to 256, only letters, digits, spaces and _ . : / = + - @, got \
+                     \"{key}\": \"{value}\""
                 )
             })?;
 
@@ -260,7 +261,7 @@ mod tests {
     const BUSY: &str = "orders is backing-up; the snapshot starts later";
     const NOT_SHOWN: &str = "snapshot before-42 exists, but RDS does not list it yet";
 
-    fn orders_step() -> Capture {
+    fn orders_step() -> CaptureSnapshot {
         parse_step(json!({
             "instance": "Orders",
             "snapshot_name": "Before-42",
@@ -268,7 +269,7 @@ mod tests {
         }))
     }
 
-    /// The token is the same in the context of every test.
+    /// The token, which is the same in all tests.
     fn snapshot_token() -> String {
         rds_context([]).client_token("snapshot")
     }
@@ -438,7 +439,9 @@ mod tests {
             "snapshot_name": "before-42",
             "tags": { "team": "ops + co" },
         });
-        parse_step::<Capture>(valid.clone()).validate().unwrap();
+        parse_step::<CaptureSnapshot>(valid.clone())
+            .validate()
+            .unwrap();
         let too_many: BTreeMap<_, _> = (0..50).map(|n| (format!("key-{n}"), "value")).collect();
         for (field, value) in [
             ("instance", json!("orders-")),
@@ -458,7 +461,7 @@ mod tests {
         ] {
             let mut params = valid.clone();
             params[field] = value;
-            let error = parse_step::<Capture>(params.clone())
+            let error = parse_step::<CaptureSnapshot>(params.clone())
                 .validate()
                 .unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput, "{params}");
@@ -663,7 +666,7 @@ mod tests {
             "The local cloud does not require it to tag a new resource.",
         )];
         let unenforced = [&tags[..], &NO_ENCRYPTION].concat();
-        prove_permissions::<Capture>(&unenforced, async |scene| {
+        prove_permissions::<CaptureSnapshot>(&unenforced, async |scene| {
             let name = create_instance(scene).await;
             json!({
                 "instance": name,

@@ -33,8 +33,8 @@ use stepward::{
 ///
 /// # Failures
 ///
-/// If RDS cannot start it from its current status, such as `storage-full` or `incompatible-parameters`, the
-/// message says what the status means and what to do.
+/// If RDS cannot start it from its current status, such as `storage-full` or
+/// `incompatible-parameters`, the message says what the status means and what to do.
 ///
 /// AWS documents which instances it cannot stop and start:
 /// <https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/USER_StopInstance.html>
@@ -56,12 +56,12 @@ use stepward::{
 /// status. Unit tests cover waiting and the requests that RDS refuses.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Start {
+pub struct StartInstance {
     /// The instance's name: 1 to 63 letters, digits and hyphens, in upper or lower case.
     instance: Identifier,
 }
 
-impl Step for Start {
+impl Step for StartInstance {
     const NAME: &'static str = "rds-start-instance";
     const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
         provider_type: "aws-rds-instance-start-step",
@@ -87,8 +87,8 @@ impl Step for Start {
         ),
         (
             ErrorName::Conflict,
-            "The status cannot lead to `available`, or the instance belongs to a cluster. The \
-             message says what to do.",
+            "RDS cannot start the instance from its current status, or the instance belongs to a \
+             cluster. The message says what to do.",
         ),
         (
             ErrorName::StepFailed,
@@ -155,7 +155,7 @@ mod tests {
         instance_statuses, rds_context,
     };
 
-    const SUITE: ChangeSuite<Start> = ChangeSuite {
+    const SUITE: ChangeSuite<StartInstance> = ChangeSuite {
         build_step: || parse_step(json!({ "instance": "Orders" })),
         kind: DatabaseKind::Instance,
         statuses: ["stopped", "starting", "available"],
@@ -215,7 +215,7 @@ mod tests {
     #[tokio::test]
     async fn failed_when_the_instance_is_stuck() {
         let message =
-            "orders is incompatible-parameters and cannot become available: it does not start";
+            "orders is incompatible-parameters and cannot become available: RDS cannot start it";
         SUITE
             .assert_fails(everywhere("incompatible-parameters"), message)
             .await;
@@ -256,12 +256,14 @@ mod tests {
 
     #[test]
     fn customer_managed_keys_are_allowed_through_rds() {
-        assert_allows_keys_through_rds(&parse_step::<Start>(json!({ "instance": "orders" })));
+        assert_allows_keys_through_rds(&parse_step::<StartInstance>(
+            json!({ "instance": "orders" }),
+        ));
     }
 
     #[test]
     fn permissions_match_what_the_local_cloud_enforces() {
-        prove_permissions::<Start>(&NO_ENCRYPTION, async |scene| {
+        prove_permissions::<StartInstance>(&NO_ENCRYPTION, async |scene| {
             let name = create_instance(scene).await;
             let rds = scene.client(Client::new);
             rds.stop_db_instance()
