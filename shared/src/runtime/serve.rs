@@ -387,8 +387,8 @@ async fn parse_parameters<S: Step>(
     // secrets.
     let key_in_identifier = || {
         ErrorName::InvalidInput.with_message(
-            "params: a parameter with a `keys/…` path identifies a resource and is visible in \
-             CloudTrail, so it cannot be a key; pass the value itself",
+            "params: a parameter that identifies a resource is visible in CloudTrail, so its value \
+             cannot come from key storage; replace its `keys/…` path with the value itself",
         )
     };
     let step_with_paths: S = parse_object("params", params).map_err(|_| key_in_identifier())?;
