@@ -73,7 +73,7 @@ const MAX_QUERY_BYTES: usize = 262_144;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(clippy::struct_field_names, reason = "the parameter's name")]
-pub struct Query {
+pub struct RunQuery {
     /// The SQL statement, up to 262,144 bytes.
     query: String,
     /// The database that contains the tables of the statement.
@@ -113,7 +113,7 @@ struct StartedQuery {
     query_execution_id: String,
 }
 
-impl Query {
+impl RunQuery {
     /// The S3 location for the result, if the parameters set one.
     fn result_location(&self) -> Option<String> {
         let location_in_bucket = || {
@@ -157,7 +157,7 @@ impl Query {
     }
 }
 
-impl Step for Query {
+impl Step for RunQuery {
     const NAME: &'static str = "athena-query";
     const RUNDECK: &'static [RundeckPlugin] = &[];
     const EXAMPLES: &'static [Example] = &[
@@ -404,11 +404,11 @@ mod tests {
 
     use super::*;
 
-    fn step_with(params: serde_json::Value) -> Query {
+    fn step_with(params: serde_json::Value) -> RunQuery {
         serde_json::from_value(params).unwrap()
     }
 
-    fn example_step() -> Query {
+    fn example_step() -> RunQuery {
         step_with(json!({
             "query": "SELECT status FROM backups",
             "database": "operations",
@@ -862,7 +862,7 @@ mod tests {
         )];
         unenforced.extend(table_access.map(|action| (action, unchecked)));
 
-        prove_permissions::<Query>(&unenforced, async |scene| {
+        prove_permissions::<RunQuery>(&unenforced, async |scene| {
             let bucket = scene.name("results");
             let resource =
                 json!({ "Type": "AWS::S3::Bucket", "Properties": { "BucketName": bucket } });

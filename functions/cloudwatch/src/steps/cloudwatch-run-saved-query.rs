@@ -53,6 +53,8 @@ const MAX_NAME_CHARACTERS: usize = 255;
 /// - A query searches up to 50 log groups.
 /// - The output has up to 10,000 rows.
 /// - CloudWatch Logs ends a query after 60 minutes.
+/// - Data that a data protection policy masks stays masked: the session does not allow
+///   `logs:Unmask`. CloudWatch Logs itself decrypts log groups that have a KMS key.
 ///
 /// # Proof
 ///
