@@ -6,8 +6,8 @@ use std::process::Command;
 use crate::error::{Error, Result};
 
 const MIB: u64 = 1 << 20;
-/// The memory that the compiler needs for the largest crate. Measured: 7,876 MiB, of which its
-/// front end takes 7,000, so neither fewer jobs nor other codegen units reduce it.
+/// The memory that the compiler needs for the largest crate. Measured: 7,876 MiB with
+/// one job, so fewer jobs do not reduce it.
 const LARGEST_CRATE_MEMORY: u64 = 7900 * MIB;
 /// The start of the file name of the largest crate in Cargo's directory `deps`.
 const LARGEST_CRATE_FILE: &str = "libaws_sdk_ec2-";
