@@ -17,6 +17,7 @@ use stepward::model::s3_error::s3_error;
 use stepward::{ErrorName, StepError};
 
 use crate::body::Checksum;
+use crate::bucket_name::copy_source;
 
 /// How long S3 may take to start its response, including the time to read the request's body: eight
 /// parts of 8 MiB may come from a file system that delivers 1 MiB/s.
@@ -44,7 +45,7 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
 pub struct Bucket {
     /// A client with the credentials of the account that accesses the bucket.
     pub client: Client,
-    /// The bucket's name.
+    /// The bucket's name, or the alias or ARN of an access point.
     pub name: String,
     /// The account that must own the bucket. Any account can take a free bucket name, so S3 has to
     /// check the owner before it writes:
@@ -112,10 +113,10 @@ fn base_timeouts(response: Duration) -> TimeoutConfigBuilder {
         .disable_operation_attempt_timeout()
 }
 
-/// `bucket/key` as the header `x-amz-copy-source` requires it.
+/// An object as the header `x-amz-copy-source` names it.
 #[must_use]
 pub fn copy_source_header(bucket: &str, key: &str) -> String {
-    utf8_percent_encode(&format!("{bucket}/{key}"), UNRESERVED).to_string()
+    utf8_percent_encode(&copy_source(bucket, key), UNRESERVED).to_string()
 }
 
 /// An object's metadata.

@@ -7,6 +7,7 @@
 pub mod base_location;
 pub mod body;
 pub mod bucket;
+mod bucket_name;
 pub mod call_budget;
 pub mod contents;
 pub mod delete;

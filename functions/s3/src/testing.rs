@@ -222,6 +222,11 @@ impl FakeS3 {
     }
 }
 
+/// The alias of an access point of the bucket `data`.
+pub(crate) const ALIAS: &str = "points-hrzrlukc5m36ft7okagglf3gmwluquse1b-s3alias";
+/// The ARN of an access point of the bucket `data`.
+pub(crate) const ACCESS_POINT: &str = "arn:aws:s3:eu-west-1:222222222222:accesspoint/points";
+
 impl HttpConnector for FakeS3 {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let s3 = self.clone();

@@ -16,6 +16,7 @@ use self::copy::COPY_LIMIT;
 pub use self::partial::{PartialDownload, PartialTransfer, StartedUpload, TransferProgress};
 pub(crate) use self::receive::scratch_file_name;
 use crate::base_location::BaseLocation;
+use crate::bucket_name::may_be_same_bucket;
 use crate::call_budget::cut_off_error;
 use crate::listing::Entry;
 use crate::multipart;
@@ -132,7 +133,7 @@ impl TransferContext<'_> {
                     prefix: source_prefix,
                 },
                 BaseLocation::S3 { bucket, prefix },
-            ) if source_bucket.name == bucket.name => {
+            ) if may_be_same_bucket(&source_bucket.name, &bucket.name) => {
                 let would_overwrite_source = self.recursive
                     && !prefix.starts_with(source_prefix.as_str())
                     && self

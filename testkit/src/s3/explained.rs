@@ -172,7 +172,7 @@ pub const EXPLANATIONS: &[Explanation] = &[
                 return false;
             };
             let is_refused = difference.subject != Subject::Outcome
-                || difference.step.contains("the step would delete the source");
+                || difference.step.contains("would delete the source objects");
             operation.delete && as_prefix(source).starts_with(&as_prefix(destination)) && is_refused
         },
     },

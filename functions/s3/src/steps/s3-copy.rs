@@ -51,6 +51,12 @@ use stepward::{
 ///   that account and writes them with those of the target.
 /// - **Bucket owner**: the step writes only to a bucket that `bucket_owner` owns, by default the
 ///   target's account.
+/// - **Access points**: a location can name an access point of a general purpose bucket instead of
+///   the bucket, by alias (`s3://name-…-s3alias/key`) or ARN
+///   (`s3://arn:aws:s3:eu-west-1:222222222222:accesspoint/name/key`). The customer's role must then
+///   allow the actions under Permissions on the access point and its objects, too; the generated
+///   role template names buckets only. The step refuses S3 Object Lambda, Multi-Region Access
+///   Points, S3 on Outposts, directory buckets and table buckets.
 /// - **Metadata**: a copy between buckets keeps content type, encoding, language and disposition,
 ///   cache control, expiry, user-defined metadata and tags. It does not keep ACLs, Object Lock
 ///   retention or older versions. An upload gets its content type from the file's name, or S3's
@@ -272,8 +278,9 @@ mod tests {
         COPY_ONLY, LARGE_ONLY, S3_DESTINATION_ONLY, S3_SOURCE_ONLY, unused_permissions,
     };
     use crate::testing::{
-        FakeS3, Object, PEER_ACCOUNT, SentRequest, WRITTEN_AT, before_deadline, crc_base64,
-        mib_bytes, refusal, run_in_root, run_with_root, scenes, unwrap_pending, valid_step,
+        ACCESS_POINT, ALIAS, FakeS3, Object, PEER_ACCOUNT, SentRequest, WRITTEN_AT,
+        before_deadline, crc_base64, mib_bytes, refusal, run_in_root, run_with_root, scenes,
+        unwrap_pending, valid_step,
     };
 
     const SESSION: &str = "arn:aws:sts::222222222222:assumed-role/Stepward/acme@execution-1";
@@ -376,6 +383,32 @@ mod tests {
             params["bucket_owner"] = PEER_ACCOUNT.into();
             expect_done(copy_step(params).run(&s3.context(), None).await);
             assert!(s3.object("theirs", "a").is_some());
+        });
+    }
+
+    #[test]
+    fn done_copies_through_access_points() {
+        run_in_root(async |root| {
+            fs::write(root.join("file"), "content").unwrap();
+            for point in [ALIAS, ACCESS_POINT] {
+                let s3 = FakeS3::default();
+                let at_point = |key: &str| format!("s3://{point}/{key}");
+                for (source, destination) in [
+                    ("file".to_owned(), at_point("uploaded")),
+                    (at_point("uploaded"), "downloaded".to_owned()),
+                    (at_point("uploaded"), "s3://other/copied".to_owned()),
+                    ("s3://other/copied".to_owned(), at_point("copied")),
+                    (at_point("uploaded"), at_point("again")),
+                ] {
+                    let step = copy_step(json!({ "source": source, "destination": destination }));
+                    expect_done(step.run(&s3.context(), None).await);
+                }
+                for (bucket, key) in [("data", "copied"), ("data", "again"), ("other", "copied")] {
+                    assert!(s3.object(bucket, key).unwrap().bytes == "content", "{key}");
+                }
+                assert_eq!(fs::read(root.join("downloaded")).unwrap(), b"content");
+                fs::remove_file(root.join("downloaded")).unwrap();
+            }
         });
     }
 

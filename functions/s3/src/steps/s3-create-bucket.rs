@@ -87,14 +87,7 @@ pub struct Present {
 
 impl CreateBucket {
     fn bucket_name(&self) -> Result<String, StepError> {
-        let S3Uri { bucket, key } = S3Uri::parse("uri", &self.uri)?;
-        require(key.is_empty(), || {
-            format!(
-                "parameter \"uri\": expected a bucket without a key, got {:?}; omit the key",
-                self.uri
-            )
-        })?;
-        Ok(bucket)
+        S3Uri::parse("uri", &self.uri)?.into_bucket_name("uri", "omit the key")
     }
 
     /// Creates the bucket with `bucket_ctx`, and logs to `ctx`.
@@ -618,6 +611,9 @@ mod tests {
     fn invalid_parameters_are_refused_before_any_call() {
         for params in [
             json!({ "uri": "acme-reports" }),
+            json!({ "uri": "s3://points-hrzrlukc5m36ft7okagglf3gmwluquse1b-s3alias" }),
+            json!({ "uri": "s3://arn:aws:s3:eu-west-1:222222222222:accesspoint/points" }),
+            json!({ "uri": "s3://acme--euw1-az1--x-s3" }),
             json!({ "uri": "s3://A" }),
             json!({ "uri": "s3://acme-reports/key" }),
             json!({ "uri": "s3://acme-reports", "region": "" }),

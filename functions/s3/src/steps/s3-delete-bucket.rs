@@ -9,7 +9,6 @@ use crate::location::S3Uri;
 use aws_sdk_s3::Client;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use stepward::model::input::require;
 use stepward::model::permissions::{literal, s3_arn};
 use stepward::model::s3_error::s3_error;
 use stepward::{
@@ -35,6 +34,9 @@ const PASSES: u32 = 2;
 /// With `force` the step removes all versions of all objects, all delete markers and all unfinished
 /// multipart uploads, 1,000 versions per request, and then the bucket. It goes through the bucket
 /// at most twice, so first stop the applications that write to it.
+///
+/// The step refuses the alias or ARN of an access point: S3 can empty a bucket through it, but not
+/// delete the bucket.
 ///
 /// The first call only checks that the bucket exists; about 10 seconds later the next call deletes.
 /// So after a lost response the step can distinguish a bucket that it deleted from one that never
@@ -84,15 +86,7 @@ pub struct Deleted {
 
 impl DeleteBucket {
     fn bucket_name(&self) -> Result<String, StepError> {
-        let S3Uri { bucket, key } = S3Uri::parse("uri", &self.uri)?;
-        require(key.is_empty(), || {
-            format!(
-                "parameter \"uri\": expected a bucket without a key, got {:?}; use s3-delete to \
-                 delete objects",
-                self.uri
-            )
-        })?;
-        Ok(bucket)
+        S3Uri::parse("uri", &self.uri)?.into_bucket_name("uri", "use s3-delete to delete objects")
     }
 }
 
@@ -773,6 +767,9 @@ mod tests {
     fn invalid_parameters_are_refused_before_any_call() {
         for params in [
             json!({ "uri": "acme-old" }),
+            json!({ "uri": "s3://points-hrzrlukc5m36ft7okagglf3gmwluquse1b-s3alias" }),
+            json!({ "uri": "s3://arn:aws:s3:eu-west-1:222222222222:accesspoint/points" }),
+            json!({ "uri": "s3://acme--euw1-az1--x-s3" }),
             json!({ "uri": "s3://A" }),
             json!({ "uri": "s3://acme-old/key" }),
         ] {

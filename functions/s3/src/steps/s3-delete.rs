@@ -43,6 +43,7 @@ use stepward::{
 /// log; at the end the step fails with the number of failures and the first reasons. It stops early
 /// once 1,000 objects failed because of a permission or a timeout and none succeeded. The step
 /// refuses directory buckets (S3 Express One Zone), because they do not list their keys in order.
+/// It accepts access points of other buckets, by alias or ARN, as `s3-copy` does.
 ///
 /// # Cost
 ///

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::bucket_name::bucket_arns;
 use crate::call_budget::CallBudget;
 use crate::keys::{decode_listed_key, escape_for_log};
 use crate::list_output::{ListedBucket, ListedObject, Listing, ListingState, last_part};
@@ -13,7 +14,6 @@ use aws_sdk_s3::types::EncodingType;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use stepward::model::input::require;
-use stepward::model::permissions::{literal, s3_arn};
 use stepward::model::s3_error::s3_error;
 use stepward::{
     Context, ErrorName, Example, FunctionConfig, Permissions, Progress, Resume, RundeckPlugin,
@@ -34,6 +34,9 @@ use stepward::{
 /// The log has the first 1,000 lines in the format of `aws s3 ls`, with control characters in keys
 /// escaped (`a\nb`). The output has the keys unchanged. `object_count` and `total_bytes` always
 /// cover all objects.
+///
+/// `uri` can also name an access point of a general purpose bucket, by alias or ARN, as for
+/// `s3-copy`.
 ///
 /// If a listing takes longer than one call, the next call continues it. Objects that appear or
 /// disappear during the listing may be included or not; no other object is listed twice or missed.
@@ -338,7 +341,7 @@ impl Step for S3List {
             Ok(Some(location)) => Permissions::default().allow(
                 "list the objects under the prefix",
                 &["s3:ListBucket"],
-                [s3_arn(&literal(&location.bucket))],
+                bucket_arns(&location.bucket),
             ),
             Err(_) => Permissions::default(), // `validate` refuses it earlier.
         }

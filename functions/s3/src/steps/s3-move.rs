@@ -58,7 +58,9 @@ use stepward::{
 /// - An object above 1 GiB without a checksum of the whole object cannot be verified and fails as
 ///   `StepFailed`. Its copy is complete: compare both, then delete the source with `s3-delete`.
 /// - If the destination is the source itself or under it, the step fails with `InvalidInput` and
-///   moves nothing.
+///   moves nothing. The name of an access point does not tell its bucket, so the step treats an
+///   access point and any other bucket or access point as the same bucket: you can move objects
+///   between them to another key, but not to the same one.
 ///
 /// # Cost
 ///
@@ -238,8 +240,8 @@ mod tests {
         COPY_ONLY, LARGE_ONLY, S3_DESTINATION_ONLY, S3_SOURCE_ONLY, unused_permissions,
     };
     use crate::testing::{
-        FakeS3, Object, PEER_ACCOUNT, SentRequest, crc_base64, mib_bytes, refusal, run_in_root,
-        run_with_root, scenes, unwrap_pending, valid_step,
+        ACCESS_POINT, ALIAS, FakeS3, Object, PEER_ACCOUNT, SentRequest, crc_base64, mib_bytes,
+        refusal, run_in_root, run_with_root, scenes, unwrap_pending, valid_step,
     };
 
     const MIB: u64 = 1 << 20;
@@ -493,6 +495,93 @@ mod tests {
                 .validate()
                 .unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput, "{field}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn invalid_are_moves_onto_the_source_through_an_access_point() {
+        for point in [ALIAS, ACCESS_POINT] {
+            for (key, new_key, recursive) in [
+                ("in/a", "in/a", false),
+                ("in/a", "in/", false),
+                ("in", "in", true),
+                ("in", "in/under", true),
+                ("", "", true),
+            ] {
+                for names in [["data", point], [point, "data"], [ALIAS, ACCESS_POINT]] {
+                    for account in [None, Some("archive")] {
+                        let s3 = FakeS3::default();
+                        s3.put("data", "in/a", "the only copy");
+                        let [source, destination] = names;
+                        let step: S3Move = serde_json::from_value(json!({
+                            "source": format!("s3://{source}/{key}"),
+                            "destination": format!("s3://{destination}/{new_key}"),
+                            "recursive": recursive,
+                            "source_account": account,
+                            "storage_class": "STANDARD_IA",
+                        }))
+                        .unwrap();
+                        let moved = async {
+                            step.validate()?;
+                            let ctx = s3.context_with_peer();
+                            if recursive {
+                                return step.run(&ctx, None).await;
+                            }
+                            let (resume, _) = unwrap_pending(step.run(&ctx, None).await);
+                            step.run(&ctx, Some(resume)).await
+                        };
+                        let error = moved.await.unwrap_err();
+                        assert!(s3.object("data", "in/a").is_some(), "{names:?} {key}");
+                        assert_eq!(error.name, ErrorName::InvalidInput, "{error}");
+                        assert!(error.message.contains("may be the same bucket"), "{error}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn done_moves_to_another_key_through_an_access_point() {
+        for [source, destination] in [["data", ALIAS], [ACCESS_POINT, "data"]] {
+            let s3 = FakeS3::default();
+            s3.put("data", "in/a", "content");
+            s3.put("data", "old/old/a", "would overwrite a source");
+            let step = move_step(json!({
+                "source": format!("s3://{source}/in"),
+                "destination": format!("s3://{destination}/out"),
+                "recursive": true,
+            }));
+            expect_done(step.run(&s3.context(), None).await);
+            assert!(s3.object("data", "in/a").is_none() && s3.object("data", "out/a").is_some());
+            let step = move_step(json!({
+                "source": format!("s3://{source}/old"),
+                "destination": format!("s3://{destination}/"),
+                "recursive": true,
+            }));
+            let error = step.run(&s3.context(), None).await.unwrap_err();
+            assert_eq!(error.name, ErrorName::Conflict, "{error}");
+            assert!(s3.object("data", "old/old/a").is_some());
+        }
+    }
+
+    #[test]
+    fn invalid_are_names_of_other_resources_than_buckets() {
+        for name in [
+            "x--ol-s3",
+            "x--euw1-az1--x-s3",
+            "m.mrap",
+            "arn:aws:s3::222222222222:accesspoint/m.mrap",
+            "arn:aws:s3-object-lambda:eu-west-1:222222222222:accesspoint/x",
+            "arn:aws:s3-outposts:eu-west-1:222222222222:outpost/op-1/accesspoint/x",
+        ] {
+            let uri = format!("s3://{name}/a");
+            for (source, destination) in [(&uri, "s3://data/b"), (&"s3://data/b".into(), &uri)] {
+                let params = json!({ "source": source, "destination": destination });
+                let step: S3Move = serde_json::from_value(params).unwrap();
+                let error = step.validate().unwrap_err();
+                assert_eq!(error.name, ErrorName::InvalidInput);
+                assert!(error.message.contains("do not support"), "{error}");
+            }
         }
     }
 

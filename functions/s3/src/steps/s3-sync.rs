@@ -61,12 +61,14 @@ use stepward::{
 /// listing fails, the step finishes running transfers and then fails. A new run transfers only what
 /// is still missing or out of date. The step refuses:
 ///
-/// - `delete` with a source below the destination: it would delete the source. This differs from
-///   the AWS CLI.
+/// - `delete` with a source under the destination: it would delete the source. This differs from
+///   the AWS CLI. If one of the two is an access point, the step compares only the prefixes, because
+///   the name of an access point does not tell its bucket.
 /// - objects below the destination, if the destination is below the source: each fails as
 ///   `Conflict`, because it would be copied into itself repeatedly. This differs from the AWS CLI,
 ///   too.
-/// - directory buckets (S3 Express One Zone), which do not list their keys in order.
+/// - directory buckets (S3 Express One Zone), which do not list their keys in order, and everything
+///   else that is not a general purpose bucket or an access point of one.
 ///
 /// # Cost
 ///
@@ -243,8 +245,8 @@ mod tests {
 
     use super::*;
     use crate::testing::{
-        FakeS3, Object, SentRequest, WRITTEN_AT, before_deadline, refusal, run_in_root,
-        unwrap_pending, valid_step,
+        ACCESS_POINT, ALIAS, FakeS3, Object, SentRequest, WRITTEN_AT, before_deadline, refusal,
+        run_in_root, unwrap_pending, valid_step,
     };
 
     fn sync_step(params: Value) -> S3Sync {
@@ -702,11 +704,11 @@ mod tests {
             ),
             (
                 json!({ "source": "s3://from-here/b/c", "delete": true }),
-                "source is below destination",
+                "is under destination",
             ),
             (
                 json!({ "destination": "s3://from-here", "delete": true }),
-                "source is below destination",
+                "is under destination",
             ),
         ] {
             let mut params = valid.clone();
@@ -731,6 +733,44 @@ mod tests {
         let unknown = json!({ "source": "s3://from-here", "destination": "s3://to-there",
             "recursive": true });
         assert!(serde_json::from_value::<S3Sync>(unknown).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn invalid_are_deletions_of_the_source_through_an_access_point() {
+        for [source, destination] in [["data", ALIAS], [ACCESS_POINT, "data"]] {
+            let s3 = FakeS3::default();
+            s3.put("data", "in/a", "content");
+            let step: S3Sync = serde_json::from_value(json!({
+                "source": format!("s3://{source}/in"),
+                "destination": format!("s3://{destination}/"),
+                "delete": true,
+            }))
+            .unwrap();
+            let synced = async {
+                step.validate()?;
+                step.run(&s3.context(), None).await
+            };
+            let error = synced.await.unwrap_err();
+            assert!(s3.object("data", "in/a").is_some(), "the source is kept");
+            assert_eq!(error.name, ErrorName::InvalidInput, "{error}");
+            assert!(error.message.contains("may be the same bucket"), "{error}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn done_through_an_access_point_of_the_same_bucket_keeps_all_objects() {
+        for [source, destination] in [["data", ALIAS], [ACCESS_POINT, "data"]] {
+            let s3 = FakeS3::default();
+            s3.put("data", "in/a", "content");
+            let step = sync_step(json!({
+                "source": format!("s3://{source}/in"),
+                "destination": format!("s3://{destination}/in"),
+                "delete": true,
+            }));
+            let output = expect_done(step.run(&s3.context(), None).await);
+            assert_eq!((output.unchanged, output.deleted), (1, 0));
+            assert!(s3.object("data", "in/a").is_some());
+        }
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! The permissions of a task, in the target's account and in a second one.
 
 use serde_json::json;
-use stepward::model::permissions::{literal, s3_arn};
+use stepward::model::permissions::literal;
 use stepward::{Peer, Permissions};
 
 use super::request::{Operation, Task, folder_prefix};
+use crate::bucket_name::{bucket_arns, object_arns};
 use crate::location::{Location, S3Uri};
 
 /// The session policy allows the use of KMS keys through S3 only:
@@ -30,7 +31,7 @@ impl Task<'_> {
                     permissions = permissions.allow(
                         "let S3 copy the objects, if source_account or source_region is set",
                         &["s3:GetObject", "s3:GetObjectTagging"],
-                        [self.objects_arn(uri)],
+                        self.object_arns(uri),
                     );
                 }
                 (true, false) => {}
@@ -58,23 +59,23 @@ impl Task<'_> {
     }
 
     fn source_permissions(&self, uri: &S3Uri, is_copy: bool) -> Permissions {
-        let objects = self.objects_arn(uri);
+        let objects = self.object_arns(uri);
         let mut permissions = Permissions::default().allow(
             "list the source bucket, and recognize objects that do not exist",
             &["s3:ListBucket"],
-            [s3_arn(&literal(&uri.bucket))],
+            bucket_arns(&uri.bucket),
         );
         permissions = allow_kms_keys(permissions).allow(
             "read the source objects",
             &["s3:GetObject"],
-            [objects.clone()],
+            objects.clone(),
         );
 
         if is_copy {
             permissions = permissions.allow(
                 "copy the tags of the source objects",
                 &["s3:GetObjectTagging"],
-                [objects.clone()],
+                objects.clone(),
             );
         }
 
@@ -82,24 +83,24 @@ impl Task<'_> {
             permissions = permissions.allow(
                 "delete the source objects after their copies are verified",
                 &["s3:DeleteObject"],
-                [objects],
+                objects,
             );
         }
         permissions
     }
 
     fn destination_permissions(&self, uri: &S3Uri, is_copy: bool) -> Permissions {
-        let bucket = s3_arn(&literal(&uri.bucket));
-        let objects = self.objects_arn(uri);
+        let bucket = bucket_arns(&uri.bucket);
+        let objects = self.object_arns(uri);
 
         if self.operation == Operation::Delete {
             let delete =
-                Permissions::default().allow("delete the objects", &["s3:DeleteObject"], [objects]);
+                Permissions::default().allow("delete the objects", &["s3:DeleteObject"], objects);
             return if self.recursive {
                 delete.allow(
                     "list the objects, if recursive is set",
                     &["s3:ListBucket"],
-                    [bucket],
+                    bucket,
                 )
             } else {
                 delete
@@ -109,29 +110,29 @@ impl Task<'_> {
         let mut permissions = Permissions::default().allow(
             "find the unfinished uploads of lost calls",
             &["s3:ListBucketMultipartUploads"],
-            [bucket.clone()],
+            bucket.clone(),
         );
         if matches!(self.operation, Operation::Sync(_)) {
-            permissions = permissions.allow("list the destination", &["s3:ListBucket"], [bucket]);
+            permissions = permissions.allow("list the destination", &["s3:ListBucket"], bucket);
         }
         permissions = allow_kms_keys(permissions)
-            .allow("write the objects", &["s3:PutObject"], [objects.clone()])
+            .allow("write the objects", &["s3:PutObject"], objects.clone())
             .allow(
                 "verify written objects, after a lost response and before a move deletes a source",
                 &["s3:GetObject"],
-                [objects.clone()],
+                objects.clone(),
             )
             .allow(
                 "resume and abort multipart uploads",
                 &["s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"],
-                [objects.clone()],
+                objects.clone(),
             );
 
         if is_copy {
             permissions = permissions.allow(
                 "write the tags of copied objects",
                 &["s3:PutObjectTagging"],
-                [objects.clone()],
+                objects.clone(),
             );
         }
 
@@ -139,25 +140,21 @@ impl Task<'_> {
             permissions = permissions.allow(
                 "delete objects that the source lacks, if delete is set",
                 &["s3:DeleteObject"],
-                [objects],
+                objects,
             );
         }
         permissions
     }
 
-    /// The ARN of the objects that the task handles in a bucket.
-    fn objects_arn(&self, uri: &S3Uri) -> String {
+    /// The ARNs of the objects that the task handles in a bucket.
+    fn object_arns(&self, uri: &S3Uri) -> Vec<String> {
         let is_prefix = self.recursive || uri.key.is_empty() || uri.key.ends_with('/');
         let (key, wildcard) = if is_prefix {
             (folder_prefix(&uri.key), "*")
         } else {
             (uri.key.clone(), "")
         };
-        s3_arn(&format!(
-            "{}/{}{wildcard}",
-            literal(&uri.bucket),
-            literal(&key)
-        ))
+        object_arns(&uri.bucket, &format!("{}{wildcard}", literal(&key)))
     }
 }
 

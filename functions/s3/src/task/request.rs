@@ -6,6 +6,7 @@ use stepward::model::merged::Merged;
 use stepward::{ErrorName, StepError};
 
 use crate::bucket::Encryption;
+use crate::bucket_name::may_be_same_bucket;
 use crate::location::{Location, S3Uri};
 use crate::params::{Selection, Transfer, TransferOptions};
 
@@ -177,14 +178,24 @@ impl Task<'_> {
         }
     }
 
-    /// Checks that a move or sync within a bucket does not damage its own source.
+    /// Checks that a move or sync does not damage its own source, if both locations are in the same
+    /// bucket or may be.
     fn validate_copy(&self, source: &S3Uri, destination: &S3Uri) -> Result<(), StepError> {
-        if source.bucket != destination.bucket {
+        if !may_be_same_bucket(&source.bucket, &destination.bucket) {
             return Ok(());
         }
 
         let source_prefix = folder_prefix(&source.key);
         let destination_prefix = folder_prefix(&destination.key);
+        let caution = if source.bucket == destination.bucket {
+            String::new()
+        } else {
+            format!(
+                "{:?} and {:?} may be the same bucket, because the name of an access point does \
+                 not tell its bucket: ",
+                source.bucket, destination.bucket
+            )
+        };
 
         match self.operation {
             Operation::Move => {
@@ -194,18 +205,22 @@ impl Task<'_> {
                     is_same_object(&source.key, &destination.key)
                 };
                 require(!is_onto_itself, || {
-                    "destination is the source itself or below it, where objects would be moved \
-                     repeatedly or lost; choose another destination"
-                        .into()
+                    format!(
+                        "{caution}destination {:?} is the source {:?} itself or under it, so \
+                         objects would be moved repeatedly or lost; choose another destination",
+                        self.destination, self.source
+                    )
                 })
             }
             Operation::Sync(true) => {
-                let is_below_destination = source_prefix != destination_prefix
+                let is_under_destination = source_prefix != destination_prefix
                     && source_prefix.starts_with(&destination_prefix);
-                require(!is_below_destination, || {
-                    "source is below destination, so with the parameter delete the step would \
-                     delete the source; choose another destination"
-                        .into()
+                require(!is_under_destination, || {
+                    format!(
+                        "{caution}source {:?} is under destination {:?}, so \"delete\" would \
+                         delete the source objects; choose another destination",
+                        self.source, self.destination
+                    )
                 })
             }
             _ => Ok(()),

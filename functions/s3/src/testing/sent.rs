@@ -47,7 +47,7 @@ impl SentRequest {
             .unwrap()
             .1;
         let account = credential.split('/').next().unwrap().to_owned();
-        let bucket = host.split(".s3.").next().unwrap().to_owned();
+        let bucket = bucket_behind(host.split(".s3.").next().unwrap());
         let body = ByteStream::new(request.into_body()).collect().await;
         let mut sent = Self {
             operation,
@@ -111,6 +111,13 @@ impl SentRequest {
             .unwrap_or_default();
         format!("{} {}/{}{part}", self.operation, self.bucket, self.key)
     }
+}
+
+/// The bucket that a name means. All access points of the fake belong to the bucket `data`.
+pub(super) fn bucket_behind(name: &str) -> String {
+    let is_access_point =
+        name.ends_with("-s3alias") || name.contains(".s3-accesspoint.") || name.starts_with("arn:");
+    if is_access_point { "data" } else { name }.to_owned()
 }
 
 fn find_operation(method: &str, query: &BTreeMap<String, String>) -> &'static str {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::sent::{parse_pair, percent_decode};
+use super::sent::{bucket_behind, parse_pair, percent_decode};
 use super::{PEER_ACCOUNT, Response, SentRequest, TARGET_ACCOUNT, WRITTEN_AT, crc_base64};
 
 /// An object.
@@ -224,10 +224,13 @@ impl Store {
     /// The source of a copy, or the requested part of it.
     pub(super) fn copy_source(&self, sent: &SentRequest) -> Result<Object, Response> {
         let source = percent_decode(sent.header("x-amz-copy-source").unwrap());
-        let (bucket, key) = source.split_once('/').unwrap();
+        let (name, key) = source
+            .split_once("/object/")
+            .filter(|(name, _)| name.starts_with("arn:"))
+            .unwrap_or_else(|| source.split_once('/').unwrap());
         let object = self
             .objects
-            .get(&(bucket.into(), key.into()))
+            .get(&(bucket_behind(name), key.into()))
             .ok_or_else(|| refusal(404, "NoSuchKey"))?;
         if sent
             .header("x-amz-copy-source-if-match")
