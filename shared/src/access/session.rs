@@ -609,7 +609,7 @@ mod tests {
         let rules: Vec<_> = (0..5).map(|_| rule.clone()).collect();
         let sts = mock_client!(aws_sdk_sts, RuleMode::MatchAny, rules.iter());
         let attribution = attribution("e1", "ann");
-        let proof = prove_trust(&sts, &record.account, &attribution)
+        let proof = Box::pin(prove_trust(&sts, &record.account, &attribution))
             .await
             .unwrap();
         assert!(

@@ -72,7 +72,6 @@ const MAX_QUERY_BYTES: usize = 262_144;
 /// and Lake Formation, and does not check who owns the bucket of the result.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(clippy::struct_field_names, reason = "the parameter's name")]
 pub struct RunQuery {
     /// The SQL statement, up to 262,144 bytes.
     query: String,
