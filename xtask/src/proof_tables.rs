@@ -286,7 +286,7 @@ moto lacks, or of which moto lacks the part in parentheses; the command responds
 {}
 ",
         proof_matrix(proofs, Proofs::test_count),
-        moto_results::results_table(moto)
+        moto_results::results_table(proofs.iter().map(|step| step.step.as_str()), moto)
     )
 }
 
