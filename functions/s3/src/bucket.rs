@@ -13,8 +13,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use stepward::model::error::denied;
-use stepward::model::s3_error::s3_error;
-use stepward::{ErrorName, StepError};
+use stepward::model::s3_error::s3_error_with_region;
+use stepward::{AwsError, ErrorName, StepError};
 
 use crate::body::Checksum;
 use crate::bucket_name::copy_source;
@@ -40,6 +40,11 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'.')
     .remove(b'~');
 
+/// How errors name the parameter that sets the Region of most buckets.
+pub(crate) const TARGET_REGION: &str = "the target's Region";
+/// How errors name the parameter that sets the Region of a source bucket.
+pub(crate) const SOURCE_REGION: &str = "\"source_region\"";
+
 /// A bucket, with a client that can access it and the account that must own it.
 #[derive(Clone, Debug)]
 pub struct Bucket {
@@ -51,6 +56,8 @@ pub struct Bucket {
     /// check the owner before it writes:
     /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-owner-condition.html>
     pub owner: Option<String>,
+    /// The parameter that sets the Region of the client, for errors.
+    pub region_parameter: &'static str,
 }
 
 /// The storage class and encryption of written objects.
@@ -135,6 +142,12 @@ pub struct ObjectHead {
 }
 
 impl Bucket {
+    /// Converts the error of a request to this bucket. If the bucket is in another Region, the
+    /// message names the Region and the parameter that sets it.
+    pub(crate) fn request_error(&self, error: impl AwsError<aws_sdk_s3::Error>) -> StepError {
+        s3_error_with_region(error, self.region_parameter)
+    }
+
     /// Reads an object's metadata.
     ///
     /// # Errors
@@ -150,7 +163,7 @@ impl Bucket {
             .set_expected_bucket_owner(self.owner.clone())
             .send()
             .await;
-        let response = response.map_err(|error| match s3_error(error) {
+        let response = response.map_err(|error| match self.request_error(error) {
             error if error.name == ErrorName::NotFound => StepError {
                 message: format!(
                     "object \"s3://{}/{}\" does not exist; check the bucket and the key",
@@ -204,8 +217,19 @@ mod tests {
         HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
     };
     use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+    use serde_json::{Value, json};
+    use std::fmt::Debug;
+    use stepward::Step;
+    use stepward::model::s3_error::s3_error;
 
     use super::*;
+    use crate::steps::s3_copy::S3Copy;
+    use crate::steps::s3_delete::S3Delete;
+    use crate::steps::s3_delete_bucket::DeleteBucket;
+    use crate::steps::s3_list::S3List;
+    use crate::steps::s3_move::S3Move;
+    use crate::steps::s3_sync::S3Sync;
+    use crate::testing::{FakeS3, run_in_root, unwrap_pending, valid_step};
 
     /// A fake S3 that never responds.
     #[derive(Debug)]
@@ -241,6 +265,92 @@ mod tests {
             copied.map_err(s3_error).unwrap_err().name,
             ErrorName::TimedOut
         );
+    }
+
+    /// The error of a step's calls for a bucket in another Region.
+    async fn error_of<S: Step<Output: Debug>>(s3: &FakeS3, params: Value) -> StepError {
+        let step = valid_step::<S>(params);
+        match step.run(&s3.context(), None).await {
+            Err(error) => error,
+            progress => {
+                let (resume, _) = unwrap_pending(progress);
+                step.run(&s3.context(), Some(resume)).await.unwrap_err()
+            }
+        }
+    }
+
+    #[test]
+    fn every_step_names_the_region_of_a_bucket_elsewhere() {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            s3.put("data", "a", "content");
+            std::fs::write(root.join("a"), "content").unwrap();
+            let (here, file, there) = ("s3://data/a", "a", "s3://elsewhere/a");
+            let from_to = |source: &str, destination: &str, recursive| json!({ "source": source, "destination": destination, "recursive": recursive });
+            let sync = |source: &str, destination: &str| json!({ "source": source, "destination": destination });
+            let (source, target) = ("\"source_region\"", "the target's Region");
+            for (parameter, error) in [
+                (
+                    source,
+                    error_of::<S3Copy>(&s3, from_to(there, here, false)).await,
+                ),
+                (
+                    source,
+                    error_of::<S3Copy>(&s3, from_to(there, here, true)).await,
+                ),
+                (
+                    source,
+                    error_of::<S3Copy>(&s3, from_to(there, file, false)).await,
+                ),
+                (
+                    target,
+                    error_of::<S3Copy>(&s3, from_to(here, there, false)).await,
+                ),
+                (
+                    target,
+                    error_of::<S3Copy>(&s3, from_to(file, there, false)).await,
+                ),
+                (
+                    source,
+                    error_of::<S3Move>(&s3, from_to(there, here, false)).await,
+                ),
+                (
+                    target,
+                    error_of::<S3Move>(&s3, from_to(file, there, false)).await,
+                ),
+                (
+                    source,
+                    error_of::<S3Sync>(&s3, sync(there, "s3://data")).await,
+                ),
+                (
+                    target,
+                    error_of::<S3Sync>(&s3, sync("s3://data", "s3://elsewhere")).await,
+                ),
+                (
+                    target,
+                    error_of::<S3Delete>(&s3, json!({ "uri": there })).await,
+                ),
+                (
+                    target,
+                    error_of::<S3Delete>(&s3, json!({ "uri": there, "recursive": true })).await,
+                ),
+                (
+                    target,
+                    error_of::<S3List>(&s3, json!({ "uri": there })).await,
+                ),
+                (
+                    target,
+                    error_of::<DeleteBucket>(&s3, json!({ "uri": "s3://elsewhere" })).await,
+                ),
+            ] {
+                let advice = format!(
+                    "is in Region eu-central-1, and the request went to another Region; set \
+                     {parameter} to eu-central-1"
+                );
+                assert!(error.message.contains(&advice), "{parameter}: {error}");
+                assert_eq!(error.name, ErrorName::InvalidInput, "{error}");
+            }
+        });
     }
 
     #[test]

@@ -107,6 +107,7 @@ impl BucketContents<'_> {
             client,
             name,
             owner,
+            ..
         } = &self.bucket;
         let list = client
             .list_object_versions()
@@ -172,6 +173,7 @@ impl BucketContents<'_> {
             client,
             name,
             owner,
+            ..
         } = &self.bucket;
         let single = single.into_iter().map(async |version| {
             let request = client
@@ -212,6 +214,7 @@ impl BucketContents<'_> {
             client,
             name,
             owner,
+            ..
         } = &self.bucket;
         let list = client
             .list_multipart_uploads()

@@ -4,7 +4,6 @@ use std::ops::ControlFlow;
 use std::time::SystemTime;
 
 use aws_sdk_s3::types::{EncodingType, ObjectStorageClass};
-use stepward::model::s3_error::s3_error;
 use stepward::{ErrorName, StepError};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
@@ -181,7 +180,7 @@ async fn list_objects(
     let mut pages = request.into_paginator().send();
 
     while let Some(page) = pages.next().await {
-        let page = page.map_err(s3_error)?;
+        let page = page.map_err(|error| bucket.request_error(error))?;
         let mut entries = Vec::new();
         for object in page.contents.unwrap_or_default() {
             let key =

@@ -10,6 +10,9 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use crate::model::error::{AwsFailure, ErrorName, StepError, denied, redact_role_arns};
 
+/// What [`AwsFailure::code`] contains if AWS sent no error code.
+pub const NO_CODE: &str = "no error code";
+
 /// The error codes of an AWS service, and the prefix of its IAM actions.
 ///
 /// A crate has one `Service` for each service it calls, and one function that converts the
@@ -35,6 +38,9 @@ pub struct Service {
 pub trait AwsError<S> {
     /// Converts the error to a [`StepError`] with name, message, operation, code and request ID.
     fn into_step_error(self, service: &Service) -> StepError;
+
+    /// The HTTP response, if AWS sent one.
+    fn response(&self) -> Option<&HttpResponse>;
 }
 
 impl<E, S> AwsError<S> for SdkError<E, HttpResponse>
@@ -44,6 +50,10 @@ where
 {
     fn into_step_error(self, service: &Service) -> StepError {
         service.step_error(&self)
+    }
+
+    fn response(&self) -> Option<&HttpResponse> {
+        self.raw_response()
     }
 }
 
@@ -75,7 +85,7 @@ impl Service {
         let (name, code, message) = match error {
             SdkError::ServiceError(service_error) => {
                 let error = service_error.err();
-                let code = error.code().unwrap_or("no error code").to_owned();
+                let code = error.code().unwrap_or(NO_CODE).to_owned();
                 let reason = redact_role_arns(error.message().unwrap_or("AWS gave no reason"));
                 let name =
                     (self.codes)(&code, status).unwrap_or_else(|| shared_name(&code, status));

@@ -1,7 +1,7 @@
 //! The error codes of S3. They are in this crate because it calls S3 itself, as several other
 //! crates do.
 
-use super::aws_error::{AwsError, Service};
+use super::aws_error::{AwsError, NO_CODE, Service};
 use super::error::{ErrorName, StepError};
 
 /// <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html#ErrorCodeList>
@@ -17,17 +17,97 @@ const S3: Service = Service {
     },
 };
 
+/// The header in which S3 names the Region of a bucket:
+/// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadBucket.html>
+const REGION_HEADER: &str = "x-amz-bucket-region";
+/// The codes of S3's errors for a request that was sent to another Region than the bucket's. An
+/// error of `HeadObject` has no code, because its response has no body.
+const OTHER_REGION_CODES: [&str; 4] = [
+    "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+    "PermanentRedirect",
+    "TemporaryRedirect",
+];
+
 /// Converts the error of an S3 operation.
 pub fn s3_error(error: impl AwsError<aws_sdk_s3::Error>) -> StepError {
-    error.into_step_error(&S3)
+    s3_error_with_region(error, "the target's Region")
+}
+
+/// Like [`s3_error`], for a bucket whose Region is not the target's. `parameter` sets the Region.
+pub fn s3_error_with_region(error: impl AwsError<aws_sdk_s3::Error>, parameter: &str) -> StepError {
+    let region = error.response().and_then(|response| {
+        let region = response.headers().get(REGION_HEADER)?.to_owned();
+        Some((response.status().as_u16(), region))
+    });
+    let error = error.into_step_error(&S3);
+    let is_other_region = |status: u16| {
+        matches!(status, 301 | 307)
+            || OTHER_REGION_CODES.iter().any(|code| error.has_code(code))
+            || status == 400 && error.has_code(NO_CODE)
+    };
+    match region {
+        Some((status, region)) if is_other_region(status) => StepError {
+            name: ErrorName::InvalidInput,
+            message: format!(
+                "the bucket is in Region {region}, and the request went to another Region; set \
+                 {parameter} to {region}"
+            ),
+            ..error
+        },
+        _ => error,
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_s3::error::SdkError;
     use aws_sdk_s3::operation::delete_bucket::DeleteBucketError;
+    use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+    use aws_smithy_types::error::ErrorMetadata;
 
     use super::*;
     use crate::testing::service_error;
+
+    #[test]
+    fn a_bucket_in_another_region_is_named_with_the_parameter() {
+        for (code, status, is_other_region) in [
+            ("PermanentRedirect", 301_u16, true),
+            ("TemporaryRedirect", 307, true),
+            ("AuthorizationHeaderMalformed", 400, true),
+            ("IllegalLocationConstraintException", 400, true),
+            (NO_CODE, 301, true),
+            (NO_CODE, 400, true),
+            ("AccessDenied", 403, false),
+            ("NoSuchKey", 404, false),
+            ("BadDigest", 400, false),
+        ] {
+            let error = || {
+                let mut response = HttpResponse::new(status.try_into().unwrap(), "".into());
+                response.headers_mut().insert(REGION_HEADER, "eu-central-1");
+                let metadata = ErrorMetadata::builder().code(code).build();
+                SdkError::service_error(DeleteBucketError::generic(metadata), response)
+            };
+            for (error, parameter) in [
+                (s3_error(error()), "the target's Region"),
+                (
+                    s3_error_with_region(error(), "\"source_region\""),
+                    "\"source_region\"",
+                ),
+            ] {
+                let advice = format!("set {parameter} to eu-central-1");
+                assert_eq!(error.message.contains(&advice), is_other_region, "{error}");
+                assert_eq!(
+                    error.name == ErrorName::InvalidInput,
+                    is_other_region,
+                    "{error}"
+                );
+            }
+            // Without the header, the Region is unknown.
+            let error = s3_error(service_error(DeleteBucketError::generic, code, status));
+            assert!(!error.message.contains("eu-central-1"), "{error}");
+        }
+    }
 
     #[test]
     fn s3_codes_map_to_names() {

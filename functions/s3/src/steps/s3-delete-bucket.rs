@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, TARGET_REGION};
 use crate::call_budget::CallBudget;
 use crate::contents::{BucketContents, Removal};
 use crate::location::S3Uri;
@@ -170,6 +170,7 @@ async fn delete_bucket(
         client,
         name,
         owner,
+        ..
     }: &Bucket,
 ) -> Result<bool, StepError> {
     let request = client
@@ -331,6 +332,7 @@ impl Step for DeleteBucket {
             client: ctx.client(Client::new),
             name: self.bucket_name()?,
             owner,
+            region_parameter: TARGET_REGION,
         };
         let contents = BucketContents { ctx, bucket };
         let Some(resume) = resume else {

@@ -8,7 +8,7 @@ use stepward::{Context, ErrorName, StepError};
 use super::request::{Operation, Task, folder_prefix};
 use crate::base_location::BaseLocation;
 use crate::body::run_blocking;
-use crate::bucket::{Bucket, ObjectHead, transfer_client};
+use crate::bucket::{Bucket, ObjectHead, SOURCE_REGION, TARGET_REGION, transfer_client};
 use crate::listing::{Entry, is_archived};
 use crate::local::Root;
 use crate::location::{Location, S3Uri};
@@ -56,6 +56,7 @@ impl Task<'_> {
             client: ctx.client(transfer_client),
             name: uri.bucket.clone(),
             owner: Some(owner),
+            region_parameter: TARGET_REGION,
         };
         let parameter = self.destination_parameter();
 
@@ -122,6 +123,7 @@ impl Task<'_> {
             client: source_ctx.client(transfer_client),
             name: uri.bucket.clone(),
             owner: None,
+            region_parameter: SOURCE_REGION,
         };
         let Some(name) = name else {
             return Ok((BaseLocation::S3 { bucket, prefix }, None));

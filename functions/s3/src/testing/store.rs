@@ -89,6 +89,11 @@ impl Store {
         {
             return refusal(403, "AccessDenied");
         }
+        if sent.bucket == "elsewhere" {
+            let (status, mut headers, body) = refusal(301, "PermanentRedirect");
+            headers.push(("x-amz-bucket-region".into(), "eu-central-1".into()));
+            return (status, headers, body);
+        }
         if sent.bucket == "gone" {
             return refusal(404, "NoSuchBucket");
         }
