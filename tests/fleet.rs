@@ -92,6 +92,25 @@ fn every_step_has_the_name_of_its_file() {
     assert_no_faults(without_step.chain(without_file));
 }
 
+/// Every service's conversion of errors is checked with every code of a rejection.
+#[test]
+fn every_service_explains_rejected_credentials() {
+    let files = files_with_suffix(&root().join("functions"), "src/error.rs");
+    assert!(files.len() > 10, "{} files", files.len());
+    let faults = files.iter().filter_map(|path| {
+        let text = std::fs::read_to_string(path).unwrap();
+        let services = text.matches(": Service = Service {").count();
+        let checks = text.matches("  assert_rejections_are_explained(").count();
+        (checks < services).then(|| {
+            format!(
+                "{}: {services} services, but {checks} calls of assert_rejections_are_explained",
+                path.display()
+            )
+        })
+    });
+    assert_no_faults(faults);
+}
+
 #[test]
 fn every_step_has_every_proof_or_a_reason_why_not() {
     assert_no_faults(
@@ -467,6 +486,99 @@ fn every_job_calls_functions_that_are_deployed() {
             );
         }
     }
+}
+
+/// Returns the timeouts of all functions of the template, in seconds, by name.
+fn function_timeouts() -> BTreeMap<String, u64> {
+    let template = std::fs::read_to_string(root().join("infra/template.yaml")).unwrap();
+    let timeout_in = |text: &str| {
+        let (_, rest) = text.split_once("\n    Timeout: ")?;
+        rest.split_once('\n')?.0.parse::<u64>().ok()
+    };
+    let global = timeout_in(&template)
+        .unwrap_or_else(|| panic!("the template has no timeout for all functions"));
+    let resources = template.split("\n\n");
+    resources
+        .filter_map(|resource| {
+            let (_, rest) = resource.split_once("FunctionName: !Sub \"${AWS::StackName}-")?;
+            let name = rest.split_once('"')?.0.to_owned();
+            let own = resource.split_once("\n      Timeout: ");
+            let own = own.map(|(_, rest)| rest.lines().next().unwrap().parse().unwrap());
+            Some((name, own.unwrap_or(global)))
+        })
+        .collect()
+}
+
+/// Returns the functions that a Task can call: the one that it names, or those in the variables
+/// that its expression reads. An expression that reads none of them can call every function of the
+/// stack.
+fn called_functions<'a>(
+    job: &Value,
+    task: &Value,
+    timeouts: &'a BTreeMap<String, u64>,
+) -> Vec<(&'a String, u64)> {
+    let name = task["Arguments"]["FunctionName"].as_str().unwrap();
+    let mut named = vec![name.to_owned()];
+    let assigned = job["States"]["Read input"]["Assign"].as_object();
+    for (variable, value) in assigned.into_iter().flatten() {
+        if name.contains(&format!("${variable},")) {
+            named.extend(
+                value
+                    .as_object()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|(_, function)| Some(function.as_str()?.to_owned())),
+            );
+        }
+    }
+    let called: Vec<_> = timeouts
+        .iter()
+        .filter(|(function, _)| named.contains(&format!("${{StackName}}-{function}")))
+        .map(|(function, timeout)| (function, *timeout))
+        .collect();
+    if called.is_empty() {
+        timeouts
+            .iter()
+            .map(|(name, limit)| (name, *limit))
+            .collect()
+    } else {
+        called
+    }
+}
+
+/// A function whose Task has ended goes on, and its work is done twice by the retry.
+#[test]
+fn no_task_ends_before_the_function_that_it_calls() {
+    let timeouts = function_timeouts();
+    for step in steps() {
+        assert_eq!(
+            timeouts.get(&step.name),
+            Some(&u64::from(step.function.timeout_seconds)),
+            "{}",
+            step.name
+        );
+    }
+    let mut faults = Vec::new();
+    let mut tasks = 0;
+    for path in files_with_suffix(&root().join("statemachines/jobs"), ".asl.json") {
+        let job: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        let mut found = Vec::new();
+        collect_states(&job, &mut found);
+        for (state, task) in found.iter().filter(|(_, state)| state["Type"] == "Task") {
+            tasks += 1;
+            let limit = task["TimeoutSeconds"].as_u64().unwrap();
+            for (function, timeout) in called_functions(&job, task, &timeouts) {
+                if limit < timeout {
+                    faults.push(format!(
+                        "{}: {state:?} ends after {limit} s, but {function} takes up to {timeout} s",
+                        path.display()
+                    ));
+                }
+            }
+        }
+    }
+    assert!(tasks >= 10, "only {tasks} tasks");
+    assert_no_faults(faults);
 }
 
 /// Step Functions ends an execution or a call that exceeds its timeout, so the job that runs any

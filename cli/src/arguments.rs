@@ -6,19 +6,20 @@ use serde_json::{Map, Value};
 use stepward::model::customer::Provider;
 
 use crate::error::{Error, Result};
+use crate::json::parse_json_or_text;
 
 /// Reads the `KEY=VALUE` options of a job. A value that is JSON is read as JSON, any other value as
-/// text.
+/// text; a value that only begins like JSON is refused.
 pub fn parse_options(arguments: &[String]) -> Result<Map<String, Value>> {
     let mut options = Map::new();
     for (key, value) in parse_pairs("--option", arguments)? {
-        let value = serde_json::from_str(&value).unwrap_or(Value::String(value));
+        let value = parse_json_or_text(&format!("--option {key}"), &value)?;
         options.insert(key, value);
     }
     Ok(options)
 }
 
-/// Reads `KEY=VALUE` arguments of a flag.
+/// Reads `KEY=VALUE` arguments of a flag. A key that is given twice is refused.
 pub fn parse_pairs(flag: &str, arguments: &[String]) -> Result<BTreeMap<String, String>> {
     let parse_pair = |text: &String| {
         let pair = text.split_once('=').filter(|(key, _)| !key.is_empty());
@@ -28,7 +29,16 @@ pub fn parse_pairs(flag: &str, arguments: &[String]) -> Result<BTreeMap<String, 
                     .with_advice(format!("write {flag} KEY=VALUE"))
             })
     };
-    arguments.iter().map(parse_pair).collect()
+    let mut pairs = BTreeMap::new();
+    for pair in arguments.iter().map(parse_pair) {
+        let (key, value) = pair?;
+        if pairs.contains_key(&key) {
+            return Err(Error::usage_error(format!("{flag} {key} is given twice"))
+                .with_advice(format!("give {flag} {key} once")));
+        }
+        pairs.insert(key, value);
+    }
+    Ok(pairs)
 }
 
 /// Reads the name of a credential provider.
@@ -70,6 +80,14 @@ mod tests {
     }
 
     #[test]
+    fn an_option_is_neither_half_json_nor_given_twice() {
+        for arguments in [["tags={\"a\":", "n=3"], ["n=3", "n=3"]] {
+            let refused = parse_options(&arguments.map(str::to_owned)).unwrap_err();
+            assert_eq!(refused.code(), crate::error::NOT_STARTED, "{refused}");
+        }
+    }
+
+    #[test]
     fn an_unknown_provider_is_refused() {
         assert_eq!(parse_provider("ec2"), Ok(Provider::Ec2));
         assert!(parse_provider("magic").unwrap_err().contains("assume-role"));
@@ -90,7 +108,11 @@ mod tests {
             }
             let options = parse_options(std::slice::from_ref(&text));
             let has_key = text.find('=').is_some_and(|position| position > 0);
-            prop_assert_eq!(options.is_ok(), has_key);
+            let begins_like_json = |(_, value): (&str, &str)| {
+                value.trim_start().starts_with(['{', '[', '"'])
+            };
+            let may_be_refused = text.split_once('=').is_some_and(begins_like_json);
+            prop_assert!(options.is_ok() == has_key || has_key && may_be_refused);
         }
 
         /// The checks of a record's fields, before anything is stored.

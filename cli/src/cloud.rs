@@ -74,9 +74,9 @@ impl Cloud {
         let config = loader.load().await;
         if let Some(url) = config.endpoint_url() {
             return Err(Error::usage_error(format!(
-                "AWS_ENDPOINT_URL or the AWS profile sends calls for AWS to \"{url}\""
+                "AWS_ENDPOINT_URL, or endpoint_url in the AWS profile, is set to \"{url}\""
             ))
-            .with_advice("unset it to use AWS, or add --local to use the local cloud"));
+            .with_advice("remove this setting to use AWS, or add --local to use the local cloud"));
         }
 
         let credentials = match config.credentials_provider() {
@@ -124,6 +124,24 @@ impl Cloud {
         let partition = cloud.caller.split(':').nth(1);
         cloud.partition = partition.unwrap_or("aws").to_owned();
         Ok(cloud)
+    }
+
+    /// The AWS CLI with what it needs to reach this cloud, for commands that an operator can copy.
+    #[must_use]
+    pub fn aws_cli(&self) -> String {
+        let Self {
+            account, region, ..
+        } = self;
+        match self.local {
+            // On the local cloud an account's ID is also its access key.
+            Some(port) => format!(
+                "AWS_ACCESS_KEY_ID={account} AWS_SECRET_ACCESS_KEY={} aws --endpoint-url {} \
+                 --region {region}",
+                local::SECRET,
+                local::endpoint(port)
+            ),
+            None => format!("aws --region {region}"),
+        }
     }
 
     /// Another account of the same local cloud.
@@ -184,21 +202,14 @@ impl Cloud {
             .as_ref()
             .map(|aws| aws.code.as_str())
             .unwrap_or_default();
-        let failed_call = Error::new(format!("{}: {error}", self.name()));
+        let failed_call = Error::new(format!("{}: {error}", self.name())).with_code_of(error);
         match (error.name, code, self.local) {
+            _ if error.rejects_credentials() => {
+                failed_call.with_advice("renew your credentials, for example with `aws sso login`")
+            }
             (_, "unreachable", Some(_)) => {
                 Error::usage_error(format!("{} does not respond", self.name()))
                     .with_advice("start it with `stepward local up`")
-            }
-            (
-                _,
-                "ExpiredToken"
-                | "ExpiredTokenException"
-                | "InvalidClientTokenId"
-                | "UnrecognizedClientException",
-                _,
-            ) => {
-                failed_call.with_advice("renew your credentials, for example with `aws sso login`")
             }
             (ErrorName::Internal, "no usable response", None) => failed_call.with_advice(
                 "check your credentials with `aws sts get-caller-identity`; add --local to use the \
@@ -206,12 +217,12 @@ impl Cloud {
             ),
             (ErrorName::AccessDenied, ..) => {
                 let operation = operation_name(error);
-                Error::new(format!("{} refused {operation}: {code}", self.name())).with_advice(
-                    format!(
+                Error::new(format!("{} refused {operation}: {code}", self.name()))
+                    .with_advice(format!(
                         "allow {operation} in the IAM policies of {}, or use another profile",
                         self.caller_name()
-                    ),
-                )
+                    ))
+                    .with_code_of(error)
             }
             (ErrorName::Throttled | ErrorName::TimedOut, ..) => {
                 failed_call.with_advice("wait a minute, then run the command again")

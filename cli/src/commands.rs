@@ -28,9 +28,9 @@ use help::with_examples;
     version,
     subcommand_required = true,
     arg_required_else_help = true,
-    after_help = "Exit codes: 0 success; 1 failure; 2 nothing was changed: wrong usage, no \
-                  credentials, or no deployed stack; 3 a job failed in some accounts or on some \
-                  nodes.",
+    after_help = "Exit codes: 0 success; 1 failure; 2 nothing was started or changed: wrong usage, \
+                  a missing prerequisite, or a refused request; 3 a job failed in some accounts or \
+                  on some nodes.",
     help_template = with_examples(
         "stepward demo
 stepward --local job run fleet/morning-check --customer acme
@@ -77,7 +77,7 @@ enum Command {
 impl Cli {
     /// Runs the command and returns the exit code.
     pub async fn run(self) -> Result<u8> {
-        let options = self.global.repeated_options();
+        let options = self.global.options_to_repeat();
         self.run_command()
             .await
             .map_err(|error| error.with_options(&options))
@@ -255,7 +255,7 @@ mod tests {
             ("stepward local up --port 4600", " --port 4600"),
         ] {
             let cli = Cli::try_parse_from(line.split(' ')).unwrap();
-            assert_eq!(cli.global.repeated_options(), options, "{line}");
+            assert_eq!(cli.global.options_to_repeat(), options, "{line}");
         }
     }
 
@@ -280,6 +280,7 @@ mod tests {
             "steps ec2-strat",
             "step run ec2-strat --customer acme --account prod",
             "local reset",
+            "deploy",
         ] {
             let line = format!("stepward {options} {words}");
             let cli = Cli::try_parse_from(line.split(' ')).unwrap();
@@ -297,7 +298,18 @@ mod tests {
         }
     }
 
-    /// The lines of this crate's sources that are no comments and are before the tests.
+    #[tokio::test]
+    async fn the_demo_refuses_a_used_port_before_it_compiles() {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let cli = Cli::try_parse_from(["stepward", "demo", &format!("--port={port}")]).unwrap();
+        let refused = Box::pin(cli.run()).await.unwrap_err();
+        assert_eq!(refused.code(), crate::error::NOT_STARTED);
+        let text = refused.to_string();
+        assert!(text.contains(&format!("port {port} is used")), "{text}");
+    }
+
+    /// Lines of this crate's sources without comments and test modules, each with its file.
     fn code_lines() -> Vec<(String, String)> {
         fn collect(dir: &std::path::Path, lines: &mut Vec<(String, String)>) {
             for entry in std::fs::read_dir(dir).unwrap() {

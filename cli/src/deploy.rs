@@ -14,6 +14,7 @@ use crate::cloud::Cloud;
 use crate::error::{Context, Error, Result};
 use crate::output::Progress;
 use crate::package::{CUSTOMER_ROLE, Release, TEMPLATE};
+use crate::workspace::Workspace;
 use stack::{Outcome, Parameters, Template};
 
 /// How many days a signed link is valid: S3's maximum.
@@ -23,6 +24,32 @@ pub const LINK_DAYS: u64 = 7;
 /// The template's parameter for the folder of local paths on the local cloud, which is
 /// [`crate::local::LocalCloud::files`].
 pub const LOCAL_FOLDER: &str = "LocalFolder";
+
+/// The maximum length of a Lambda function's name.
+/// <https://docs.aws.amazon.com/lambda/latest/api/API_CreateFunction.html>
+const MAX_FUNCTION_NAME: usize = 64;
+
+/// Refuses a stack name that would make the name of a function, `<stack>-<function>`, too long for
+/// Lambda. CloudFormation reports this only after it has created other resources.
+///
+/// # Errors
+/// A usage error with the maximum length for this workspace.
+pub fn validate_stack_name(workspace: &Workspace, stack: &str) -> Result<()> {
+    let names = workspace.functions.iter().map(|function| &function.name);
+    let Some(longest) = names.max_by_key(|name| name.len()) else {
+        return Ok(());
+    };
+    let limit = MAX_FUNCTION_NAME.saturating_sub(longest.len() + 1);
+    if stack.len() <= limit {
+        return Ok(());
+    }
+    Err(Error::usage_error(format!(
+        "the stack name \"{stack}\" has {} characters; the maximum is {limit}, because the function \
+         \"{stack}-{longest}\" can have at most {MAX_FUNCTION_NAME}",
+        stack.len()
+    ))
+    .with_advice("choose a shorter name with --stack"))
+}
 
 /// A deployed stack, described by its outputs and parameters.
 #[derive(Clone, Debug)]
@@ -115,7 +142,8 @@ impl Deployment {
     }
 }
 
-/// Uploads the missing files of a release, and creates or updates the stack.
+/// Uploads the missing files of a release, and creates or updates the stack. Until the stack
+/// changes, an error has the exit code for "nothing was changed": uploaded files have no effect.
 pub async fn deploy(
     cloud: &Cloud,
     stack: &str,
@@ -123,8 +151,12 @@ pub async fn deploy(
     given: &BTreeMap<String, String>,
     progress: &Progress,
 ) -> Result<Deployment> {
-    let bucket = upload::code_bucket(cloud).await?;
-    upload::upload_release(cloud, &bucket, release, progress).await?;
+    let bucket = upload::code_bucket(cloud)
+        .await
+        .map_err(Error::into_not_started)?;
+    upload::upload_release(cloud, &bucket, release, progress)
+        .await
+        .map_err(Error::into_not_started)?;
     let mut parameters: Parameters = given.clone();
     parameters.insert("CodeBucket".into(), bucket.clone());
     parameters.insert("CodePrefix".into(), release.prefix());
@@ -137,6 +169,27 @@ pub async fn deploy(
     let outcome = stack::apply_template(cloud, stack, &template, &parameters, progress).await?;
     Ok(Deployment {
         changed: outcome == Outcome::Changed,
-        ..Deployment::find(cloud, stack).await?
+        ..Deployment::find(cloud, stack)
+            .await
+            .map_err(Error::into_started)?
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stack_name_too_long_for_a_function_is_refused() {
+        let workspace = Workspace::find().unwrap();
+        // Lambda's 64 characters, less "-cloudwatch-create-log-stream".
+        validate_stack_name(&workspace, &"s".repeat(35)).unwrap();
+        let error = validate_stack_name(&workspace, &"s".repeat(36)).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("has 36 characters; the maximum is 35"),
+            "{error}"
+        );
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use stepward::model::error::StepError;
+use stepward::model::error::{ErrorName, StepError};
 
 /// The result of most functions in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -17,7 +17,9 @@ pub struct Error {
 
 /// The exit code of a command that failed.
 pub const FAILED: u8 = 1;
-/// The exit code of a command that changed nothing: wrong usage, no credentials, no deployed stack.
+/// The exit code of a command that started and changed nothing: wrong usage, a prerequisite is
+/// missing, or AWS or a check of Stepward refused the request. A program can correct the cause and
+/// run the command again.
 pub const NOT_STARTED: u8 = 2;
 
 /// How a proposed command begins in a message.
@@ -84,11 +86,28 @@ impl Error {
         }
     }
 
+    /// The same error with the exit code that the failed call alone would give: 2 if the call was
+    /// refused, 1 if it may have had an effect.
+    #[must_use]
+    pub(crate) fn with_code_of(self, failed_call: &StepError) -> Self {
+        if is_refusal(failed_call.name) {
+            self.into_not_started()
+        } else {
+            self.into_started()
+        }
+    }
+
     /// The exit code of the process.
     #[must_use]
     pub fn code(&self) -> u8 {
         self.code
     }
+}
+
+/// Whether an error of this name is a refusal: AWS or a check responded, and nothing was changed.
+/// After `TimedOut` and `Internal` it is not known whether the call had an effect.
+fn is_refusal(name: ErrorName) -> bool {
+    !matches!(name, ErrorName::TimedOut | ErrorName::Internal)
 }
 
 /// Adds global options, for example ` --local --stack staging`, to every command that a text
@@ -111,7 +130,7 @@ impl std::error::Error for Error {}
 
 impl From<StepError> for Error {
     fn from(error: StepError) -> Self {
-        Self::new(format!("{}: {error}", error.name))
+        Self::new(format!("{}: {error}", error.name)).with_code_of(&error)
     }
 }
 
@@ -138,6 +157,21 @@ mod tests {
             .with_advice("ask a colleague")
             .with_context("job list");
         assert_eq!(error.to_string(), "job list: no stack\nNext: deploy it");
+    }
+
+    #[test]
+    fn only_a_refusal_has_changed_nothing() {
+        for (name, code) in [
+            (ErrorName::InvalidInput, NOT_STARTED),
+            (ErrorName::Conflict, NOT_STARTED),
+            (ErrorName::AccessDenied, NOT_STARTED),
+            (ErrorName::Throttled, NOT_STARTED),
+            (ErrorName::TimedOut, FAILED),
+            (ErrorName::Internal, FAILED),
+        ] {
+            let error = Error::from(name.with_message("no"));
+            assert_eq!(error.code(), code, "{name}");
+        }
     }
 
     #[test]

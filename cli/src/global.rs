@@ -6,7 +6,7 @@ use stepward::node::shell::quote_for_display;
 
 use crate::cloud::{Cloud, local_options};
 use crate::deploy::Deployment;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::local::{DEFAULT_PORT, OPERATOR};
 use crate::output::Format;
 
@@ -58,7 +58,7 @@ impl Global {
     /// The cloud and stack as options of a proposed command, for example
     /// ` --local --stack staging`. An operator who pastes the command must not reach another
     /// deployment.
-    pub(crate) fn repeated_options(&self) -> String {
+    pub(crate) fn options_to_repeat(&self) -> String {
         let stack = Some(self.stack.as_str()).filter(|stack| *stack != DEFAULT_STACK);
         let option = |name: &str, value: Option<&str>| {
             let value = value.map(|value| quote_for_display([value]));
@@ -90,18 +90,19 @@ impl Global {
         let cloud = if self.local {
             Cloud::local(self.port, OPERATOR, region)
         } else {
-            Cloud::aws(region).await?
+            Cloud::aws(region).await.map_err(Error::into_not_started)?
         };
         Ok(Cloud {
-            options: self.repeated_options(),
+            options: self.options_to_repeat(),
             ..cloud
         })
     }
 
-    /// The cloud, and the stack that is deployed there.
+    /// The cloud, and the stack that is deployed there. An error has the exit code for "nothing was
+    /// changed", because this only reads.
     pub(crate) async fn open_deployment(&self) -> Result<(Cloud, Deployment)> {
         let cloud = self.open_cloud().await?;
-        let deployment = Deployment::find(&cloud, &self.stack).await?;
-        Ok((cloud, deployment))
+        let deployment = Deployment::find(&cloud, &self.stack).await;
+        Ok((cloud, deployment.map_err(Error::into_not_started)?))
     }
 }

@@ -3,13 +3,14 @@
 mod call;
 mod finished;
 mod log;
+mod names;
+mod options;
 pub mod progress;
 mod summary;
 mod view;
 
 use std::time::Duration;
 
-use aws_sdk_sfn::error::SdkError;
 use aws_sdk_sfn::operation::describe_execution::DescribeExecutionError;
 use aws_sdk_sfn::operation::start_execution::StartExecutionError;
 use aws_sdk_sfn::types::HistoryEvent;
@@ -21,10 +22,14 @@ use tokio::time::{Instant, sleep};
 use crate::cloud::Cloud;
 use crate::deploy::Deployment;
 use crate::error::{Context, Error, Result};
+use crate::output::print_error;
 use crate::package;
 use crate::workspace::Workspace;
 pub(crate) use finished::message_of;
 pub use finished::{Finished, Outcome, read_result};
+pub(crate) use names::new_execution_name;
+use names::{check_execution_name, check_input_names, job_slug};
+pub(crate) use options::check_options;
 use progress::JobProgress;
 pub use summary::summary_text;
 pub use view::View;
@@ -87,12 +92,8 @@ async fn state_machines(cloud: &Cloud, deployment: &Deployment) -> Result<Vec<St
     Ok(arns)
 }
 
-/// The end of the name of a job's state machine, after the stack's prefix.
-fn job_slug(job: &str) -> String {
-    job.replace('/', "-")
-}
-
-/// Starts a job and returns the execution's ARN.
+/// Starts a job and returns the execution's ARN. If an execution of this name and input already
+/// exists, running or ended, it is the result.
 pub async fn start_job(
     cloud: &Cloud,
     deployment: &Deployment,
@@ -100,46 +101,87 @@ pub async fn start_job(
     input: &impl Serialize,
     name: Option<&str>,
 ) -> Result<String> {
-    let slug = job_slug(job);
-    let state_machine = format!("{}{slug}", deployment.output("StateMachinePrefix")?);
-    let name = name.map_or_else(|| new_execution_name(&slug), |name| Ok(name.to_owned()))?;
-    let result = cloud
+    let input = serde_json::to_value(input).context("cannot write the job's input as JSON")?;
+    check_input_names(&input)?;
+    let name = match name {
+        Some(name) => {
+            check_execution_name(name)?;
+            name.to_owned()
+        }
+        None => new_execution_name(job)?,
+    };
+    let prefix = deployment.output("StateMachinePrefix")?;
+    let state_machine = format!("{prefix}{}", job_slug(job));
+    let started = cloud
         .sfn()
         .start_execution()
-        .state_machine_arn(state_machine)
+        .state_machine_arn(&state_machine)
         .name(&name)
-        .input(serde_json::to_string(input).context("cannot write the job's input as JSON")?)
+        .input(input.to_string())
         .send()
         .await;
-    let error = match result {
+    let error = match started {
         Ok(started) => return Ok(started.execution_arn),
         Err(error) => error,
     };
-    Err(match error.as_service_error() {
+    match error.as_service_error() {
         // A name that no job can have gives an invalid ARN.
         Some(
             StartExecutionError::StateMachineDoesNotExist(_) | StartExecutionError::InvalidArn(_),
         ) => {
-            let names: Vec<_> = list_jobs(cloud, deployment)
-                .await?
+            let jobs = list_jobs(cloud, deployment).await;
+            let names: Vec<_> = jobs
+                .map_err(Error::into_not_started)?
                 .into_iter()
                 .map(|job| job.name)
                 .collect();
-            unknown_job(cloud, deployment, job, &names)
+            Err(unknown_job(cloud, deployment, job, &names))
         }
-        Some(StartExecutionError::ExecutionAlreadyExists(_)) => existing_execution(job, &name),
-        // The call may have reached Step Functions, so the execution may have started.
-        None if !matches!(
-            error,
-            SdkError::ConstructionFailure(_) | SdkError::DispatchFailure(_)
-        ) =>
-        {
-            cloud.error(error).with_advice(format!(
-                "check whether the execution has started: `stepward job watch {name}`"
-            ))
+        Some(StartExecutionError::ExecutionAlreadyExists(_)) => {
+            let execution = execution_arn(&state_machine, &name);
+            if has_input(cloud, &execution, &input).await {
+                print_error(&format!(
+                    "An execution \"{name}\" with this input already exists; no second one was \
+                     started."
+                ));
+                return Ok(execution);
+            }
+            Err(existing_execution(job, &name))
         }
-        _ => cloud.error(error).into_not_started(),
-    })
+        Some(_) => Err(cloud.error(error)),
+        // Without a response, it is not known whether the call reached Step Functions.
+        None => Err(cloud.error(error).into_started().with_advice(format!(
+            "check whether the execution has started: `stepward job watch {name}`"
+        ))),
+    }
+}
+
+/// The ARN of an execution, from the ARN of its state machine.
+fn execution_arn(state_machine: &str, name: &str) -> String {
+    let prefix = state_machine.replacen(":stateMachine:", ":execution:", 1);
+    format!("{prefix}:{name}")
+}
+
+/// Whether an execution has this input. It does not matter who started it: the same person has
+/// another ARN in another session.
+async fn has_input(cloud: &Cloud, execution: &str, input: &Value) -> bool {
+    let described = cloud
+        .sfn()
+        .describe_execution()
+        .execution_arn(execution)
+        .send()
+        .await;
+    let existing = described.ok().and_then(|described| described.input);
+    let existing = existing.and_then(|text| serde_json::from_str::<Value>(&text).ok());
+    existing.is_some_and(|existing| without_starter(existing) == without_starter(input.clone()))
+}
+
+/// The input of a job without the person who started it.
+fn without_starter(mut input: Value) -> Value {
+    if let Some(members) = input.as_object_mut() {
+        members.remove("started_by");
+    }
+    input
 }
 
 fn unknown_job(cloud: &Cloud, deployment: &Deployment, job: &str, names: &[String]) -> Error {
@@ -154,43 +196,15 @@ fn unknown_job(cloud: &Cloud, deployment: &Deployment, job: &str, names: &[Strin
     ))
 }
 
-/// Step Functions responds to a repeated name only while the first execution runs with the same
-/// input. Afterwards, it refuses the name, even with the same input.
+/// Step Functions refuses the name of an execution that has ended, and of one with another input.
 /// <https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html>
 fn existing_execution(job: &str, name: &str) -> Error {
     Error::usage_error(format!(
-        "an execution \"{name}\" of job \"{job}\" already exists: it has ended, or it has another \
-         input"
+        "an execution \"{name}\" of job \"{job}\" already exists with another input"
     ))
     .with_advice(format!(
         "`stepward job watch {name}` shows the existing execution; use another --name to start a \
          new one"
-    ))
-}
-
-/// A unique name that people recognize: the job, the time in UTC and a random number.
-fn new_execution_name(slug: &str) -> Result<String> {
-    let now = OffsetDateTime::now_utc();
-    let (hour, minute, second) = now.to_hms();
-    let time = format!(
-        "{}{:02}{:02}T{hour:02}{minute:02}{second:02}",
-        now.year(),
-        u8::from(now.month()),
-        now.day()
-    );
-    let mut random = [0_u8; 3];
-    getrandom::fill(&mut random).context("cannot read random numbers from the operating system")?;
-    // Step Functions accepts 80 characters. The names of existing jobs only contain characters that
-    // this filter keeps.
-    // https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
-    let slug: String = slug
-        .chars()
-        .filter(|c| c.is_ascii_alphanumeric() || "-_".contains(*c))
-        .take(50)
-        .collect();
-    Ok(format!(
-        "{slug}-{time}-{}",
-        stepward::model::digest::hex(&random)
     ))
 }
 
@@ -206,11 +220,9 @@ pub async fn find_execution(cloud: &Cloud, deployment: &Deployment, id: &str) ->
         return Ok(id.to_owned());
     }
     let mut matching = Vec::new();
-    for state_machine in state_machines(cloud, deployment).await? {
-        let arn = format!(
-            "{}:{id}",
-            state_machine.replacen(":stateMachine:", ":execution:", 1)
-        );
+    let state_machines = state_machines(cloud, deployment).await;
+    for state_machine in state_machines.map_err(Error::into_not_started)? {
+        let arn = execution_arn(&state_machine, id);
         match cloud
             .sfn()
             .describe_execution()
@@ -328,7 +340,7 @@ pub(crate) async fn events_after(
     let mut events = history.into_paginator().items().send();
     let mut new = Vec::new();
     while let Some(event) = events.next().await {
-        let event = event.map_err(|error| cloud.error(error).into_not_started())?;
+        let event = event.map_err(|error| cloud.error(error))?;
         if event.id() <= last_known {
             break;
         }
@@ -369,34 +381,23 @@ pub async fn stop_execution(cloud: &Cloud, execution: &str, cause: Option<&str>)
     stop.send()
         .await
         .map(|_| ())
-        .map_err(|error| cloud.error(error).into_not_started())
+        .map_err(|error| cloud.error(error))
 }
 
 #[cfg(test)]
 mod tests {
     use aws_sdk_sfn::primitives::DateTime;
     use aws_sdk_sfn::types::HistoryEventType;
-    use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn an_execution_name_is_unique_and_fits_step_functions() {
-        let name = new_execution_name(&"x".repeat(70)).unwrap();
-        assert!(name.len() <= 80, "{name}");
-        assert_ne!(
-            new_execution_name("a").unwrap(),
-            new_execution_name("a").unwrap()
-        );
-    }
 
     #[test]
     fn a_reused_name_is_reported_as_an_existing_execution() {
         let error = existing_execution("fleet/morning-check", "nightly");
         assert_eq!(
             error.to_string(),
-            "an execution \"nightly\" of job \"fleet/morning-check\" already exists: it has ended, \
-             or it has another input\nNext: `stepward job watch nightly` shows the existing \
+            "an execution \"nightly\" of job \"fleet/morning-check\" already exists with \
+             another input\nNext: `stepward job watch nightly` shows the existing \
              execution; use another --name to start a new one"
         );
         assert_eq!(error.code(), crate::error::NOT_STARTED);
@@ -420,20 +421,5 @@ mod tests {
             .map(HistoryEvent::id)
             .collect();
         assert_eq!(ids, [6, 7, 8, 9]);
-    }
-
-    proptest! {
-        #[test]
-        fn any_job_gives_a_valid_execution_name(job in "(?s:.{0,90})") {
-            let name = new_execution_name(&job_slug(&job)).unwrap();
-            prop_assert!(name.len() <= 80, "{name}");
-            let is_valid = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
-            prop_assert!(name.chars().all(is_valid), "{name}");
-        }
-
-        #[test]
-        fn any_text_has_an_execution_name(id in "(?s:.{0,40})") {
-            prop_assert!(id.ends_with(execution_name(&id)));
-        }
     }
 }

@@ -77,9 +77,18 @@ pub(crate) async fn store_value(
                 .map_err(|error| cloud.error(error))?;
             if let Err(error) = put_value().await {
                 // Steps must not be able to read the old value, which has been restored.
-                remove_key(cloud, name)
-                    .await
-                    .map_err(|error| error.with_context("removing the old value again"))?;
+                let path = name.split_once('/').map_or(name, |(_, path)| path);
+                remove_key(cloud, name).await.map_err(|error| {
+                    error
+                        .into_started()
+                        .with_context(
+                            "the new value was not stored, and steps can read the removed value \
+                             again",
+                        )
+                        .with_advice(format!(
+                            "remove it with `stepward keys remove {path} --yes`"
+                        ))
+                })?;
                 return Err(cloud.error(error));
             }
             Ok(())

@@ -96,15 +96,7 @@ impl LocalCloud {
         if let Some(running) = Self::running(workspace, port)? {
             return Ok(running);
         }
-        if !is_free(port) {
-            return Err(Error::usage_error(format!(
-                "port {port} is used by a program that Stepward did not start"
-            ))
-            .with_advice(format!(
-                "end that program, or use another port: --port {}",
-                port.saturating_add(1)
-            )));
-        }
+        check_free_port(port)?;
         let venv = venv::ensure_venv(workspace, venv::LOCAL_CLOUD)?;
         let child = Self::start(workspace, &venv, &dir, port, Lifetime::UntilDown)?;
         let state = serde_json::to_vec(&State {
@@ -119,6 +111,15 @@ impl LocalCloud {
             dir,
             child: None,
         })
+    }
+
+    /// Refuses a port that another program uses. [`up`](Self::up) would refuse it, too, but a build
+    /// before it takes minutes.
+    pub fn check_port(workspace: &Workspace, port: u16) -> Result<()> {
+        match Self::running(workspace, port)? {
+            Some(_) => Ok(()),
+            None => check_free_port(port),
+        }
     }
 
     /// The local cloud that [`up`](Self::up) started, if it still runs.
@@ -241,6 +242,8 @@ impl LocalCloud {
             .env("TMPDIR", &temporary)
             .env("LANG", "C.UTF-8")
             .env("AUTH", "true")
+            // The account of requests without a signature, such as one to the deployed HTTP API.
+            .env("MINISTACK_ACCOUNT_ID", OPERATOR)
             .env("AWS_ENDPOINT_URL", endpoint(port))
             .env("GATEWAY_PORT", port.to_string())
             .env("BIND_HOST", "127.0.0.1")
@@ -252,6 +255,8 @@ impl LocalCloud {
                 "DOCKER_HOST",
                 format!("unix://{}", temporary.join("no-docker").display()),
             )
+            // As in a new AWS account, so that every run shows that jobs survive this limit.
+            .env("LAMBDA_ACCOUNT_CONCURRENCY", "10")
             .current_dir(dir)
             .process_group(0)
             .stdin(stdin)
@@ -303,6 +308,30 @@ impl Drop for LocalCloud {
     }
 }
 
+fn check_free_port(port: u16) -> Result<()> {
+    if is_free(port) {
+        return Ok(());
+    }
+    Err(Error::usage_error(format!(
+        "port {port} is used by a program that Stepward did not start"
+    ))
+    .with_advice(format!(
+        "end that program, or use another port: --port {}",
+        port.saturating_add(1)
+    )))
+}
+
+/// Refuses a port on which no local cloud responds.
+pub fn check_responds(port: u16) -> Result<()> {
+    if is_healthy(port) {
+        return Ok(());
+    }
+    Err(
+        Error::usage_error(format!("no local cloud responds on port {port}"))
+            .with_advice("start it with `stepward local up`"),
+    )
+}
+
 /// The endpoint of the local cloud on a port.
 #[must_use]
 pub fn endpoint(port: u16) -> String {
@@ -349,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_local_cloud_responses_resets_and_ends_when_dropped() {
+    fn a_local_cloud_responds_resets_and_ends_when_dropped() {
         let cloud = start_local_cloud("drop");
         assert!(is_healthy(cloud.port) && !is_free(cloud.port));
         cloud.reset().unwrap();

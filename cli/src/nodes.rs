@@ -1,5 +1,6 @@
 //! Dispatches of the job `nodes/dispatch`: how they are watched, and their results.
 
+pub(crate) mod names;
 mod state;
 mod watch;
 

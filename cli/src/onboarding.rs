@@ -5,12 +5,13 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use stepward::access::store::Store;
 use stepward::access::trust::{TrustProof, TrustVerdict};
+use stepward::model::credential_rejection::CREDENTIALS_REJECTED;
 use stepward::model::customer::{Account, Trust};
 use stepward::model::partition::Partition;
 
 use crate::cloud::Cloud;
 use crate::deploy::Deployment;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::jobs::{self, Finished, Outcome};
 
 /// The job that checks an account's role.
@@ -162,6 +163,12 @@ impl Checked {
     pub fn passed(&self) -> bool {
         self.finished.outcome == Outcome::Succeeded
     }
+
+    /// The trust proof of a check that passed; none if the credential provider assumes no role.
+    #[must_use]
+    pub fn proof(&self) -> Option<TrustProof> {
+        trust_proof(&self.finished)
+    }
 }
 
 /// Checks the account's role with the job `account/check`, which uses the broker role like every
@@ -188,12 +195,17 @@ pub async fn check_account(
         }
         Finding::Trust(_) => Ok(record),
     };
-    let account = written.map_err(|error| cloud.describe_error(&error))?;
+    // The check has run, so this is not "nothing was changed", even if the record is refused.
+    let account = written.map_err(|error| cloud.describe_error(&error).into_started())?;
     Ok(Checked {
         account,
         finished,
         rotated: finding == Finding::NextIsProven,
     })
+}
+
+fn trust_proof(finished: &Finished) -> Option<TrustProof> {
+    serde_json::from_value(finished.output["trust"].clone()).ok()
 }
 
 /// Sets the role of an account, then checks it.
@@ -213,7 +225,9 @@ pub async fn set_role(
         .set_role(&cloud.caller, &record, role_arn)
         .await
         .map_err(|error| cloud.describe_error(&error))?;
-    check_account(cloud, deployment, customer, account).await
+    check_account(cloud, deployment, customer, account)
+        .await
+        .map_err(Error::into_started)
 }
 
 /// The conclusion from a check.
@@ -228,12 +242,11 @@ enum Finding {
 /// The conclusion from a check, given the trust that was recorded before it.
 fn finding(finished: &Finished, before: Trust) -> Finding {
     if finished.outcome == Outcome::Succeeded {
-        let proof = serde_json::from_value::<TrustProof>(finished.output["trust"].clone());
-        return match proof {
+        return match trust_proof(finished) {
             // The role accepts callers without the external ID; the check passed because an
             // operator has overridden it.
-            Ok(proof) if proof.verdict().is_err() => Finding::Trust(before),
-            Ok(proof) if proof.next_external_id == Some(TrustVerdict::Accepted) => {
+            Some(proof) if proof.verdict().is_err() => Finding::Trust(before),
+            Some(proof) if proof.next_external_id == Some(TrustVerdict::Accepted) => {
                 Finding::NextIsProven
             }
             // Without a proof, the credential provider assumes no role and needs no trust policy.
@@ -244,10 +257,16 @@ fn finding(finished: &Finished, before: Trust) -> Finding {
         // The operator who overrode the trust knew that the role is open.
         (Some("TrustBroken"), Trust::Overridden) => Trust::Overridden,
         (Some("TrustBroken"), _) => Trust::Open,
-        (Some("AccessDenied"), _) => Trust::Unproven,
+        (Some("AccessDenied"), _) if !rejects_credentials(finished) => Trust::Unproven,
         // Other errors, such as throttling, say nothing about the role.
         (_, before) => before,
     })
+}
+
+/// Whether AWS rejected credentials, for example in a Region that the account has not enabled.
+pub(crate) fn rejects_credentials(finished: &Finished) -> bool {
+    let cause = finished.cause.as_deref().unwrap_or_default();
+    cause.contains(CREDENTIALS_REJECTED)
 }
 
 #[cfg(test)]
@@ -333,6 +352,13 @@ mod tests {
         assert_eq!(
             failed(Some("Throttled"), Trust::Unproven),
             Finding::Trust(Trust::Unproven)
+        );
+        let mut rejected = finished(Some("AccessDenied"), Value::Null);
+        rejected.cause = Some(format!("[acme/prod] {CREDENTIALS_REJECTED} in eu-south-1"));
+        assert_eq!(
+            finding(&rejected, Trust::Proven),
+            Finding::Trust(Trust::Proven),
+            "AWS did not ask the role"
         );
         let passed = |next| finding(&finished(None, proof(next)), Trust::Unproven);
         assert_eq!(passed(Value::Null), Finding::Trust(Trust::Proven));

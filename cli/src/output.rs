@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
+pub use stepward::model::text::counted;
 use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, UtcOffset};
 
@@ -33,8 +34,8 @@ impl Format {
     }
 }
 
-/// Prints a text and a line end to standard output. It is no error if the reader has closed it, as
-/// `| head` does.
+/// Prints a text and a line end to standard output. A reader that has closed it, as `| head` does,
+/// causes no error.
 pub fn print(text: &str) -> Result<()> {
     match writeln!(stdout().lock(), "{}", text.trim_end()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
@@ -95,20 +96,7 @@ pub fn format_table<R: IntoIterator<Item = String>>(
         .join("\n")
 }
 
-/// A number with its noun: `1 node`, `2 nodes`, `3 policies`.
-#[must_use]
-pub fn counted(count: usize, singular: &str) -> String {
-    if count == 1 {
-        return format!("{count} {singular}");
-    }
-    let ends_in_consonant_and_y = |stem: &&str| !stem.ends_with(['a', 'e', 'o', 'u']);
-    match singular.strip_suffix('y').filter(ends_in_consonant_and_y) {
-        Some(stem) => format!("{count} {stem}ies"),
-        None => format!("{count} {singular}s"),
-    }
-}
-
-/// An RFC 3339 time for people, in UTC: `2025-03-02 05:59:59Z`. A text that is no such time is
+/// An RFC 3339 time for people, in UTC: `2025-03-02 05:59:59Z`. Any other text is
 /// returned unchanged.
 #[must_use]
 pub fn utc_time(text: &str) -> String {

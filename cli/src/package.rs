@@ -24,7 +24,7 @@ pub struct Release {
     pub id: String,
     /// The value of the template's parameter `Architecture`.
     pub architecture: &'static str,
-    /// The files by their keys below `releases/<id>/`.
+    /// The files by their keys under `releases/<id>/`.
     pub files: BTreeMap<String, Content>,
 }
 

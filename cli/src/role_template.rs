@@ -29,10 +29,13 @@ pub fn find_manifests(names: &[String], jobs: &[String]) -> Result<Vec<Manifest>
     wanted.dedup();
     if wanted.is_empty() {
         return Err(Error::usage_error(format!(
-            "the definition of job \"{}\" contains no step",
+            "job \"{}\" calls no steps itself",
             jobs.join(", ")
         ))
-        .with_advice("add the steps that you run with it: --steps STEP,…"));
+        .with_advice(
+            "list the steps that the role must allow, for example those that you dispatch to \
+             nodes: --steps STEP,…",
+        ));
     }
     wanted.iter().map(|name| steps::find_step(name)).collect()
 }

@@ -11,7 +11,7 @@ use stepward::runtime::manifest::Manifest;
 
 use crate::error::{Context, Error, Result};
 
-/// The files below `cli/catalog/`, as `build.rs` combines them.
+/// The files in `cli/catalog/`, as `build.rs` combines them.
 const CATALOG: &str = include_str!(concat!(env!("OUT_DIR"), "/catalog.json"));
 
 /// A name is proposed if it differs from the wrong name by at most this many letters.
@@ -19,7 +19,7 @@ const MAX_TYPING_ERRORS: usize = 3;
 /// How many names are proposed at most.
 const MAX_PROPOSED: usize = 3;
 
-/// The manifests of steps by service, which is the folder below `functions/`. The steps of a
+/// The manifests of steps by service, which is the folder in `functions/`. The steps of a
 /// service are sorted by name.
 pub type Catalog = BTreeMap<String, Vec<Manifest>>;
 

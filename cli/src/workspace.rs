@@ -18,7 +18,7 @@ pub struct Workspace {
     pub functions: Vec<Function>,
 }
 
-/// A Lambda function: one binary of a crate below `functions/`.
+/// A Lambda function: one binary of a crate in `functions/`.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Function {
     /// The name of the binary. The name of the Lambda function is the stack's name followed by it.
@@ -47,7 +47,7 @@ struct Target {
     name: String,
 }
 
-/// The package with the runner's own functions. Every other package below `functions/` contains the
+/// The package with the runner's own functions. Every other package in `functions/` contains the
 /// steps of a service.
 const CONTROL_PACKAGE: &str = "stepward-control";
 
@@ -58,7 +58,7 @@ impl Function {
         self.package == CONTROL_PACKAGE
     }
 
-    /// The folder below `functions/`, which the package is named after.
+    /// The folder in `functions/`, which the package is named after.
     #[must_use]
     pub fn service(&self) -> &str {
         self.package

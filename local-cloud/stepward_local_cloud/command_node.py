@@ -28,7 +28,7 @@ from .run_command import (
     kill,
     nodes,
     poll_commands,
-    temporary,
+    root,
     to_run,
     unfinished,
 )
@@ -65,8 +65,8 @@ def run_invocation(invocation):
             return end_invocation(invocation, "TimedOut", "DeliveryTimedOut")
         invocation.started = time.time()
     home, script = nodes / invocation.node, invocation.file(command.script)
-    for made in (home, agent):
-        made.mkdir(0o700, parents=True, exist_ok=True)
+    for directory in (root, nodes, home, agent):
+        directory.mkdir(0o700, exist_ok=True)
     script.write_text("\n".join(command.parameters["commands"]) + "\n")
     code = REBOOT
     while code == REBOOT:
@@ -243,8 +243,10 @@ def reset():
             for invocation in command.invocations.values():
                 cancel_invocation(invocation)
         unfinished.clear()
-    old = temporary / f"old-{new_uuid()}"
-    old.mkdir()
+    if not root.exists():
+        return
+    old = root / f"old-{new_uuid()}"
+    old.mkdir(0o700)
     for folder in filter(Path.exists, (nodes, agent)):
         folder.rename(old / folder.name)
     # On some file systems the removal of a directory takes milliseconds, and there can be
@@ -254,10 +256,10 @@ def reset():
 
 # A command has its own process group and may have started other processes, so it survives a SIGKILL
 # of this process and its group. A watcher process waits until this process has ended. Then it kills
-# every process whose home or working directory belongs to an instance. Until then it holds the
-# lock.
+# every process whose home or working directory belongs to an instance, and removes the directories.
+# Until then it holds the lock.
 WATCHER = """
-import os, signal, sys, time
+import os, shutil, signal, sys, time
 sys.stdin.buffer.read()
 nodes = sys.argv[1].encode() + b"/"
 until = time.time() + 8
@@ -272,6 +274,7 @@ while found and time.time() < until:
                 found = True
         except OSError:
             pass
+shutil.rmtree(os.path.dirname(sys.argv[1]), ignore_errors=True)
 """
 lock_file = None
 threads = []

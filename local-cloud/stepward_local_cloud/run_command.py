@@ -9,7 +9,6 @@ import contextlib
 import os
 import queue
 import signal
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -26,9 +25,10 @@ DOCUMENTS = {
 }
 
 # An instance has one directory, its home. The agent's files, which are on a real instance, are in a
-# separate directory.
-temporary = Path(tempfile.gettempdir()).resolve()
-nodes, agent = temporary / "nodes", temporary / "agent"
+# separate directory. Both are below a private directory of this process and not below the directory
+# for temporary files, whose path would show in outputs where the checkout is.
+root = Path("/tmp") / f"stepward-nodes-{new_uuid()}"
+nodes, agent = root / "nodes", root / "agent"
 unfinished = {}  # Command by ID
 changing = threading.RLock()
 to_run = queue.SimpleQueue()

@@ -48,6 +48,7 @@ class Cloud:
             "TMPDIR": str(temporary),
             "LANG": "C.UTF-8",
             "AUTH": "true",
+            "MINISTACK_ACCOUNT_ID": OPERATOR,
             "AWS_ENDPOINT_URL": self.endpoint,
             "GATEWAY_PORT": str(self.port),
             "BIND_HOST": "127.0.0.1",

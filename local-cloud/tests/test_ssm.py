@@ -1,9 +1,11 @@
 import json
 import time
 import uuid
+from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
+from conftest import HERE, started
 
 ENDED = ("Success", "Failed", "TimedOut", "Cancelled")
 
@@ -42,6 +44,11 @@ def result(cloud, node, command):
     raise TimeoutError(command)
 
 
+@pytest.fixture
+def own_local_cloud(tmp_path):
+    yield from started([HERE, tmp_path / "alive.lock", "attached"], tmp_path)
+
+
 @pytest.fixture(scope="module")
 def node(local_cloud):
     return launch_node(local_cloud)
@@ -59,6 +66,28 @@ def test_a_command_returns_output_and_exit_code(local_cloud, node):
     assert (invocation["Status"], invocation["ResponseCode"]) == ("Failed", 3)
     assert invocation["StandardOutputContent"] == "out\n"
     assert invocation["StandardErrorContent"] == "err\nfailed to run commands: exit status 3"
+
+
+def test_a_command_runs_in_a_private_directory(local_cloud, node):
+    commands = ["pwd", "env", 'ls -ld "$HOME" "$HOME/.."', 'echo "$0"', "missing-command"]
+    invocation = result(local_cloud, node, send(local_cloud, node, *commands))
+    output = invocation["StandardOutputContent"] + invocation["StandardErrorContent"]
+    assert output.count("drwx------") == 2
+    assert "missing-command" in invocation["StandardErrorContent"]
+    assert str(local_cloud.log.parent) not in output
+    assert str(Path(__file__).parents[2]) not in output
+
+
+def test_the_directory_of_commands_is_removed_at_the_end(own_local_cloud):
+    node = launch_node(own_local_cloud)
+    command = send(own_local_cloud, node, "cd ../.. && pwd")
+    directory = Path(result(own_local_cloud, node, command)["StandardOutputContent"].strip())
+    assert directory.name.startswith("stepward-nodes-") and directory.is_dir()
+    own_local_cloud.process.kill()
+    until = time.monotonic() + 15
+    while directory.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not directory.exists()
 
 
 def test_a_parameter_of_parameter_store_is_inserted(local_cloud, node):

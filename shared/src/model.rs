@@ -3,6 +3,7 @@
 pub mod artifacts;
 pub mod aws_error;
 pub mod bucket;
+pub mod credential_rejection;
 pub mod customer;
 pub mod digest;
 pub mod envelope;
@@ -13,3 +14,4 @@ pub mod merged;
 pub mod partition;
 pub mod permissions;
 pub mod s3_error;
+pub mod text;

@@ -4,6 +4,7 @@
 //! - [`filter`] selects nodes.
 //! - [`order`] sorts them.
 //! - [`mod@reference`] replaces `${node.NAME}` in a text with a node's values.
+//! - [`run_command`] knows what SSM Run Command accepts.
 //! - [`dispatch`] defines the data that the job `nodes/dispatch` and its functions exchange.
 //!
 //! Mappings, filters and references use Rundeck's languages, so you can keep the ones that you
@@ -15,6 +16,7 @@ pub mod mapping;
 pub mod order;
 mod pattern;
 pub mod reference;
+pub mod run_command;
 pub mod shell;
 #[cfg(test)]
 mod speed;

@@ -67,6 +67,15 @@ pub fn local_root() -> Option<PathBuf> {
         .map(PathBuf::from)
 }
 
+/// The folder in which unit tests record their requests to AWS: `STEPWARD_RECORDED_REQUESTS`. Only
+/// `.ci/run` sets it. `None` if the requests are not recorded.
+#[must_use]
+pub fn recorded_requests_folder() -> Option<PathBuf> {
+    env::var_os("STEPWARD_RECORDED_REQUESTS")
+        .filter(|path| !path.is_empty())
+        .map(PathBuf::from)
+}
+
 fn required_variable(name: &str) -> Result<String, StepError> {
     env::var(name)
         .ok()

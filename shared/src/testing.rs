@@ -7,6 +7,8 @@
     reason = "helper functions fail a test by a panic, as the tests of other crates do"
 )]
 
+mod recorded_requests;
+
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -26,6 +28,7 @@ use tokio::time::Instant;
 use crate::access::assume::Attribution;
 use crate::access::mask::Secrets;
 use crate::access::session::{Broker, Session};
+use crate::model::credential_rejection::CREDENTIALS_REJECTED;
 #[cfg(test)]
 use crate::model::customer::{
     Account, Configuration, Customer, Defaults, ExternalId, Status, Trust,
@@ -38,8 +41,10 @@ use crate::runtime::manifest::Manifest;
 use crate::runtime::serve;
 use crate::runtime::step::{Progress, Step};
 
+pub use self::recorded_requests::RequestRecorder;
+
 /// A context for the account `prod` (222222222222) of `acme` in `eu-west-1`, with this client.
-/// Create the client with `aws_smithy_mocks::mock_client!`.
+/// Create the client with [`mock_client!`](crate::mock_client).
 pub fn context<C: Clone + Send + Sync + 'static>(client: C) -> Context {
     let session = Session::new(SdkConfig::builder().build(), Secrets::default());
     session.client(|_| client);
@@ -223,6 +228,64 @@ pub fn service_error<E>(
         generic(ErrorMetadata::builder().code(code).build()),
         HttpResponse::new(status, "".into()),
     )
+}
+
+/// Asserts that a service's conversion keeps what AWS says about rejected credentials. Each
+/// service's `error.rs` calls it: `assert_rejections_are_explained(StopInstancesError::generic,
+/// ec2_error)`.
+///
+/// # Panics
+/// If the error of a rejection has another name, lacks AWS's sentence, or names a permission.
+pub fn assert_rejections_are_explained<E>(
+    generic: impl Fn(ErrorMetadata) -> E,
+    convert: impl Fn(SdkError<E, HttpResponse>) -> StepError,
+) {
+    const SENTENCE: &str = "AWS was not able to validate the provided access credentials";
+    for (code, status, advice) in [
+        ("AuthFailure", 401, "not enabled the Region"),
+        ("InvalidAccessKeyId", 403, "not enabled the Region"),
+        ("InvalidClientTokenId", 403, "not enabled the Region"),
+        ("InvalidToken", 400, "not enabled the Region"),
+        ("RegionDisabledException", 403, "not enabled the Region"),
+        ("UnrecognizedClientException", 400, "not enabled the Region"),
+        ("OptInRequired", 401, "enable the Region"),
+        ("SubscriptionRequiredException", 400, "enable the Region"),
+        ("ExpiredToken", 403, "try again with new credentials"),
+        (
+            "ExpiredTokenException",
+            400,
+            "try again with new credentials",
+        ),
+        ("RequestExpired", 400, "the clock"),
+        ("RequestTimeTooSkewed", 403, "the clock"),
+        ("IncompleteSignature", 400, "the clock"),
+        ("InvalidSignatureException", 400, "the clock"),
+        ("MissingAuthenticationToken", 403, "the clock"),
+        ("SignatureDoesNotMatch", 403, "the clock"),
+    ] {
+        let status = StatusCode::try_from(status)
+            .unwrap_or_else(|_| unreachable!("the statuses above are valid"));
+        let metadata = ErrorMetadata::builder()
+            .code(code)
+            .message(SENTENCE)
+            .build();
+        let error = convert(SdkError::service_error(
+            generic(metadata),
+            HttpResponse::new(status, "".into()),
+        ));
+        assert_eq!(error.name, ErrorName::AccessDenied, "{code}");
+        assert!(
+            error.rejects_credentials() && error.has_code(code),
+            "{code}: {error}"
+        );
+        assert!(
+            error.message.starts_with(CREDENTIALS_REJECTED)
+                && error.message.contains(&format!("(AWS: {SENTENCE})"))
+                && error.message.contains(advice)
+                && !error.message.contains("allow it in the customer's role"),
+            "{code}: {error}"
+        );
+    }
 }
 
 /// The log lines that the step wrote so far. Clears the log.

@@ -91,10 +91,10 @@ impl FakeEcsAgent {
         format!("http://{}", self.api.address())
     }
 
-    /// Returns the base URL of the sessions' streams. Another fake of ECS can direct its sessions
-    /// there too.
+    /// Returns the base URL of the session streams. A second fake of ECS can use it for its own
+    /// sessions.
     #[must_use]
-    pub fn stream(&self) -> String {
+    pub fn stream_base_url(&self) -> String {
         lock(&self.state).stream.clone()
     }
 

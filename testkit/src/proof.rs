@@ -97,20 +97,20 @@ impl Scene {
 ///    names the action. The proof repeats this for every action.
 ///
 /// For each run, `scene` creates the resources that the step needs and returns the step's
-/// parameters. `idle` lists actions that the local cloud does not check, or that the scene does not
-/// need, each with the reason. Without such an action the step must succeed in at least one of the
-/// two accounts. The proof includes the peer account if the parameters name one.
+/// parameters. `unproven` lists actions that the local cloud does not check, or that the scene
+/// does not need, each with the reason. Without such an action the step must succeed in at
+/// least one of the two accounts. The proof includes the peer account if the parameters name one.
 ///
 /// # Panics
 /// If the step behaves differently.
-pub fn prove_permissions<S: Step>(idle: &[(&str, &str)], scene: impl AsyncFn(&Scene) -> Value) {
+pub fn prove_permissions<S: Step>(unproven: &[(&str, &str)], scene: impl AsyncFn(&Scene) -> Value) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build();
     runtime.expect("a Tokio runtime").block_on(async {
         let proof = Proof::start::<S>().await;
-        let faults = proof.find_faults::<S>(idle, scene).await;
+        let faults = proof.find_faults::<S>(unproven, scene).await;
         let dir = proof.local.dir.clone();
         drop(proof);
         assert!(
@@ -198,7 +198,7 @@ impl Proof {
     /// Returns one line for each difference between the declared and the needed permissions.
     async fn find_faults<S: Step>(
         &self,
-        idle: &[(&str, &str)],
+        unproven: &[(&str, &str)],
         scene: impl AsyncFn(&Scene) -> Value,
     ) -> Vec<String> {
         let permissions = [&self.manifest.permissions, &self.manifest.peer_permissions];
@@ -206,12 +206,12 @@ impl Proof {
             .iter()
             .flat_map(|statements| actions(statements))
             .collect();
-        let mut faults: Vec<_> = idle
+        let mut faults: Vec<_> = unproven
             .iter()
             .filter(|(action, reason)| !declared.contains(action) || reason.is_empty())
             .map(|(action, _)| {
                 format!(
-                    "{action} is in the list of idle actions, but the step does not declare it \
+                    "{action} is listed as unproven, but the step does not declare it \
                      or the reason is missing; remove it from the list, or add the reason"
                 )
             })
@@ -229,7 +229,7 @@ impl Proof {
             return faults;
         }
 
-        let mut proven_idle = BTreeSet::new();
+        let mut succeeded_without = BTreeSet::new();
         let step: S = serde_json::from_value(params).expect("the parameters that were just run");
         // Without a peer account in the parameters, the role there has no effect.
         let account_count = if step.peer().is_some() { 2 } else { 1 };
@@ -247,13 +247,13 @@ impl Proof {
                 .await;
                 let params = scene(&self.scene).await;
                 match self.run_step::<S>(&params).await {
-                    Ok(_) if idle.iter().any(|(idle, _)| *idle == action) => {
-                        proven_idle.insert(action);
+                    Ok(_) if unproven.iter().any(|(unproven, _)| *unproven == action) => {
+                        succeeded_without.insert(action);
                     }
                     Ok(output) => {
                         faults.push(format!(
-                            "without {action} in {account} the step succeeds: {output}; remove the \
-                             action from the permissions, or list it as idle with the reason"
+                            "the step succeeds without {action} in {account}: {output}; remove the \
+                             action from the permissions, or list it as unproven with the reason"
                         ));
                     }
                     Err(error)
@@ -268,12 +268,12 @@ impl Proof {
             }
         }
 
-        let wrongly_idle = idle
+        let wrongly_listed = unproven
             .iter()
-            .filter(|(action, _)| declared.contains(action) && !proven_idle.contains(action));
-        faults.extend(wrongly_idle.map(|(action, _)| {
+            .filter(|(action, _)| declared.contains(action) && !succeeded_without.contains(action));
+        faults.extend(wrongly_listed.map(|(action, _)| {
             format!(
-                "{action} is in the list of idle actions, but the step fails without it; \
+                "{action} is listed as unproven, but the step fails without it; \
                  remove it from the list"
             )
         }));
@@ -568,23 +568,23 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_proof_reports_unneeded_undeclared_and_wrongly_idle_actions() {
-        let idle = [
+    async fn a_proof_reports_unneeded_undeclared_and_wrongly_listed_actions() {
+        let unproven = [
             ("kms:CreateGrant", "No volume is encrypted here."),
             ("ec2:DescribeInstances", "Listed by mistake."),
             ("ec2:StopInstances", "Not declared."),
         ];
         let proof = Proof::start::<DescribeInstances>().await;
         let faults = proof
-            .find_faults::<DescribeInstances>(&idle, async |_| json!({}))
+            .find_faults::<DescribeInstances>(&unproven, async |_| json!({}))
             .await;
         let dir = proof.local.dir.clone();
         drop(proof);
         assert_eq!(faults.len(), 3, "{faults:?}");
         for (fault, beginning) in faults.iter().zip([
-            "ec2:StopInstances is in the list of idle actions, but the step does not declare it",
-            "without ec2:RebootInstances in the step's account the step succeeds",
-            "ec2:DescribeInstances is in the list of idle actions, but the step fails without it",
+            "ec2:StopInstances is listed as unproven, but the step does not declare it",
+            "the step succeeds without ec2:RebootInstances in the step's account",
+            "ec2:DescribeInstances is listed as unproven, but the step fails without it",
         ]) {
             assert!(fault.starts_with(beginning), "{fault}");
         }

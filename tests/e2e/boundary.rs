@@ -18,7 +18,7 @@ fn start_params() -> Value {
 #[test]
 fn sts_refuses_the_broker_without_the_right_external_id() {
     with_stack(async |test_stack| {
-        let acme = test_stack.customer().await;
+        let acme = test_stack.create_customer().await;
         let response = test_stack
             .call_function("validate-credentials", &acme.envelope(&json!({})))
             .await
@@ -35,13 +35,13 @@ fn sts_refuses_the_broker_without_the_right_external_id() {
 #[test]
 fn a_role_with_another_external_id_is_access_denied() {
     with_stack(async |test_stack| {
-        let owned = test_stack.customer_without_role().await;
-        let mut role = customer_role(test_stack, &owned).await;
+        let customer_account = test_stack.create_customer_without_role().await;
+        let mut role = customer_role(test_stack, &customer_account).await;
         role.parameters.insert(
             "ExternalId".into(),
             "an-external-id-of-somebody-else".into(),
         );
-        let checked = test_stack.onboard(&owned, &role).await.unwrap();
+        let checked = test_stack.onboard(&customer_account, &role).await.unwrap();
         assert_eq!(
             checked.finished.error.as_deref(),
             Some("AccessDenied"),
@@ -54,7 +54,7 @@ fn a_role_with_another_external_id_is_access_denied() {
 #[test]
 fn the_root_user_of_another_account_is_not_the_broker() {
     with_stack(async |test_stack| {
-        let acme = test_stack.customer().await;
+        let acme = test_stack.create_customer().await;
         let record = test_stack.account_record(&acme).await;
         // Even with the external ID: the trust policy names the broker's role, not the operator's
         // account.
@@ -63,12 +63,11 @@ fn the_root_user_of_another_account_is_not_the_broker() {
             &test_stack.operator,
             &test_stack.operator.other_account(&stranger),
         ] {
-            let assume = cloud
+            let refused = cloud
                 .sts()
                 .assume_role()
                 .role_arn(record.role_arn.as_ref().unwrap())
-                .role_session_name("x");
-            let refused = assume
+                .role_session_name("x")
                 .external_id(record.external_id.expose())
                 .send()
                 .await
@@ -84,7 +83,7 @@ fn the_root_user_of_another_account_is_not_the_broker() {
 #[test]
 fn a_customers_role_cannot_be_registered_for_another_customer() {
     with_stack(async |test_stack| {
-        let acme = test_stack.customer().await;
+        let acme = test_stack.create_customer().await;
         let role = test_stack.account_record(&acme).await.role_arn.unwrap();
         let (thief, _) = test_stack.new_names();
         test_stack
@@ -118,7 +117,7 @@ fn an_unregistered_role_of_another_customer_cannot_be_assumed() {
     with_stack(async |test_stack| {
         // The thief registers the role first. The role's trust policy requires the owner's external
         // ID.
-        let owned = test_stack.customer_without_role().await;
+        let customer_account = test_stack.create_customer_without_role().await;
         let (thief, _) = test_stack.new_names();
         test_stack
             .store
@@ -126,10 +125,10 @@ fn an_unregistered_role_of_another_customer_cannot_be_assumed() {
             .await
             .unwrap();
         let stolen = test_stack
-            .account(&thief, "prod", &owned.owner.account)
+            .account(&thief, "prod", &customer_account.owner.account)
             .await;
         let checked = test_stack
-            .onboard(&stolen, &customer_role(test_stack, &owned).await)
+            .onboard(&stolen, &customer_role(test_stack, &customer_account).await)
             .await
             .unwrap();
         assert_eq!(
@@ -148,7 +147,8 @@ fn an_unregistered_role_of_another_customer_cannot_be_assumed() {
 #[test]
 fn no_envelope_reaches_the_account_of_another_customer() {
     with_stack(async |test_stack| {
-        let (acme, globex) = tokio::join!(test_stack.customer(), test_stack.customer());
+        let (acme, globex) =
+            tokio::join!(test_stack.create_customer(), test_stack.create_customer());
         let other_record = test_stack.account_record(&globex).await;
         let (role, id) = (
             other_record.role_arn.clone().unwrap(),
@@ -275,9 +275,9 @@ async fn deploy_rogue_step(test_stack: &TestStack) {
 }
 
 async fn customer_with_full_access(test_stack: &TestStack) -> CustomerAccount {
-    let owned = test_stack.customer_without_role().await;
+    let customer_account = test_stack.create_customer_without_role().await;
     let id = test_stack
-        .account_record(&owned)
+        .account_record(&customer_account)
         .await
         .external_id
         .expose()
@@ -285,36 +285,42 @@ async fn customer_with_full_access(test_stack: &TestStack) -> CustomerAccount {
     let everything = json!([{ "Effect": "Allow", "Action": "*", "Resource": "*" }]);
     assert!(
         test_stack
-            .onboard(&owned, &custom_role(test_stack, Some(&id), &everything))
+            .onboard(
+                &customer_account,
+                &custom_role(test_stack, Some(&id), &everything)
+            )
             .await
             .unwrap()
             .passed()
     );
-    owned
+    customer_account
 }
 
 #[test]
 fn an_undeclared_action_is_denied_although_the_role_allows_it() {
     with_stack(async |test_stack| {
         deploy_rogue_step(test_stack).await;
-        let owned = customer_with_full_access(test_stack).await;
-        let ids = owned.run_instances(1).await;
+        let customer_account = customer_with_full_access(test_stack).await;
+        let ids = customer_account.run_instances(1).await;
         let (name, message) = test_stack
             .call_function(
                 "rogue-step",
-                &owned.envelope(&json!({ "do": "undeclared" })),
+                &customer_account.envelope(&json!({ "do": "undeclared" })),
             )
             .await
             .unwrap_err();
         assert_eq!(name, "AccessDenied", "{message}");
         assert_eq!(
-            owned.instance_states().await,
+            customer_account.instance_states().await,
             ["running"],
             "{ids:?} were not touched"
         );
         // The same role runs what is declared.
         let stopped = test_stack
-            .call_function("ec2-stop", &owned.envelope(&json!({ "instance_ids": ids })))
+            .call_function(
+                "ec2-stop",
+                &customer_account.envelope(&json!({ "instance_ids": ids })),
+            )
             .await;
         assert!(stopped.is_ok(), "{stopped:?}");
     });
@@ -324,9 +330,12 @@ fn an_undeclared_action_is_denied_although_the_role_allows_it() {
 fn the_broker_itself_can_do_nothing_in_a_customers_account() {
     with_stack(async |test_stack| {
         deploy_rogue_step(test_stack).await;
-        let owned = customer_with_full_access(test_stack).await;
+        let customer_account = customer_with_full_access(test_stack).await;
         let (name, message) = test_stack
-            .call_function("rogue-step", &owned.envelope(&json!({ "do": "as-broker" })))
+            .call_function(
+                "rogue-step",
+                &customer_account.envelope(&json!({ "do": "as-broker" })),
+            )
             .await
             .unwrap_err();
         assert_eq!(name, "AccessDenied", "{message}");
@@ -336,10 +345,10 @@ fn the_broker_itself_can_do_nothing_in_a_customers_account() {
 #[test]
 fn a_missing_action_is_access_denied_and_named() {
     with_stack(async |test_stack| {
-        let owned = test_stack.customer_without_role().await;
-        owned.create_data().await;
+        let customer_account = test_stack.create_customer_without_role().await;
+        customer_account.create_data().await;
         let id = test_stack
-            .account_record(&owned)
+            .account_record(&customer_account)
             .await
             .external_id
             .expose()
@@ -351,24 +360,30 @@ fn a_missing_action_is_access_denied_and_named() {
             let statements = json!([{ "Effect": "Allow", "Action": allowed, "Resource": "*" }]);
             assert!(
                 test_stack
-                    .onboard(&owned, &custom_role(test_stack, Some(&id), &statements))
+                    .onboard(
+                        &customer_account,
+                        &custom_role(test_stack, Some(&id), &statements)
+                    )
                     .await
                     .unwrap()
                     .passed()
             );
             let (name, message) = test_stack
-                .call_function(START, &owned.envelope(&start_params()))
+                .call_function(START, &customer_account.envelope(&start_params()))
                 .await
                 .unwrap_err();
             assert_eq!(name, "AccessDenied");
             assert!(message.contains(missing), "{message}");
             assert!(
-                message.contains(&format!("[{}/prod]", owned.customer))
+                message.contains(&format!("[{}/prod]", customer_account.customer))
                     && !message.contains("arn:"),
                 "{message}"
             );
         }
-        assert_eq!(owned.instance_states().await, ["stopped", "stopped"]);
+        assert_eq!(
+            customer_account.instance_states().await,
+            ["stopped", "stopped"]
+        );
     });
 }
 
@@ -376,14 +391,14 @@ fn a_missing_action_is_access_denied_and_named() {
 fn the_session_policy_allows_only_the_chosen_instances() {
     with_stack(async |test_stack| {
         deploy_rogue_step(test_stack).await;
-        let owned = customer_with_full_access(test_stack).await;
-        let ids = owned.run_instances(2).await;
-        let stop_one = owned.envelope(&json!({ "instance_ids": [ids[0]] }));
+        let customer_account = customer_with_full_access(test_stack).await;
+        let ids = customer_account.run_instances(2).await;
+        let stop_one = customer_account.envelope(&json!({ "instance_ids": [ids[0]] }));
         test_stack
             .call_function("ec2-stop", &stop_one)
             .await
             .unwrap();
-        let mut states = owned.instance_states().await;
+        let mut states = customer_account.instance_states().await;
         states.sort();
         assert_eq!(states, ["running", "stopped"]);
     });

@@ -246,16 +246,16 @@ fn run(
 /// of the example, so the step succeeds or reports the missing resource. This shows that the step
 /// is deployed, accepts the parameters and has its permissions.
 async fn try_example(test_stack: &TestStack, step: &Manifest) {
-    let owned = onboarded(
+    let customer_account = onboarded(
         test_stack,
-        test_stack.customer_without_role().await,
+        test_stack.create_customer_without_role().await,
         &[(&step.name, "")],
     )
     .await;
     let (ran, finished) = step_run(
         test_stack,
         &step.name,
-        &owned.customer,
+        &customer_account.customer,
         step.examples[0].parameters.as_object().unwrap(),
     );
     let error = finished["error"].as_str().unwrap_or_default();
@@ -311,7 +311,7 @@ fn run_all(
 async fn nodes_clusters_and_peers(test_stack: &TestStack, agent: &FakeEcsAgent) -> Value {
     let prod = onboarded(
         test_stack,
-        test_stack.customer_without_role().await,
+        test_stack.create_customer_without_role().await,
         &NODES_CLUSTERS_AND_PEERS,
     )
     .await;
@@ -340,7 +340,7 @@ async fn nodes_clusters_and_peers(test_stack: &TestStack, agent: &FakeEcsAgent) 
         .unwrap();
     let stream = Tag::builder()
         .key("stepward:stream")
-        .value(agent.stream())
+        .value(agent.stream_base_url())
         .build();
     let task = ecs
         .run_task()
@@ -364,19 +364,17 @@ async fn nodes_clusters_and_peers(test_stack: &TestStack, agent: &FakeEcsAgent) 
         .send()
         .await
         .unwrap();
-    let member = rds
-        .create_db_instance()
+    rds.create_db_instance()
         .db_instance_identifier("shop-1")
-        .db_cluster_identifier("shop");
-    member
+        .db_cluster_identifier("shop")
         .engine("aurora-postgresql")
         .db_instance_class("db.t3.medium")
         .send()
         .await
         .unwrap();
 
-    let vpc = async |owned: &CustomerAccount, block| {
-        let made = owned
+    let vpc = async |customer_account: &CustomerAccount, block| {
+        let made = customer_account
             .owner
             .ec2()
             .create_vpc()
@@ -399,20 +397,31 @@ async fn nodes_clusters_and_peers(test_stack: &TestStack, agent: &FakeEcsAgent) 
 /// Onboards an account with the role template of these steps.
 async fn onboarded(
     test_stack: &TestStack,
-    owned: CustomerAccount,
+    customer_account: CustomerAccount,
     steps: &[(&str, &str)],
 ) -> CustomerAccount {
     let names: Vec<_> = steps.iter().map(|(step, _)| *step).collect();
-    let role = role_from_template(test_stack, &owned, &["--steps", &names.join(",")]).await;
-    assert!(test_stack.onboard(&owned, &role).await.unwrap().passed());
-    owned
+    let role = role_from_template(
+        test_stack,
+        &customer_account,
+        &["--steps", &names.join(",")],
+    )
+    .await;
+    assert!(
+        test_stack
+            .onboard(&customer_account, &role)
+            .await
+            .unwrap()
+            .passed()
+    );
+    customer_account
 }
 
 #[test]
 fn every_step_of_the_catalog_runs_from_the_command_line() {
     with_stack(async |test_stack| {
         let agent = FakeEcsAgent::default();
-        let (owned, input) = long_job::customer(test_stack).await;
+        let (customer_account, input) = long_job::create_customer_with_resources(test_stack).await;
         let files = Box::pin(s3::set_up_transfers(test_stack)).await;
         let own = Box::pin(nodes_clusters_and_peers(test_stack, &agent)).await;
         let tables: [(Steps, &Value); 3] = [
@@ -441,7 +450,7 @@ fn every_step_of_the_catalog_runs_from_the_command_line() {
         {
             try_example(test_stack, step).await;
         }
-        long_job::assert_effects(&owned).await;
+        long_job::assert_effects(&customer_account).await;
         files.assert_effects().await;
         assert_eq!(agent.violations(), [""; 0]);
     });
@@ -450,13 +459,13 @@ fn every_step_of_the_catalog_runs_from_the_command_line() {
 #[test]
 fn a_step_that_fails_ends_the_command_with_its_error() {
     with_stack(async |test_stack| {
-        let owned = test_stack.customer_without_role().await;
+        let customer_account = test_stack.create_customer_without_role().await;
         let line = [
             "step",
             "run",
             "validate-credentials",
             "--customer",
-            &owned.customer,
+            &customer_account.customer,
             "--account",
             "prod",
         ];
@@ -539,7 +548,7 @@ fn the_step_job_calls_only_steps_in_one_account() {
 #[test]
 fn an_undeployed_step_is_refused_with_the_deploy_command() {
     with_stack(async |test_stack| {
-        file_system::deployed(test_stack, "partial", &[("Steps", "jobs")])
+        file_system::deploy_second_stack(test_stack, "partial", &[("Steps", "jobs")])
             .await
             .unwrap();
         let line = [
@@ -571,19 +580,21 @@ fn an_undeployed_step_is_refused_with_the_deploy_command() {
 #[test]
 fn stopping_a_job_cancels_the_work_of_its_pending_step() {
     with_stack(async |test_stack| {
-        let owned = onboarded(
+        let customer_account = onboarded(
             test_stack,
-            test_stack.customer_without_role().await,
+            test_stack.create_customer_without_role().await,
             &[("ssm-run-command", "")],
         )
         .await;
-        let instances = nodes::launch_nodes(&owned.owner, "web", 1).await.unwrap();
+        let instances = nodes::launch_nodes(&customer_account.owner, "web", 1)
+            .await
+            .unwrap();
         let line = [
             "step",
             "run",
             "ssm-run-command",
             "--customer",
-            &owned.customer,
+            &customer_account.customer,
             "--account",
             "prod",
             "--no-wait",
@@ -610,7 +621,7 @@ fn stopping_a_job_cancels_the_work_of_its_pending_step() {
                 .any(|event| event.r#type().as_str() == "WaitStateEntered")
         })
         .await;
-        let ssm = aws_sdk_ssm::Client::new(&owned.owner.config);
+        let ssm = aws_sdk_ssm::Client::new(&customer_account.owner.config);
         let status = async || {
             let listed = ssm.list_command_invocations().send().await.unwrap();
             listed

@@ -21,7 +21,7 @@ const SECURITY_GROUPS: (&str, &str) = ("VpcSecurityGroupIds", "sg-0a1b2c3d");
 
 /// Deploys a second stack of the same release with the given parameters, without the local cloud's
 /// folder.
-pub(crate) async fn deployed(
+pub(crate) async fn deploy_second_stack(
     test_stack: &TestStack,
     stack: &str,
     given: &[(&str, &str)],
@@ -71,7 +71,7 @@ fn local_root(function: &GetFunctionConfigurationOutput) -> Option<&str> {
 #[test]
 fn only_steps_that_work_on_files_get_the_file_system() {
     with_stack(async |test_stack| {
-        deployed(
+        deploy_second_stack(
             test_stack,
             "files",
             &[ACCESS_POINT, SUBNETS, SECURITY_GROUPS],
@@ -94,8 +94,7 @@ fn only_steps_that_work_on_files_get_the_file_system() {
             .operator
             .cloudformation()
             .get_template()
-            .stack_name("files");
-        let made = made
+            .stack_name("files")
             .template_stage("Processed".into())
             .send()
             .await
@@ -169,7 +168,7 @@ fn conflicting_file_system_parameters_are_refused_with_advice() {
                 "no spaces",
             ),
         ] {
-            let error = deployed(test_stack, "refused", parameters)
+            let error = deploy_second_stack(test_stack, "refused", parameters)
                 .await
                 .unwrap_err();
             assert!(error.contains(expected), "{parameters:?}: {error}");

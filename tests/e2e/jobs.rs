@@ -10,7 +10,7 @@ use crate::test_stack::{
 #[test]
 fn the_morning_check_starts_instances_and_reports_failed_backups() {
     with_stack(async |test_stack| {
-        let acme = test_stack.customer().await;
+        let acme = test_stack.create_customer().await;
         assert_eq!(acme.instance_states().await, ["stopped", "stopped"]);
 
         let finished = test_stack.morning_check(&acme.customer).await;
@@ -46,7 +46,7 @@ fn the_morning_check_starts_instances_and_reports_failed_backups() {
 #[test]
 fn the_command_line_shows_every_log_line_once() {
     with_stack(async |test_stack| {
-        let acme = test_stack.customer().await;
+        let acme = test_stack.create_customer().await;
         let arguments = [
             "job",
             "run",
@@ -88,15 +88,8 @@ fn the_command_line_shows_every_log_line_once() {
 
 /// Returns every log line in the step responses of an execution's history.
 async fn logged(test_stack: &TestStack, execution: &str) -> Vec<String> {
-    let request = test_stack
-        .operator
-        .sfn()
-        .get_execution_history()
-        .execution_arn(execution);
-    let mut events = request.into_paginator().items().send();
     let mut lines = Vec::new();
-    while let Some(event) = events.next().await {
-        let event = event.unwrap();
+    for event in test_stack.history(execution).await {
         let Some(output) = event
             .task_succeeded_event_details()
             .and_then(|about| about.output())
@@ -146,16 +139,31 @@ fn an_unknown_job_is_refused_with_the_existing_names() {
 #[test]
 fn the_role_template_of_a_job_suffices_for_the_job() {
     with_stack(async |test_stack| {
-        let owned = test_stack.customer_without_role().await;
-        owned.create_data().await;
-        let role = role_from_template(test_stack, &owned, &["--jobs", "fleet/morning-check"]).await;
-        assert!(test_stack.onboard(&owned, &role).await.unwrap().passed());
+        let customer_account = test_stack.create_customer_without_role().await;
+        customer_account.create_data().await;
+        let role = role_from_template(
+            test_stack,
+            &customer_account,
+            &["--jobs", "fleet/morning-check"],
+        )
+        .await;
+        assert!(
+            test_stack
+                .onboard(&customer_account, &role)
+                .await
+                .unwrap()
+                .passed()
+        );
         assert_eq!(
-            test_stack.morning_check(&owned.customer).await.outcome,
+            test_stack
+                .morning_check(&customer_account.customer)
+                .await
+                .outcome,
             Outcome::Succeeded
         );
         // The role does not allow other steps.
-        let stop = owned.envelope(&json!({ "tags": { "stepward:morning-check": "start" } }));
+        let stop =
+            customer_account.envelope(&json!({ "tags": { "stepward:morning-check": "start" } }));
         let (name, message) = test_stack
             .call_function("ec2-stop", &stop)
             .await
@@ -170,21 +178,25 @@ fn the_role_template_of_a_job_suffices_for_the_job() {
 #[test]
 fn two_customers_run_in_parallel_without_mixing_results() {
     with_stack(async |test_stack| {
-        let (acme, globex) = tokio::join!(test_stack.customer(), test_stack.customer());
+        let (acme, globex) =
+            tokio::join!(test_stack.create_customer(), test_stack.create_customer());
         let (one, two) = tokio::join!(
             test_stack.morning_check(&acme.customer),
             test_stack.morning_check(&globex.customer)
         );
-        for (owned, finished) in [(&acme, one), (&globex, two)] {
+        for (customer_account, finished) in [(&acme, one), (&globex, two)] {
             assert_eq!(finished.outcome, Outcome::Succeeded, "{finished:?}");
             assert_eq!(
                 finished.output["accounts"][0]["account_id"],
-                json!(owned.owner.account)
+                json!(customer_account.owner.account)
             );
             let location = finished.output["accounts"][0]["query"]["output_location"]
                 .as_str()
                 .unwrap();
-            assert!(location.contains(&owned.owner.account), "{location}");
+            assert!(
+                location.contains(&customer_account.owner.account),
+                "{location}"
+            );
         }
     });
 }
@@ -192,7 +204,7 @@ fn two_customers_run_in_parallel_without_mixing_results() {
 #[test]
 fn a_failed_account_is_named_and_does_not_stop_others() {
     with_stack(async |test_stack| {
-        let acme = test_stack.customer().await;
+        let acme = test_stack.create_customer().await;
         let (_, other_id) = test_stack.new_names();
         test_stack
             .account(&acme.customer, "broken", &other_id)
@@ -226,7 +238,7 @@ fn a_failed_account_is_named_and_does_not_stop_others() {
 #[test]
 fn the_job_runs_only_in_the_named_accounts() {
     with_stack(async |test_stack| {
-        let acme = test_stack.customer().await;
+        let acme = test_stack.create_customer().await;
         let (_, other_id) = test_stack.new_names();
         test_stack.account(&acme.customer, "other", &other_id).await;
         let input =
@@ -252,7 +264,7 @@ fn an_unknown_or_suspended_customer_fails_the_job() {
             "{finished:?}"
         );
 
-        let acme = test_stack.customer().await;
+        let acme = test_stack.create_customer().await;
         let record = test_stack.store.customer(&acme.customer).await.unwrap();
         test_stack
             .store
@@ -273,7 +285,7 @@ fn an_unknown_or_suspended_customer_fails_the_job() {
 #[test]
 fn a_role_without_an_external_id_condition_is_refused() {
     with_stack(async |test_stack| {
-        let initech = test_stack.customer_without_role().await;
+        let initech = test_stack.create_customer_without_role().await;
         initech.create_data().await;
         let mut role = customer_role(test_stack, &initech).await;
         role.template = test_stack.read_file("infra/demo/open-role.yaml");
@@ -303,30 +315,39 @@ fn a_role_without_an_external_id_condition_is_refused() {
 #[test]
 fn a_fixed_role_is_proven_and_runs() {
     with_stack(async |test_stack| {
-        let owned = test_stack.customer_without_role().await;
-        owned.create_data().await;
+        let customer_account = test_stack.create_customer_without_role().await;
+        customer_account.create_data().await;
         let everything = json!([{ "Effect": "Allow", "Action": "*", "Resource": "*" }]);
         assert!(is_trust_open(
             &test_stack
-                .onboard(&owned, &custom_role(test_stack, None, &everything))
+                .onboard(
+                    &customer_account,
+                    &custom_role(test_stack, None, &everything)
+                )
                 .await
                 .unwrap()
         ));
         let id = test_stack
-            .account_record(&owned)
+            .account_record(&customer_account)
             .await
             .external_id
             .expose()
             .to_owned();
         assert!(
             test_stack
-                .onboard(&owned, &custom_role(test_stack, Some(&id), &everything))
+                .onboard(
+                    &customer_account,
+                    &custom_role(test_stack, Some(&id), &everything)
+                )
                 .await
                 .unwrap()
                 .passed()
         );
         assert_eq!(
-            test_stack.morning_check(&owned.customer).await.outcome,
+            test_stack
+                .morning_check(&customer_account.customer)
+                .await
+                .outcome,
             Outcome::Succeeded
         );
     });
@@ -335,7 +356,7 @@ fn a_fixed_role_is_proven_and_runs() {
 #[test]
 fn steps_run_during_the_rotation_of_an_external_id() {
     with_stack(async |test_stack| {
-        let acme = test_stack.customer().await;
+        let acme = test_stack.create_customer().await;
         let before = test_stack.account_record(&acme).await;
         let rotating = test_stack
             .store
@@ -368,7 +389,7 @@ fn steps_run_during_the_rotation_of_an_external_id() {
 #[test]
 fn a_cancelled_query_is_stopped_without_its_id() {
     with_stack(async |test_stack| {
-        let acme = test_stack.customer().await;
+        let acme = test_stack.create_customer().await;
         let slow = "SELECT count(*) FROM range(20000000) a, range(20) b WHERE (a.range * 7 + \
              b.range) % 13 = 1";
         let bucket = format!("stepward-results-{}", acme.owner.account);
@@ -419,7 +440,7 @@ fn an_ended_execution_is_searched_for_running_steps() {
 #[test]
 fn a_bucket_is_listed_like_with_the_aws_cli() {
     with_stack(async |test_stack| {
-        let acme = test_stack.customer().await;
+        let acme = test_stack.create_customer().await;
         let bucket = format!("s3://stepward-data-{}", acme.owner.account);
         let params = json!({ "uri": format!("{bucket}/backups"), "summarize": true });
         let response = test_stack

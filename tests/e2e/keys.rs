@@ -17,16 +17,22 @@ def handler(event, context):
 ";
 
 /// Creates a customer with the role of the Lambda steps and a function that leaks secrets.
-async fn customer(test_stack: &TestStack) -> CustomerAccount {
-    let owned = test_stack.customer_without_role().await;
+async fn create_customer(test_stack: &TestStack) -> CustomerAccount {
+    let customer_account = test_stack.create_customer_without_role().await;
     let role = role_from_template(
         test_stack,
-        &owned,
+        &customer_account,
         &["--steps", "lambda-invoke,lambda-run-code"],
     )
     .await;
-    assert!(test_stack.onboard(&owned, &role).await.unwrap().passed());
-    let lambda = aws_sdk_lambda::Client::new(&owned.owner.config);
+    assert!(
+        test_stack
+            .onboard(&customer_account, &role)
+            .await
+            .unwrap()
+            .passed()
+    );
+    let lambda = aws_sdk_lambda::Client::new(&customer_account.owner.config);
     let create = lambda
         .create_function()
         .function_name("gossip")
@@ -36,16 +42,16 @@ async fn customer(test_stack: &TestStack) -> CustomerAccount {
         .zip_file(create_zip("index.py", LEAKING_FUNCTION.as_bytes()).into())
         .build();
     create
-        .role(owned.function_role().await)
+        .role(customer_account.function_role().await)
         .code(code)
         .send()
         .await
         .unwrap();
-    owned
+    customer_account
 }
 
-fn invoke_with_key(owned: &CustomerAccount, key: &str) -> Value {
-    owned.envelope(&json!({ "function_name": "gossip", "payload": { "password": key } }))
+fn invoke_with_key(customer_account: &CustomerAccount, key: &str) -> Value {
+    customer_account.envelope(&json!({ "function_name": "gossip", "payload": { "password": key } }))
 }
 
 fn text(output: &std::process::Output) -> String {
@@ -59,7 +65,7 @@ fn text(output: &std::process::Output) -> String {
 #[test]
 fn a_step_reads_its_customers_secret_and_never_shows_it() {
     with_stack(async |test_stack| {
-        let acme = customer(test_stack).await;
+        let acme = create_customer(test_stack).await;
         let path = format!("keys/{}/database/password", acme.customer);
         let set =
             test_stack.stepward_reading(&format!("{SECRET}\n"), &["keys", "set", &path], false);
@@ -104,7 +110,7 @@ fn a_step_reads_its_customers_secret_and_never_shows_it() {
 #[test]
 fn foreign_missing_and_removed_keys_are_refused() {
     with_stack(async |test_stack| {
-        let (acme, globex) = tokio::join!(customer(test_stack), customer(test_stack));
+        let (acme, globex) = tokio::join!(create_customer(test_stack), create_customer(test_stack));
         let path = format!("keys/{}/token", globex.customer);
         assert!(
             test_stack
@@ -182,7 +188,7 @@ fn foreign_missing_and_removed_keys_are_refused() {
 #[test]
 fn keys_are_listed_without_values_and_invalid_keys_refused() {
     with_stack(async |test_stack| {
-        let acme = test_stack.customer_without_role().await.customer;
+        let acme = test_stack.create_customer_without_role().await.customer;
         for name in ["b", "a"] {
             let set = test_stack.stepward_reading(
                 SECRET,

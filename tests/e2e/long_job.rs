@@ -103,7 +103,7 @@ fn state_machine(job: &str, steps: &[(&str, &str)]) -> Value {
     });
     for (index, (step, params)) in steps.iter().enumerate() {
         let next = steps.get(index + 1).map_or("End", |(step, _)| *step);
-        let (over, wait) = (format!("{step}: over?"), format!("{step}: wait"));
+        let (is_done, wait) = (format!("{step}: done?"), format!("{step}: wait"));
         let payload = format!(
             "{{% $merge([{{ 'target': $input.target, 'params': {params}, 'execution': {{ \
              'id': $states.context.Execution.Name, 'job': '{job}', 'step': '{step}', 'started_by': \
@@ -116,9 +116,9 @@ fn state_machine(job: &str, steps: &[(&str, &str)]) -> Value {
             "Arguments": { "FunctionName": format!("{STACK}-{step}"), "Payload": payload },
             "TimeoutSeconds": 120,
             "Assign": { "response": "{% $states.result.Payload %}" },
-            "Next": over,
+            "Next": is_done,
         });
-        states[&over] = json!({
+        states[&is_done] = json!({
             "Type": "Choice",
             "Choices": [{
                 "Condition": "{% $response.status = 'done' %}",
@@ -140,7 +140,7 @@ fn state_machine(job: &str, steps: &[(&str, &str)]) -> Value {
 
 /// Creates a job of the steps, each at most once, with parameters in the format of [`STEPS`], and
 /// runs it until it ends.
-pub(crate) async fn run(
+pub(crate) async fn run_job_of_steps(
     test_stack: &TestStack,
     job: &str,
     steps: &[(&str, &str)],
@@ -148,15 +148,17 @@ pub(crate) async fn run(
 ) -> Finished {
     let sfn = test_stack.operator.sfn();
     let machines = test_stack.deployment.output("StateMachinePrefix").unwrap();
-    let like = sfn
+    let role = sfn
         .describe_state_machine()
-        .state_machine_arn(format!("{machines}account-check"));
-    let role = like.send().await.unwrap().role_arn;
-    let made = sfn
-        .create_state_machine()
+        .state_machine_arn(format!("{machines}account-check"))
+        .send()
+        .await
+        .unwrap()
+        .role_arn;
+    sfn.create_state_machine()
         .name(format!("{STACK}-{}", job.replace('/', "-")))
-        .role_arn(role);
-    made.definition(state_machine(job, steps).to_string())
+        .role_arn(role)
+        .definition(state_machine(job, steps).to_string())
         .send()
         .await
         .unwrap();
@@ -168,31 +170,44 @@ pub(crate) async fn run(
     clippy::too_many_lines,
     reason = "most lines are the resources of one job"
 )]
-pub(crate) async fn customer(test_stack: &TestStack) -> (CustomerAccount, Value) {
-    let owned = test_stack.customer_without_role().await;
-    owned.create_data().await;
-    let config = &owned.owner.config;
+pub(crate) async fn create_customer_with_resources(
+    test_stack: &TestStack,
+) -> (CustomerAccount, Value) {
+    let customer_account = test_stack.create_customer_without_role().await;
+    customer_account.create_data().await;
+    let config = &customer_account.owner.config;
     let all: Vec<_> = STEPS.iter().map(|(step, _)| *step).collect();
-    let role = role_from_template(test_stack, &owned, &["--steps", &all.join(",")]).await;
-    assert!(test_stack.onboard(&owned, &role).await.unwrap().passed());
+    let role =
+        role_from_template(test_stack, &customer_account, &["--steps", &all.join(",")]).await;
+    assert!(
+        test_stack
+            .onboard(&customer_account, &role)
+            .await
+            .unwrap()
+            .passed()
+    );
 
-    let instances = owned.run_instances(2).await;
+    let instances = customer_account.run_instances(2).await;
     let scaling = aws_sdk_autoscaling::Client::new(config);
-    let launch = scaling
+    scaling
         .create_launch_configuration()
         .launch_configuration_name("web")
-        .instance_type("t3.micro");
-    launch.image_id("ami-12345678").send().await.unwrap();
-    let group = scaling
+        .instance_type("t3.micro")
+        .image_id("ami-12345678")
+        .send()
+        .await
+        .unwrap();
+    scaling
         .create_auto_scaling_group()
         .auto_scaling_group_name("web")
-        .launch_configuration_name("web");
-    let group = group
+        .launch_configuration_name("web")
         .availability_zones(format!("{REGION}a"))
         .min_size(1)
         .max_size(3)
-        .desired_capacity(1);
-    group.send().await.unwrap();
+        .desired_capacity(1)
+        .send()
+        .await
+        .unwrap();
 
     let ecs = aws_sdk_ecs::Client::new(config);
     ecs.create_cluster()
@@ -230,8 +245,7 @@ pub(crate) async fn customer(test_stack: &TestStack) -> (CustomerAccount, Value)
         .create_target_group()
         .name("web")
         .target_type(elb::TargetTypeEnum::Ip)
-        .vpc_id("vpc-1");
-    let targets = targets
+        .vpc_id("vpc-1")
         .protocol(elb::ProtocolEnum::Http)
         .port(80)
         .send()
@@ -286,7 +300,7 @@ pub(crate) async fn customer(test_stack: &TestStack) -> (CustomerAccount, Value)
         .function_name("count")
         .runtime(Runtime::Python312)
         .handler("index.handler");
-    let role = owned.function_role().await;
+    let role = customer_account.function_role().await;
     let function = function
         .role(&role)
         .code(FunctionCode::builder().zip_file(code.into()).build());
@@ -324,12 +338,18 @@ pub(crate) async fn customer(test_stack: &TestStack) -> (CustomerAccount, Value)
         .query_string("fields @message");
     saved.log_group_names("/shop").send().await.unwrap();
 
-    let vpcs = owned.owner.ec2().describe_vpcs().send().await.unwrap();
+    let vpcs = customer_account
+        .owner
+        .ec2()
+        .describe_vpcs()
+        .send()
+        .await
+        .unwrap();
     let attached = Filter::builder()
         .name("attachment.instance-id")
         .values(&instances[0])
         .build();
-    let volumes = owned
+    let volumes = customer_account
         .owner
         .ec2()
         .describe_volumes()
@@ -338,30 +358,30 @@ pub(crate) async fn customer(test_stack: &TestStack) -> (CustomerAccount, Value)
         .await
         .unwrap();
     let input = json!({
-        "target": { "customer": owned.customer, "account": "prod" },
-        "account_id": owned.owner.account,
-        "data": format!("s3://stepward-data-{}/", owned.owner.account),
+        "target": { "customer": customer_account.customer, "account": "prod" },
+        "account_id": customer_account.owner.account,
+        "data": format!("s3://stepward-data-{}/", customer_account.owner.account),
         "instances": instances,
         "task": task.tasks()[0].task_arn(),
         "role": role,
-        "results": format!("stepward-results-{}", owned.owner.account),
+        "results": format!("stepward-results-{}", customer_account.owner.account),
         "volume": volumes.volumes()[0].volume_id(),
         "vpc": vpcs.vpcs()[0].vpc_id(),
     });
-    (owned, input)
+    (customer_account, input)
 }
 
 #[test]
 fn a_job_with_steps_of_every_service_succeeds() {
     with_stack(async |test_stack| {
-        let (owned, input) = customer(test_stack).await;
+        let (customer_account, input) = create_customer_with_resources(test_stack).await;
 
-        let finished = run(test_stack, "test/long", &STEPS, &input).await;
+        let finished = run_job_of_steps(test_stack, "test/long", &STEPS, &input).await;
 
         assert_eq!(finished.outcome, Outcome::Succeeded, "{finished:?}");
         let done = &finished.output;
         assert_eq!(done.as_object().unwrap().len(), STEPS.len(), "{done}");
-        assert_effects(&owned).await;
+        assert_effects(&customer_account).await;
         assert_eq!(done["lambda-invoke"]["payload"], 8);
         assert_eq!(done["lambda-run-code"]["invokeResponsePayloadString"], "9");
         assert_eq!(done["lambda-run-code"]["functionWasDeleted"], true);
@@ -370,13 +390,19 @@ fn a_job_with_steps_of_every_service_succeeds() {
 }
 
 /// Checks the effects of the steps with the credentials of the account's owner.
-pub(crate) async fn assert_effects(owned: &CustomerAccount) {
-    let mut states = owned.instance_states().await;
+pub(crate) async fn assert_effects(customer_account: &CustomerAccount) {
+    let mut states = customer_account.instance_states().await;
     states.sort();
     assert_eq!(
         states,
         ["stopped", "stopped", "stopped", "stopped", "terminated"]
     );
-    let flow_logs = owned.owner.ec2().describe_flow_logs().send().await.unwrap();
+    let flow_logs = customer_account
+        .owner
+        .ec2()
+        .describe_flow_logs()
+        .send()
+        .await
+        .unwrap();
     assert_eq!(flow_logs.flow_logs().len(), 1);
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use stepward::node::Status;
 use stepward_cli::cloud::Cloud;
+use stepward_cli::jobs::Outcome;
 use stepward_cli::nodes::read_dispatch_state;
 use stepward_testkit::nodes::{self, PARTLY_FAILING_COMMAND, command_fails_on};
 
@@ -15,7 +16,7 @@ const OTHER: &str = "us-east-1";
 
 /// Creates a customer with two accounts in two Regions, and the given number of managed instances
 /// in each Region of each account. Returns the IDs of the instances.
-async fn customer(test_stack: &TestStack, instances: usize) -> (String, Vec<String>) {
+async fn create_customer(test_stack: &TestStack, instances: usize) -> (String, Vec<String>) {
     let (customer, first) = test_stack.new_names();
     let (_, second) = test_stack.new_names();
     let mut ids = Vec::new();
@@ -40,6 +41,39 @@ async fn customer(test_stack: &TestStack, instances: usize) -> (String, Vec<Stri
         }
     }
     (customer, ids)
+}
+
+/// The local cloud runs at most ten functions at once, as a new AWS account does.
+#[test]
+fn more_searches_than_lambda_runs_at_once_all_succeed() {
+    const ACCOUNTS: usize = 8;
+    with_stack(async |test_stack| {
+        let (customer, _) = test_stack.new_names();
+        for number in 0..ACCOUNTS {
+            let account = format!("account-{number}");
+            let (_, id) = test_stack.new_names();
+            let (cloud, deployment) = (&test_stack.operator, &test_stack.deployment);
+            let names = (customer.as_str(), account.as_str());
+            nodes::onboard_account(cloud, deployment, names, &id, &[REGION])
+                .await
+                .unwrap();
+        }
+        // Two sources are searched in each account, all at the same time.
+        let input =
+            json!({ "customer": customer, "options": { "success_on_empty_node_filter": true } });
+        let finished = test_stack.run_job("nodes/dispatch", &input).await;
+        assert_eq!(
+            (finished.outcome, &finished.output["failed_sources"]),
+            (Outcome::Succeeded, &json!([])),
+            "{finished:?}"
+        );
+        let history = test_stack.history(&finished.execution_arn).await;
+        let throttled = history.iter().filter(|event| {
+            let failed = event.task_failed_event_details();
+            failed.and_then(|failed| failed.error()) == Some("Lambda.TooManyRequestsException")
+        });
+        assert!(throttled.count() > 0, "Lambda has not throttled any search");
+    });
 }
 
 /// Runs the command line. Returns its JSON output, its exit code and its messages.
@@ -68,7 +102,7 @@ fn ids(nodes: &Value) -> BTreeSet<&str> {
 #[expect(clippy::too_many_lines, reason = "one stack serves all checks")]
 fn nodes_of_several_accounts_and_regions_are_listed_and_filtered() {
     with_stack(async |test_stack| {
-        let (customer, all) = customer(test_stack, 2).await;
+        let (customer, all) = create_customer(test_stack, 2).await;
         let (found, code, messages) = stepward(
             test_stack,
             &["nodes", "list", "--json", "--customer", &customer],
@@ -180,7 +214,7 @@ fn nodes_of_several_accounts_and_regions_are_listed_and_filtered() {
 #[test]
 fn a_failed_command_runs_again_only_on_failed_nodes() {
     with_stack(async |test_stack| {
-        let (customer, all) = customer(test_stack, 250).await;
+        let (customer, all) = create_customer(test_stack, 250).await;
         let bad: BTreeSet<_> = all
             .iter()
             .map(String::as_str)
@@ -259,7 +293,7 @@ fn a_failed_command_runs_again_only_on_failed_nodes() {
 #[test]
 fn dispatch_strategies_work_with_the_customers_role() {
     with_stack(async |test_stack| {
-        let acme = test_stack.customer_without_role().await;
+        let acme = test_stack.create_customer_without_role().await;
         test_stack
             .onboard(&acme, &customer_role(test_stack, &acme).await)
             .await

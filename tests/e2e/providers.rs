@@ -49,10 +49,13 @@ async fn add_customer_account(
 
 async fn validate(
     test_stack: &TestStack,
-    owned: &CustomerAccount,
+    customer_account: &CustomerAccount,
 ) -> Result<Value, (String, String)> {
     test_stack
-        .call_function("validate-credentials", &owned.envelope(&json!({})))
+        .call_function(
+            "validate-credentials",
+            &customer_account.envelope(&json!({})),
+        )
         .await
 }
 
@@ -62,16 +65,18 @@ fn the_secret_of_an_access_key_comes_from_key_storage() {
         let (customer, account_id) = test_stack.new_names();
         let secrets = aws_sdk_secretsmanager::Client::new(&test_stack.operator.config);
         let path = format!("keys/{customer}/prod");
-        let made = secrets
+        secrets
             .create_secret()
             .name(format!("stepward/{path}"))
-            .secret_string("the local cloud accepts any secret");
-        made.send().await.unwrap();
+            .secret_string("the local cloud accepts any secret")
+            .send()
+            .await
+            .unwrap();
         let key = AccessKey {
             id: account_id.clone(),
             secret_path: path,
         };
-        let owned = add_customer_account(
+        let customer_account = add_customer_account(
             test_stack,
             &customer,
             &account_id,
@@ -79,7 +84,7 @@ fn the_secret_of_an_access_key_comes_from_key_storage() {
             Some(key),
         )
         .await;
-        let response = validate(test_stack, &owned).await.unwrap();
+        let response = validate(test_stack, &customer_account).await.unwrap();
         assert_eq!(response["output"]["account_id"], json!(account_id));
         assert_eq!(
             response["output"]["trust"],
@@ -88,17 +93,18 @@ fn the_secret_of_an_access_key_comes_from_key_storage() {
         );
         // The step has all permissions of the key, because access keys have no session policy. The
         // provider's documentation says so.
-        owned.run_instances(1).await;
-        let stop = owned.envelope(&json!({ "tags": { "stepward:morning-check": "start" } }));
+        customer_account.run_instances(1).await;
+        let stop =
+            customer_account.envelope(&json!({ "tags": { "stepward:morning-check": "start" } }));
         test_stack.call_function("ec2-stop", &stop).await.unwrap();
-        assert_eq!(owned.instance_states().await, ["stopped"]);
+        assert_eq!(customer_account.instance_states().await, ["stopped"]);
 
         let (other, _) = test_stack.new_names();
         let lost = AccessKey {
             id: account_id.clone(),
             secret_path: format!("keys/{other}/none"),
         };
-        let owned = add_customer_account(
+        let customer_account = add_customer_account(
             test_stack,
             &other,
             &account_id,
@@ -107,7 +113,7 @@ fn the_secret_of_an_access_key_comes_from_key_storage() {
         )
         .await;
         assert_eq!(
-            validate(test_stack, &owned).await.unwrap_err().0,
+            validate(test_stack, &customer_account).await.unwrap_err().0,
             "NotFound"
         );
     });
@@ -141,8 +147,8 @@ fn missing_instance_and_task_roles_are_reported() {
             (Provider::Ec2, "EC2 instance profile"),
             (Provider::Ecs, "ECS task role"),
         ] {
-            let owned = account(test_stack, OPERATOR, provider, None).await;
-            let (name, message) = validate(test_stack, &owned).await.unwrap_err();
+            let customer_account = account(test_stack, OPERATOR, provider, None).await;
+            let (name, message) = validate(test_stack, &customer_account).await.unwrap_err();
             assert_eq!(name, "AccessDenied", "{message}");
             assert!(
                 message.contains(expected) && message.contains("work only where"),

@@ -9,10 +9,14 @@ use crate::test_stack::{REGION, with_stack};
 #[test]
 fn one_of_two_parallel_set_role_calls_is_a_conflict() {
     with_stack(async |test_stack| {
-        let owned = test_stack.customer_without_role().await;
-        let record = test_stack.account_record(&owned).await;
-        let role =
-            |name: &str| format!("arn:aws:iam::{}:role/stepward/{name}", owned.owner.account);
+        let customer_account = test_stack.create_customer_without_role().await;
+        let record = test_stack.account_record(&customer_account).await;
+        let role = |name: &str| {
+            format!(
+                "arn:aws:iam::{}:role/stepward/{name}",
+                customer_account.owner.account
+            )
+        };
         let (one, two) = (role("one"), role("two"));
         let (first, second) = tokio::join!(
             test_stack.store.set_role("ann", &record, &one),
@@ -25,7 +29,7 @@ fn one_of_two_parallel_set_role_calls_is_a_conflict() {
         };
         assert_eq!(lost.unwrap_err().name, ErrorName::Conflict);
         assert_eq!(
-            test_stack.account_record(&owned).await.role_arn,
+            test_stack.account_record(&customer_account).await.role_arn,
             won.unwrap().role_arn
         );
     });
@@ -34,7 +38,7 @@ fn one_of_two_parallel_set_role_calls_is_a_conflict() {
 #[test]
 fn a_removed_accounts_role_can_be_registered_again() {
     with_stack(async |test_stack| {
-        let acme = test_stack.customer().await;
+        let acme = test_stack.create_customer().await;
         let record = test_stack.account_record(&acme).await;
         let role = record.role_arn.clone().unwrap();
         test_stack
@@ -61,7 +65,7 @@ fn a_removed_accounts_role_can_be_registered_again() {
 #[test]
 fn removing_a_customer_removes_accounts_but_not_audit_records() {
     with_stack(async |test_stack| {
-        let acme = test_stack.customer().await;
+        let acme = test_stack.create_customer().await;
         let record = test_stack.store.customer(&acme.customer).await.unwrap();
         test_stack
             .store
@@ -124,11 +128,11 @@ fn an_account_inherits_the_systems_default_region() {
             .set_defaults("ann", &defaults)
             .await
             .unwrap();
-        let owned = test_stack.customer_without_role().await;
+        let customer_account = test_stack.create_customer_without_role().await;
         let new = NewAccount {
-            customer: owned.customer.clone(),
+            customer: customer_account.customer.clone(),
             name: "far".into(),
-            account_id: owned.owner.account.clone(),
+            account_id: customer_account.owner.account.clone(),
             provider: None,
             regions: vec!["us-east-1".into(), REGION.into()],
             default_region: None,
@@ -137,7 +141,7 @@ fn an_account_inherits_the_systems_default_region() {
         test_stack.store.add_account("ann", new).await.unwrap();
         let found = test_stack
             .store
-            .configuration(&owned.customer, "far")
+            .configuration(&customer_account.customer, "far")
             .await
             .unwrap();
         assert_eq!(found.region(None).unwrap(), REGION);

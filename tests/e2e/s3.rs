@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use stepward_cli::jobs::Outcome;
 
-use crate::long_job::run;
+use crate::long_job::run_job_of_steps;
 use crate::test_stack::{CustomerAccount, TestStack, role_from_template, with_stack};
 
 /// The steps of the job, in the format of the long job. The uploaded objects are deleted with their
@@ -46,7 +46,7 @@ pub(crate) struct TransferSetup {
 }
 
 pub(crate) async fn set_up_transfers(test_stack: &TestStack) -> TransferSetup {
-    let prod = onboarded(test_stack, test_stack.customer_without_role().await).await;
+    let prod = onboarded(test_stack, test_stack.create_customer_without_role().await).await;
     let archive = test_stack
         .account(&prod.customer, "archive", &test_stack.new_names().1)
         .await;
@@ -63,13 +63,13 @@ pub(crate) async fn set_up_transfers(test_stack: &TestStack) -> TransferSetup {
         std::fs::write(path, text).unwrap();
     }
     for (key, text) in [("2025/one.csv", "1"), ("2025/two & three.csv", "2,3")] {
-        let put = archive
+        archive
             .owner
             .s3()
             .put_object()
             .bucket(bucket(&archive))
-            .key(key);
-        put.body(text.as_bytes().to_vec().into())
+            .key(key)
+            .body(text.as_bytes().to_vec().into())
             .send()
             .await
             .unwrap();
@@ -126,24 +126,36 @@ impl TransferSetup {
 }
 
 /// Onboards an account with buckets and with the role template of these steps.
-async fn onboarded(test_stack: &TestStack, owned: CustomerAccount) -> CustomerAccount {
-    owned.create_data().await;
+async fn onboarded(test_stack: &TestStack, customer_account: CustomerAccount) -> CustomerAccount {
+    customer_account.create_data().await;
     let role = role_from_template(
         test_stack,
-        &owned,
+        &customer_account,
         &["--steps", &STEPS.map(|(step, _)| step).join(",")],
     )
     .await;
-    assert!(test_stack.onboard(&owned, &role).await.unwrap().passed());
-    owned
+    assert!(
+        test_stack
+            .onboard(&customer_account, &role)
+            .await
+            .unwrap()
+            .passed()
+    );
+    customer_account
 }
 
-fn bucket(owned: &CustomerAccount) -> String {
-    format!("stepward-data-{}", owned.owner.account)
+fn bucket(customer_account: &CustomerAccount) -> String {
+    format!("stepward-data-{}", customer_account.owner.account)
 }
 
-async fn buckets(owned: &CustomerAccount) -> Vec<String> {
-    let listed = owned.owner.s3().list_buckets().send().await.unwrap();
+async fn buckets(customer_account: &CustomerAccount) -> Vec<String> {
+    let listed = customer_account
+        .owner
+        .s3()
+        .list_buckets()
+        .send()
+        .await
+        .unwrap();
     listed
         .buckets
         .unwrap_or_default()
@@ -152,12 +164,12 @@ async fn buckets(owned: &CustomerAccount) -> Vec<String> {
         .collect()
 }
 
-async fn keys(owned: &CustomerAccount) -> Vec<String> {
-    let listed = owned
+async fn keys(customer_account: &CustomerAccount) -> Vec<String> {
+    let listed = customer_account
         .owner
         .s3()
         .list_objects_v2()
-        .bucket(bucket(owned))
+        .bucket(bucket(customer_account))
         .send()
         .await
         .unwrap();
@@ -192,7 +204,7 @@ fn a_job_transfers_files_between_two_accounts_of_a_customer() {
     with_stack(async |test_stack| {
         let scene = Box::pin(set_up_transfers(test_stack)).await;
 
-        let finished = run(test_stack, "test/s3", &STEPS, &scene.input).await;
+        let finished = run_job_of_steps(test_stack, "test/s3", &STEPS, &scene.input).await;
 
         assert_eq!(finished.outcome, Outcome::Succeeded, "{finished:?}");
         let done = |step: &str, count: &str| finished.output[step][count].clone();
@@ -221,8 +233,8 @@ fn a_job_transfers_files_between_two_accounts_of_a_customer() {
 #[test]
 fn a_peer_account_must_belong_to_the_same_customer() {
     with_stack(async |test_stack| {
-        let acme = onboarded(test_stack, test_stack.customer_without_role().await).await;
-        let globex = test_stack.customer_without_role().await;
+        let acme = onboarded(test_stack, test_stack.create_customer_without_role().await).await;
+        let globex = test_stack.create_customer_without_role().await;
         let globex = onboarded(
             test_stack,
             test_stack
@@ -254,7 +266,7 @@ fn a_peer_account_must_belong_to_the_same_customer() {
 #[test]
 fn a_path_outside_the_local_root_is_refused() {
     with_stack(async |test_stack| {
-        let acme = onboarded(test_stack, test_stack.customer_without_role().await).await;
+        let acme = onboarded(test_stack, test_stack.create_customer_without_role().await).await;
         let outside = test_stack.local.dir.join("ministack.log");
         let destination = format!("s3://{}/stolen", bucket(&acme));
         for source in [outside.to_str().unwrap(), "../ministack.log"] {

@@ -8,10 +8,10 @@ use crate::test_stack::{custom_role, with_stack};
 #[test]
 fn external_ids_and_roles_never_reach_logs_or_histories() {
     with_stack(async |test_stack| {
-        let acme = test_stack.customer().await;
+        let acme = test_stack.create_customer().await;
         let finished = test_stack.morning_check(&acme.customer).await;
         // A failure has more messages than a success, so the test includes one.
-        let failing = test_stack.customer().await;
+        let failing = test_stack.create_customer().await;
         let record = test_stack.account_record(&failing).await;
         let other = custom_role(
             test_stack,
@@ -53,9 +53,9 @@ fn external_ids_and_roles_never_reach_logs_or_histories() {
         );
 
         written.extend(logs.iter().cloned());
-        for owned in [&acme, &failing] {
+        for customer_account in [&acme, &failing] {
             let id = test_stack
-                .account_record(owned)
+                .account_record(customer_account)
                 .await
                 .external_id
                 .expose()
@@ -80,7 +80,7 @@ fn external_ids_and_roles_never_reach_logs_or_histories() {
 #[test]
 fn only_account_show_prints_the_external_id() {
     with_stack(async |test_stack| {
-        let acme = test_stack.customer().await;
+        let acme = test_stack.create_customer().await;
         let id = test_stack
             .account_record(&acme)
             .await

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use aws_sdk_ec2::types::{InstanceType, ResourceType, Tag, TagSpecification};
 use aws_sdk_lambda::primitives::Blob;
+use aws_sdk_sfn::types::HistoryEvent;
 use serde_json::{Value, json};
 use stepward::access::store::{NewAccount, Store};
 use stepward::model::customer::{Account, Trust};
@@ -102,17 +103,20 @@ impl TestStack {
     }
 
     /// Creates a customer with one account, which has data, instances and the role of customers.
-    pub(crate) async fn customer(&self) -> CustomerAccount {
-        let owned = self.customer_without_role().await;
-        owned.create_data().await;
-        self.onboard(&owned, &customer_role(self, &owned).await)
-            .await
-            .unwrap();
-        owned
+    pub(crate) async fn create_customer(&self) -> CustomerAccount {
+        let customer_account = self.create_customer_without_role().await;
+        customer_account.create_data().await;
+        self.onboard(
+            &customer_account,
+            &customer_role(self, &customer_account).await,
+        )
+        .await
+        .unwrap();
+        customer_account
     }
 
     /// Creates a customer with one account, `prod`, without a role.
-    pub(crate) async fn customer_without_role(&self) -> CustomerAccount {
+    pub(crate) async fn create_customer_without_role(&self) -> CustomerAccount {
         let (customer, account_id) = self.new_names();
         self.store
             .add_customer("test", &customer, None, None)
@@ -148,12 +152,12 @@ impl TestStack {
     /// Onboards an account: launches the role's template in the account and registers the role.
     pub(crate) async fn onboard(
         &self,
-        owned: &CustomerAccount,
+        customer_account: &CustomerAccount,
         role: &Role,
     ) -> Result<Checked, String> {
         let template = Template::Body(role.template.clone());
         stack::apply_template(
-            &owned.owner,
+            &customer_account.owner,
             "Stepward",
             &template,
             &role.parameters,
@@ -161,7 +165,7 @@ impl TestStack {
         )
         .await
         .unwrap();
-        let made = stack::describe_stack(&owned.owner, "Stepward")
+        let made = stack::describe_stack(&customer_account.owner, "Stepward")
             .await
             .unwrap()
             .expect("the stack is there");
@@ -169,17 +173,17 @@ impl TestStack {
         onboarding::set_role(
             &self.operator,
             &self.deployment,
-            &owned.customer,
-            &owned.account,
+            &customer_account.customer,
+            &customer_account.account,
             &arn,
         )
         .await
         .map_err(|error| error.to_string())
     }
 
-    pub(crate) async fn account_record(&self, owned: &CustomerAccount) -> Account {
+    pub(crate) async fn account_record(&self, customer_account: &CustomerAccount) -> Account {
         self.store
-            .account(&owned.customer, &owned.account)
+            .account(&customer_account.customer, &customer_account.account)
             .await
             .unwrap()
     }
@@ -218,6 +222,21 @@ impl TestStack {
         jobs::run(&self.operator, &self.deployment, job, input)
             .await
             .unwrap()
+    }
+
+    /// Returns all events of an execution, which is given by its ARN.
+    pub(crate) async fn history(&self, execution: &str) -> Vec<HistoryEvent> {
+        let request = self.operator.sfn().get_execution_history();
+        let mut events = request
+            .execution_arn(execution)
+            .into_paginator()
+            .items()
+            .send();
+        let mut history = Vec::new();
+        while let Some(event) = events.next().await {
+            history.push(event.unwrap());
+        }
+        history
     }
 
     pub(crate) async fn morning_check(&self, customer: &str) -> Finished {
@@ -261,9 +280,12 @@ pub(crate) struct Role {
 }
 
 /// Returns the role that customers launch, with all optional permissions.
-pub(crate) async fn customer_role(test_stack: &TestStack, owned: &CustomerAccount) -> Role {
+pub(crate) async fn customer_role(
+    test_stack: &TestStack,
+    customer_account: &CustomerAccount,
+) -> Role {
     let external_id = test_stack
-        .account_record(owned)
+        .account_record(customer_account)
         .await
         .external_id
         .expose()
@@ -287,7 +309,7 @@ pub(crate) async fn customer_role(test_stack: &TestStack, owned: &CustomerAccoun
 /// Returns the role that `stepward customer role-template` prints for these steps or jobs.
 pub(crate) async fn role_from_template(
     test_stack: &TestStack,
-    owned: &CustomerAccount,
+    customer_account: &CustomerAccount,
     arguments: &[&str],
 ) -> Role {
     let printed = test_stack.stepward(&[&["customer", "role-template"], arguments].concat(), false);
@@ -300,7 +322,7 @@ pub(crate) async fn role_from_template(
         (
             "ExternalId".to_owned(),
             test_stack
-                .account_record(owned)
+                .account_record(customer_account)
                 .await
                 .external_id
                 .expose()
@@ -366,13 +388,12 @@ impl CustomerAccount {
                    2026-01-31,crm,failed,0.0,\n\
                    2026-01-31,mail,succeeded,80.1,2026-01-31 03:00:00\n";
         let bucket = format!("stepward-data-{}", self.owner.account);
-        let put = self
-            .owner
+        self.owner
             .s3()
             .put_object()
             .bucket(bucket)
-            .key("backups/2026-01.csv");
-        put.body(csv.as_bytes().to_vec().into())
+            .key("backups/2026-01.csv")
+            .body(csv.as_bytes().to_vec().into())
             .send()
             .await
             .unwrap();

@@ -139,9 +139,9 @@ pub(crate) fn run_benchmark(
         .for_each(|column| column.set_cell_alignment(CellAlignment::Right));
     println!("{table}");
     println!(
-        "Medians of {runs} runs in turn, profile {profile}. (a): a function with lambda_runtime \
-         only; (b): the step's last AWS call with the Rust SDK; (c): the same call with Python and \
-         boto3.\n\
+        "Medians of {runs} runs, with the programs alternating; profile {profile}. (a): a function \
+         with lambda_runtime only; (b): the step's last AWS call with the Rust SDK; (c): the same \
+         call with Python and boto3.\n\
          ms: from process start to the first response. MB: peak memory (VmHWM).\n\
          {} other steps are not part of this benchmark.",
         other_steps.len()

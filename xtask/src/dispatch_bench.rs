@@ -31,8 +31,8 @@ pub(crate) struct Options {
     /// The number of nodes that run the command at the same time.
     #[arg(long, default_value_t = 100)]
     threadcount: usize,
-    /// Run two steps with the strategy node-first, which needs one task for each node. By default,
-    /// the job runs one step, and one SSM command covers many nodes.
+    /// Run two steps with the strategy node-first, which needs one item for each node. By default,
+    /// the job runs one step, and one item covers many nodes with one SSM command.
     #[arg(long)]
     node_first: bool,
 }

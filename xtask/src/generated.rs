@@ -10,6 +10,7 @@ use stepward_cli::workspace::Workspace;
 
 use crate::binaries;
 use crate::files::{list_names, read_file};
+use crate::moto_results;
 use crate::proof_tables::{self, Proofs};
 use crate::template;
 use stepward_testkit::build::{GENERATE, root};
@@ -51,7 +52,11 @@ pub fn generated_files(catalog: &Catalog) -> Result<BTreeMap<String, String>, St
             page::markdown(step) + &row,
         );
     }
-    files.insert("docs/PROOFS.md".into(), proof_tables::proofs_page(&proofs));
+    let moto = moto_results::read_results()?;
+    files.insert(
+        "docs/PROOFS.md".into(),
+        proof_tables::proofs_page(&proofs, &moto),
+    );
     files.insert("docs/AWS-CLI.md".into(), explained::differences_page());
 
     let workspace = Workspace::at(root()).map_err(|error| to_text(&error))?;

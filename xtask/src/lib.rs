@@ -6,5 +6,6 @@ pub mod catalog;
 mod files;
 pub mod generated;
 pub mod iam;
+pub mod moto_results;
 pub mod proof_tables;
 mod template;

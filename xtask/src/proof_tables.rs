@@ -9,6 +9,7 @@ use stepward_cli::workspace::Function;
 use stepward_testkit::build::list_steps;
 
 use crate::files;
+use crate::moto_results::{self, MotoResult};
 
 /// The kinds of proofs: the prefix of the test's name, and what such a test shows.
 pub const KEYS: [(&str, &str); 8] = [
@@ -246,7 +247,7 @@ pub fn proof_matrix(proofs: &[Proofs], cell: impl Fn(&Proofs, &'static str) -> S
 
 /// Returns the page `docs/PROOFS.md`.
 #[must_use]
-pub(crate) fn proofs_page(proofs: &[Proofs]) -> String {
+pub(crate) fn proofs_page(proofs: &[Proofs], moto: &[MotoResult]) -> String {
     let keys = markdown_table(
         &["proof", "what its tests show"],
         KEYS.iter()
@@ -273,8 +274,19 @@ A number is the number of tests. A dash means that the proof cannot apply; the r
 the table. No proof has run on AWS itself. The [page of each step](steps/README.md) says what the
 local cloud cannot show.
 
-{}",
-        proof_matrix(proofs, Proofs::test_count)
+{}
+## On a second emulator
+
+`cargo xtask moto` runs the first example of every step against [moto](https://docs.getmoto.org/),
+another emulator of AWS, and writes this table. It is not part of `.ci/run`. The resources of an
+example are created first, and IDs that AWS chooses are replaced. moto does not check permissions, and
+runs neither Lambda code nor Athena queries. The last column lists APIs that the step called and that
+moto lacks, or of which moto lacks the part in parentheses; the command responds to them itself.
+
+{}
+",
+        proof_matrix(proofs, Proofs::test_count),
+        moto_results::results_table(proofs.iter().map(|step| step.step.as_str()), moto)
     )
 }
 

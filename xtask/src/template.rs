@@ -88,11 +88,12 @@ pub(crate) fn job_resources<'a>(
     let block = |(name, source): (&str, String)| {
         let substitutions = if source.contains(STEP_NAMES) {
             format!(
-                "\n        StackName: !Ref AWS::StackName\n        StepNames: >-\n{}",
+                "\n        Partition: !Ref AWS::Partition\n        StackName: !Ref AWS::StackName\n        \
+                 StepNames: >-\n{}",
                 fold_lines(&steps, 10)
             )
         } else {
-            " {StackName: !Ref AWS::StackName}".to_owned()
+            " {Partition: !Ref AWS::Partition, StackName: !Ref AWS::StackName}".to_owned()
         };
         format!(
             "  {id}:
@@ -234,8 +235,11 @@ mod tests {
             &[],
         );
         assert_eq!(
-            jobs.matches("      DefinitionSubstitutions: {StackName: !Ref AWS::StackName}\n")
-                .count(),
+            jobs.matches(
+                "      DefinitionSubstitutions: {Partition: !Ref AWS::Partition, StackName: !Ref \
+                 AWS::StackName}\n"
+            )
+            .count(),
             1,
             "{jobs}"
         );

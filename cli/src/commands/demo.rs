@@ -17,14 +17,17 @@ use crate::error::{Context, Error, Result, repeat_options};
 use crate::global::Global;
 use crate::jobs::{self, Finished, Outcome, View};
 use crate::local::{LocalCloud, OPERATOR, venv};
+use crate::machine::check_resources;
 use crate::output::{Format, Progress, Stage, counted, print};
 use crate::package::{self, Build, Release};
-use crate::workspace::Workspace;
+use crate::workspace::{Function, Workspace};
 use account::{ACCOUNT, ACCOUNTS, DemoAccount};
 
 const JOB: &str = "fleet/morning-check";
 /// The command that the demo runs on the nodes of one customer.
 const COMMAND: &str = "uname -sm";
+/// The disk space that the first build of the functions needs, after that of this program.
+const BUILD_SPACE: u64 = 3_000_000_000;
 
 /// Try Stepward on this machine, without AWS: build, deploy, onboard three customers, run jobs
 #[derive(Args, Debug)]
@@ -43,8 +46,11 @@ impl Demo {
             region: None,
             ..global.clone()
         };
+        let workspace = package::workspace_for_jobs(&Workspace::find()?)?;
+        deploy::validate_stack_name(&workspace, &local.stack)?;
+        check_machine(&workspace, local.port)?;
         let progress = Progress::new();
-        let result = run_demo(&local, &progress).await;
+        let result = run_demo(&local, &workspace, &progress).await;
         progress.clear();
         result.map(|()| 0)
     }
@@ -58,21 +64,47 @@ struct NodesRunLine {
     run: RunOnNodes,
 }
 
-async fn run_demo(global: &Global, progress: &Progress) -> Result<()> {
-    let (port, stack) = (global.port, global.stack.as_str());
-    // Only the steps of the jobs: the others would take time to compile, and the demo does not run
-    // them.
-    let workspace = package::workspace_for_jobs(&Workspace::find()?)?;
-    let release = build(&workspace, progress).await?;
+/// Refuses a machine on which the demo would fail after minutes of compilation.
+fn check_machine(workspace: &Workspace, port: u16) -> Result<()> {
+    LocalCloud::check_port(workspace, port)?;
+    let is_built = |function: &Function| {
+        workspace
+            .target
+            .join("debug")
+            .join(&function.name)
+            .is_file()
+    };
+    if workspace.functions.iter().all(is_built) {
+        return Ok(());
+    }
+    check_resources(&workspace.target, BUILD_SPACE)
+}
 
+/// Builds the functions, starts the local cloud and runs the demo there. The functions are only
+/// those of the jobs: the others would take time to compile, and the demo does not run them.
+async fn run_demo(global: &Global, workspace: &Workspace, progress: &Progress) -> Result<()> {
+    let release = build(workspace, progress).await?;
     let stage = Stage::start(progress, "Start the local cloud");
-    let local = LocalCloud::up(&workspace, port)?;
+    let local = LocalCloud::up(workspace, global.port)?;
     stage.finish(format!("{}, IAM is enforced", local.endpoint()));
+    show_everything(global, workspace, &local, &release, progress)
+        .await
+        .map_err(Error::into_started)
+}
 
+/// Deploys, onboards the customers and runs their jobs on the local cloud.
+async fn show_everything(
+    global: &Global,
+    workspace: &Workspace,
+    local: &LocalCloud,
+    release: &Release,
+    progress: &Progress,
+) -> Result<()> {
+    let stack = global.stack.as_str();
     let cloud = global.open_cloud().await?;
     let stage = Stage::start(progress, "Deploy infra/template.yaml");
     let parameters = BTreeMap::from([("Steps".into(), "jobs".into())]);
-    let deployment = deploy::deploy(&cloud, stack, &release, &parameters, progress).await?;
+    let deployment = deploy::deploy(&cloud, stack, release, &parameters, progress).await?;
     let result = if deployment.changed {
         "deployed to"
     } else {
@@ -83,18 +115,14 @@ async fn run_demo(global: &Global, progress: &Progress) -> Result<()> {
     let stage = Stage::start(progress, "Create three customers' accounts");
     for account in &ACCOUNTS {
         progress.set_status(format!("creating the account of {}", account.customer));
-        account::create_resources(
-            &cloud.other_account(account.account_id),
-            &workspace,
-            account,
-        )
-        .await?;
+        account::create_resources(&cloud.other_account(account.account_id), workspace, account)
+            .await?;
     }
     stage.finish("stopped instances, backup reports and an Athena table in each");
 
     for account in &ACCOUNTS {
         let stage = Stage::start(progress, format!("Onboard {}", account.customer));
-        let trust = account::onboard(&cloud, &deployment, &workspace, account).await?;
+        let trust = account::onboard(&cloud, &deployment, workspace, account).await?;
         stage.finish(match trust {
             Trust::Proven => {
                 "proven: its role accepts Stepward, and refuses callers without the external ID"
@@ -141,7 +169,9 @@ async fn run_demo(global: &Global, progress: &Progress) -> Result<()> {
                  external ID",
                 account.customer
             ))
-            .with_advice("do not use this build, because it works with such roles"));
+            .with_advice(
+                "do not use this build: it must refuse roles that do not require the external ID",
+            ));
         }
     }
     print(&next_commands(&cloud))
@@ -150,10 +180,9 @@ async fn run_demo(global: &Global, progress: &Progress) -> Result<()> {
 /// Compiles the functions and creates the Python environment at the same time: one waits for the
 /// processor, the other for the network.
 async fn build(workspace: &Workspace, progress: &Progress) -> Result<Release> {
-    let (functions, python) = (
-        Stage::start(progress, "Build the functions"),
-        Stage::start(progress, "Create the Python environment"),
-    );
+    // The build is the longer one, so its status is set last and stays next to the spinner.
+    let python = Stage::start(progress, "Create the Python environment");
+    let functions = Stage::start(progress, "Build the functions");
     let for_python = workspace.clone();
     let python = tokio::task::spawn_blocking(move || {
         venv::ensure_venv(&for_python, venv::LOCAL_CLOUD)

@@ -7,10 +7,10 @@ use serde_json::json;
 
 use super::help::with_examples;
 use crate::arguments::parse_pairs;
-use crate::deploy::{LOCAL_FOLDER, deploy};
+use crate::deploy::{LOCAL_FOLDER, deploy, validate_stack_name};
 use crate::error::{Error, Result};
 use crate::global::Global;
-use crate::local::LocalCloud;
+use crate::local::{LocalCloud, check_responds};
 use crate::output::{Progress, duration_text, format_table};
 use crate::package::{self, Build};
 use crate::workspace::Workspace;
@@ -66,8 +66,13 @@ impl Deploy {
                 .entry(LOCAL_FOLDER.into())
                 .or_insert(local.files()?.display().to_string());
         }
-        // Before the build, so that wrong credentials are reported at once.
+        validate_stack_name(&workspace, &global.stack)?;
+        // Before the build, so that wrong credentials and a missing local cloud are reported at
+        // once.
         let cloud = global.open_cloud().await?;
+        if global.local {
+            check_responds(global.port)?;
+        }
         let build = match (global.local, self.arm64) {
             (true, _) => Build::Local,
             (false, true) => Build::Arm64,

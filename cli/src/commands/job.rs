@@ -9,7 +9,7 @@ use clap::Subcommand;
 
 use crate::error::Result;
 use crate::global::Global;
-pub(crate) use run::start_and_watch;
+pub(crate) use run::{start, start_and_watch};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Job {

@@ -96,7 +96,7 @@ fn show_status(global: &Global, running: Option<&LocalCloud>) -> Result<()> {
         ),
         _ => format!(
             "No local cloud runs on port {port}; start it with `stepward{} local up`.",
-            global.repeated_options()
+            global.options_to_repeat()
         ),
     };
     global.output_format().show(&json, text)

@@ -133,6 +133,38 @@ pub async fn apply_template(
     given: &Parameters,
     progress: &Progress,
 ) -> Result<Outcome> {
+    let Some(change_set) = create_change_set(cloud, name, template, given, progress)
+        .await
+        .map_err(Error::into_not_started)?
+    else {
+        return Ok(Outcome::Unchanged);
+    };
+    let mut events = Events::after_existing(cloud, name)
+        .await
+        .map_err(Error::into_not_started)?;
+    cloud
+        .cloudformation()
+        .execute_change_set()
+        .stack_name(name)
+        .change_set_name(&change_set)
+        .send()
+        .await
+        .map_err(|error| cloud.error(error))?;
+    wait_for_stack(cloud, name, &mut events, progress)
+        .await
+        .map(|()| Outcome::Changed)
+        .map_err(Error::into_started)
+}
+
+/// Creates a change set, which changes no resource yet, and returns its name; `None` if the stack
+/// already matches the template.
+async fn create_change_set(
+    cloud: &Cloud,
+    name: &str,
+    template: &Template,
+    given: &Parameters,
+    progress: &Progress,
+) -> Result<Option<String>> {
     let stack = describe_stack(cloud, name).await?;
     let kind = change_set_type(name, stack.as_ref())?;
     let change_set = format!(
@@ -168,20 +200,9 @@ pub async fn apply_template(
             .change_set_name(&change_set)
             .send()
             .await;
-        return Ok(Outcome::Unchanged);
+        return Ok(None);
     }
-    let mut events = Events::after_existing(cloud, name).await?;
-    cloud
-        .cloudformation()
-        .execute_change_set()
-        .stack_name(name)
-        .change_set_name(&change_set)
-        .send()
-        .await
-        .map_err(|error| cloud.error(error))?;
-    wait_for_stack(cloud, name, &mut events, progress)
-        .await
-        .map(|()| Outcome::Changed)
+    Ok(Some(change_set))
 }
 
 fn change_set_type(name: &str, stack: Option<&Stack>) -> Result<ChangeSetType> {

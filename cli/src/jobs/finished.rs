@@ -59,7 +59,7 @@ pub async fn read_result(cloud: &Cloud, execution: &str) -> Result<Finished> {
         .execution_arn(execution)
         .send()
         .await;
-    let described = described.map_err(|error| cloud.error(error).into_not_started())?;
+    let described = described.map_err(|error| cloud.error(error))?;
     let succeeded = *described.status() == ExecutionStatus::Succeeded;
     // A job that failed in every account writes its summary to the cause.
     let text = if succeeded {

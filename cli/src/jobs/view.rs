@@ -31,8 +31,8 @@ impl View {
     #[must_use]
     pub fn new() -> Self {
         let lines = MultiProgress::new();
-        // indicatif hides bars, and the lines above them, if standard error is no terminal or TERM
-        // is dumb or not set.
+        // indicatif hides bars, and the lines above them, if standard error is not a terminal, or
+        // if TERM is `dumb` or not set.
         let destination = if lines.is_hidden() {
             Destination::Lines
         } else {

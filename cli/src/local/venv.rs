@@ -1,4 +1,4 @@
-//! Python programs with pinned versions and hashes, in virtual environments below Cargo's target
+//! Python programs with pinned versions and hashes, in virtual environments in Cargo's target
 //! directory.
 
 use std::path::{Path, PathBuf};

@@ -15,6 +15,7 @@ use crate::cloud::Cloud;
 use crate::error::Result;
 use crate::jobs::progress::{JobProgress, State};
 use crate::jobs::{self, Finished, WATCH_LIMIT, events_after, still_running};
+use crate::nodes::names::NodeNames;
 use crate::output::{Progress, counted};
 
 /// The maximum number of items whose histories are read. With more items, only the number of ended
@@ -31,6 +32,7 @@ const MAX_FAILED_POLLS: u32 = 20;
 #[derive(Debug, Default)]
 struct Round {
     nodes: Vec<NodeResult>,
+    names: NodeNames,
     items: Vec<PlannedItem>,
 }
 
@@ -123,6 +125,7 @@ impl Dispatch {
             let DispatchState { nodes, round, .. } = read_artifact(cloud, bucket, key).await?;
             progress.print_line(counted(nodes.len(), "node"));
             self.round = Round {
+                names: NodeNames::new(nodes.iter().map(|result| &result.node)),
                 nodes,
                 items: round,
             };
@@ -237,7 +240,7 @@ fn only_node(input: &str, round: &Round) -> Option<String> {
         [only] => round
             .nodes
             .get(*only)
-            .map(|result| result.node.nodename.clone()),
+            .map(|result| round.names.name_of(&result.node)),
         _ => None,
     }
 }
@@ -250,7 +253,7 @@ fn with_node_name(line: &str, node: Option<&str>, round: &Round) -> String {
         id.is_some_and(|id| id == first_word)
     };
     match (round.nodes.iter().find(has_instance_id), node) {
-        (Some(result), _) => format!("{} {rest}", result.node.nodename),
+        (Some(result), _) => format!("{} {rest}", round.names.name_of(&result.node)),
         (None, Some(node)) => format!("{node} {line}"),
         (None, None) => line.to_owned(),
     }
@@ -270,7 +273,7 @@ mod tests {
         });
         let round = Round {
             nodes: vec![serde_json::from_value(node).unwrap()],
-            items: Vec::new(),
+            ..Round::default()
         };
         for (line, node, expected) in [
             ("i-1 started", None, "web-1 started"),
@@ -279,5 +282,28 @@ mod tests {
         ] {
             assert_eq!(with_node_name(line, node, &round), expected);
         }
+    }
+
+    #[test]
+    fn lines_have_the_id_of_nodes_that_share_a_name() {
+        let node = |id: &str| -> NodeResult {
+            serde_json::from_value(json!({ "node": { "nodename": "web", "instanceId": id } }))
+                .unwrap()
+        };
+        let nodes = vec![node("i-1"), node("i-2")];
+        let round = Round {
+            names: NodeNames::new(nodes.iter().map(|result| &result.node)),
+            nodes,
+            items: vec![PlannedItem {
+                nodes: vec![1],
+                calls: Vec::new(),
+            }],
+        };
+        assert_eq!(
+            with_node_name("i-1 started", None, &round),
+            "web i-1 started"
+        );
+        let input = json!({ "item": { "id": "0-00000" } }).to_string();
+        assert_eq!(only_node(&input, &round).as_deref(), Some("web i-2"));
     }
 }

@@ -1,5 +1,5 @@
 //! The page of a step in Markdown: `stepward steps NAME` shows it, `cargo xtask generate` writes it
-//! below `docs/steps/`.
+//! to `docs/steps/`.
 
 use std::collections::BTreeSet;
 

@@ -7,6 +7,7 @@ use stepward::runtime::manifest::Manifest;
 
 use super::schema::{allowed_types, entry_schema, is_of_type, type_name, type_text};
 use crate::error::{Error, Result};
+use crate::json::{broken_json, check_numbers, parse_json_or_text};
 
 /// How many characters of a wrong value an error repeats.
 const SHOWN_CHARACTERS: usize = 60;
@@ -16,9 +17,10 @@ const SHOWN_CHARACTERS: usize = 60;
 /// entries replace those of a whole map.
 ///
 /// If a parameter can only be text, the value is read as text. If a parameter can also have another
-/// type, such as list or number, JSON of that type is read as JSON, and everything else as text. An
-/// error names unknown parameters, values of a wrong type, and missing required parameters. The
-/// step itself checks everything beyond types.
+/// type, such as list or number, JSON of that type is read as JSON, and everything else as text,
+/// except a value that begins like JSON of that type and is not valid. An error names unknown
+/// parameters, values of a wrong type, and missing required parameters. The step itself checks
+/// everything beyond types.
 pub fn read(
     step: &Manifest,
     file: Map<String, Value>,
@@ -91,7 +93,7 @@ fn split_entry<'a>(step: &Manifest, key: &'a str) -> Option<(&'a str, &'a str)> 
     key.split_once('.').filter(|_| !is_parameter)
 }
 
-/// Sets one entry of a map. A value that is no map is replaced if it is from the file.
+/// Sets one entry of a map. A value from the file that is not a map is replaced.
 fn set_entry(
     step: &Manifest,
     parameters: &mut Map<String, Value>,
@@ -137,14 +139,36 @@ fn parameter_schema<'a>(step: &'a Manifest, name: &str) -> Result<&'a Value> {
 /// A typed value, as a value of a type that its schema allows.
 fn parse_value(step: &Manifest, name: &str, schema: &Value, text: &str) -> Result<Value> {
     let types = allowed_types(&step.parameters, schema);
-    let json = serde_json::from_str::<Value>(text).ok();
-    if types.is_empty() || types.contains(&"string") {
+    let option = format!("-p {name}");
+    if types.is_empty() {
+        return parse_json_or_text(&option, text);
+    }
+    let json = serde_json::from_str::<Value>(text);
+    if types.contains(&"string") {
         let is_other_type =
             |json: &Value| !json.is_string() && !json.is_null() && types.contains(&type_name(json));
-        let json = json.filter(|json| types.is_empty() || is_other_type(json));
-        return Ok(json.unwrap_or_else(|| text.into()));
+        return match json {
+            Ok(json) if is_other_type(&json) => {
+                check_numbers(&option, text)?;
+                Ok(json)
+            }
+            Err(error) if is_begun_as(&types, text) => Err(broken_json(&option, text, &error)),
+            _ => Ok(text.into()),
+        };
     }
-    json.ok_or_else(|| type_error(step, name, schema, &text.into()))
+    let json = json.map_err(|_| type_error(step, name, schema, &text.into()))?;
+    check_numbers(&option, text)?;
+    Ok(json)
+}
+
+/// Whether a text begins like a JSON list or object, and one of the types is this.
+fn is_begun_as(types: &[&str], text: &str) -> bool {
+    let kind = match text.trim_start().chars().next() {
+        Some('[') => "array",
+        Some('{') => "object",
+        _ => return false,
+    };
+    types.contains(&kind)
 }
 
 fn type_error(step: &Manifest, name: &str, schema: &Value, value: &Value) -> Error {
@@ -311,6 +335,16 @@ mod tests {
                 json!({ "tags": { "a.b/c": "1", "d": "e" } }),
             ),
             (
+                "ec2-start",
+                vec!["tags.a=1", "tags={\"b\":\"2\"}"],
+                json!({ "tags": { "a": "1", "b": "2" } }),
+            ),
+            (
+                "lambda-invoke",
+                vec!["function_name=f", "payload.a=1", "payload={\"b\":2}"],
+                json!({ "function_name": "f", "payload": { "a": 1, "b": 2 } }),
+            ),
+            (
                 "lambda-invoke",
                 vec!["function_name=f", "payload=7"],
                 json!({ "function_name": "f", "payload": 7 }),
@@ -381,6 +415,26 @@ mod tests {
                 "lambda-run-code",
                 vec!["execution_role_arn=a", "code=c", "runtime=Perl"],
                 "expected `\"Python\"`, `\"Node.js\"` or `\"Ruby\"`, got \"Perl\"",
+            ),
+            (
+                "ec2-start",
+                vec!["instance_ids=[\"i-1\""],
+                "-p instance_ids: the value begins like JSON, but is not valid",
+            ),
+            (
+                "lambda-invoke",
+                vec!["function_name=f", "payload={\"a\":"],
+                "-p payload: the value begins like JSON",
+            ),
+            (
+                "lambda-invoke",
+                vec!["function_name=f", "payload.id=9007199254740993"],
+                "-p payload.id: the number 9007199254740993 would be rounded",
+            ),
+            (
+                "autoscaling-update-group",
+                vec!["group_name=g", "max_size=9007199254740993"],
+                "would be rounded",
             ),
             (
                 "s3-copy",

@@ -33,7 +33,30 @@ pub(super) fn fields(schema: &Value) -> Vec<Field> {
         fields: Vec::new(),
     };
     collector.collect(schema, "", &[]);
+    complete_alternatives(&mut collector.fields);
     collector.fields
+}
+
+/// If one field names another as its alternative, the other one needs the first. The documentation
+/// of `tags`, which several steps share, does not name the fields of each.
+fn complete_alternatives(fields: &mut [Field]) {
+    let pairs: Vec<_> = fields
+        .iter()
+        .filter_map(|field| match &field.need {
+            Need::OneOf(others) => Some((field.name.clone(), others.clone())),
+            _ => None,
+        })
+        .collect();
+    for (name, others) in pairs {
+        for field in fields
+            .iter_mut()
+            .filter(|field| others.contains(&field.name))
+        {
+            if field.need == Need::Optional {
+                field.need = Need::OneOf(vec![name.clone()]);
+            }
+        }
+    }
 }
 
 struct FieldCollector<'a> {
@@ -60,8 +83,9 @@ impl<'a> FieldCollector<'a> {
         let required = required_fields(object);
         for (name, schema) in object["properties"].as_object().into_iter().flatten() {
             let path = format!("{prefix}{name}");
+            let documentation = documentation(root, schema);
             let need = match (required.contains(name), others) {
-                (false, _) => Need::Optional,
+                (false, _) => documented_need(&documentation),
                 (true, []) => Need::Required,
                 (true, others) => Need::OneOf(others.to_vec()),
             };
@@ -72,9 +96,9 @@ impl<'a> FieldCollector<'a> {
                 is_nullable: is_nullable(schema),
                 default: schema["default"].clone(),
                 // schemars documents the only field of an enum's variant at the variant.
-                documentation: Some(documentation(root, schema))
+                documentation: Some(documentation)
                     .filter(|text| !text.is_empty())
-                    .unwrap_or_else(|| documentation(root, object)),
+                    .unwrap_or_else(|| self::documentation(root, object)),
             });
             let (nested, suffix) = innermost_schema(root, schema);
             self.collect(nested, &format!("{path}{suffix}."), &[]);
@@ -92,6 +116,31 @@ impl<'a> FieldCollector<'a> {
             self.collect(alternative, prefix, &others);
         }
         self.enclosing.pop();
+    }
+}
+
+/// How the documentation of a field that the schema does not require begins to say what can be
+/// given instead.
+const ALTERNATIVE: &str = "Required unless you set ";
+
+/// Whether a field must be given, although the schema does not require it. JSON Schema can say that
+/// exactly one of several fields is required, but the fields of a Rust struct cannot; the step
+/// checks it, and the documentation says it with the words of [`ALTERNATIVE`].
+fn documented_need(documentation: &str) -> Need {
+    let Some((_, rest)) = documentation.split_once(ALTERNATIVE) else {
+        return Need::Optional;
+    };
+    let clause = rest.split([';', '.']).next().unwrap_or_default();
+    let names: Vec<_> = clause
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .map(str::to_owned)
+        .collect();
+    if names.is_empty() {
+        Need::Optional
+    } else {
+        Need::OneOf(names)
     }
 }
 
@@ -473,6 +522,46 @@ mod tests {
                 Need::OneOf(vec!["include".into()])
             ]
         );
+    }
+
+    #[test]
+    fn a_field_with_an_alternative_is_not_optional() {
+        let field = |text: &str| json!({ "type": "string", "description": text });
+        let schema = json!({ "properties": {
+            "id": field("The ID. Required unless you set\n`name` or `tag`; set only one."),
+            "force": field("Required by nothing."),
+        } });
+        let needs: Vec<_> = fields(&schema)
+            .into_iter()
+            .map(|field| field.need)
+            .collect();
+        let names = vec!["name".to_owned(), "tag".to_owned()];
+        assert_eq!(needs, [Need::OneOf(names), Need::Optional]);
+    }
+
+    #[test]
+    fn alternatives_of_all_steps_exist_and_name_each_other() {
+        let mut names = Vec::new();
+        for step in crate::steps::catalog().unwrap() {
+            let fields = fields(&step.parameters);
+            for field in fields.iter().filter(|field| !field.name.contains('.')) {
+                let Need::OneOf(others) = &field.need else {
+                    continue;
+                };
+                for other in others {
+                    let other = fields.iter().find(|field| field.name == *other);
+                    assert_eq!(
+                        other.map(|other| &other.need),
+                        Some(&Need::OneOf(vec![field.name.clone()])),
+                        "{} {}",
+                        step.name,
+                        field.name
+                    );
+                }
+                names.push(format!("{} {}", step.name, field.name));
+            }
+        }
+        assert!(names.contains(&"ec2-start tags".to_owned()), "{names:?}");
     }
 
     #[test]

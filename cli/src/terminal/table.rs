@@ -91,11 +91,11 @@ fn column_widths(natural: &[usize], minimum: &[usize], available: usize) -> Vec<
     for (width, lacking) in widths.iter_mut().zip(&lacking) {
         *width += rest * lacking / total.max(1);
     }
-    // What integer division has left over goes to the column that lacks most.
-    let left_over = available.saturating_sub(widths.iter().sum());
+    // The remainder of the integer division goes to the column that lacks most.
+    let remainder = available.saturating_sub(widths.iter().sum());
     let neediest = (0..lacking.len()).max_by_key(|number| lacking[*number]);
     if let Some(width) = neediest.and_then(|number| widths.get_mut(number)) {
-        *width += left_over;
+        *width += remainder;
     }
     widths
 }

@@ -16,7 +16,7 @@ pub(crate) fn athena_error(error: impl AwsError<aws_sdk_athena::Error>) -> StepE
 mod tests {
     use aws_sdk_athena::operation::start_query_execution::StartQueryExecutionError;
     use stepward::ErrorName;
-    use stepward::testing::service_error;
+    use stepward::testing::{assert_rejections_are_explained, service_error};
 
     use super::*;
 
@@ -36,5 +36,10 @@ mod tests {
             ));
             assert_eq!(error.name, name, "{code}");
         }
+    }
+
+    #[test]
+    fn rejected_credentials_are_explained() {
+        assert_rejections_are_explained(StartQueryExecutionError::generic, athena_error);
     }
 }

@@ -1,7 +1,9 @@
 //! The state and the result of a query.
 
 use aws_sdk_athena::Client;
-use aws_sdk_athena::types::{QueryExecution, QueryExecutionState, ResultSetMetadata, Row};
+use aws_sdk_athena::types::{
+    QueryExecution, QueryExecutionState, ResultSetMetadata, Row, StatementType,
+};
 use schemars::JsonSchema;
 use serde::Serialize;
 use stepward::{Context, StepError};
@@ -81,7 +83,7 @@ pub(crate) async fn read_result(
         columns,
         rows,
         truncated,
-    } = read_first_rows(&ctx.client(Client::new), &id, max_rows).await?;
+    } = read_first_rows(&ctx.client(Client::new), &id, &query, max_rows).await?;
 
     let statistics = query.statistics.as_ref();
     let milliseconds = statistics
@@ -122,6 +124,7 @@ struct Table {
 async fn read_first_rows(
     athena: &Client,
     query_execution_id: &str,
+    query: &QueryExecution,
     max_rows: usize,
 ) -> Result<Table, StepError> {
     let mut pages = athena
@@ -145,9 +148,10 @@ async fn read_first_rows(
 
         if is_first_page {
             table.columns = columns_from_metadata(result.result_set_metadata);
-            if rows
-                .first()
-                .is_some_and(|row| is_header(row, &table.columns))
+            if can_have_header(query)
+                && rows
+                    .first()
+                    .is_some_and(|row| is_header(row, &table.columns))
             {
                 rows.remove(0);
             }
@@ -173,8 +177,17 @@ fn columns_from_metadata(metadata: Option<ResultSetMetadata>) -> Vec<Column> {
         .collect()
 }
 
-/// Whether a row repeats the column names. The first row of a SELECT does; the first row of other
-/// statements does not.
+/// Whether the first row of the result can be a header. Only DML statements, such as SELECT, have
+/// one. The first row of a statement such as SHOW DATABASES is data, even if it equals the name of
+/// its column. <https://docs.aws.amazon.com/athena/latest/APIReference/API_GetQueryResults.html>
+fn can_have_header(query: &QueryExecution) -> bool {
+    query
+        .statement_type
+        .as_ref()
+        .is_none_or(|kind| *kind == StatementType::Dml)
+}
+
+/// Whether a row repeats the column names, as the header does.
 fn is_header(row: &[Option<String>], columns: &[Column]) -> bool {
     let names = columns.iter().map(|column| Some(column.name.as_str()));
     row.iter().map(Option::as_deref).eq(names)

@@ -20,7 +20,7 @@ pub(crate) fn autoscaling_error(error: impl AwsError<aws_sdk_autoscaling::Error>
 #[cfg(test)]
 mod tests {
     use aws_sdk_autoscaling::operation::update_auto_scaling_group::UpdateAutoScalingGroupError;
-    use stepward::testing::service_error;
+    use stepward::testing::{assert_rejections_are_explained, service_error};
 
     use super::*;
 
@@ -41,5 +41,10 @@ mod tests {
             ));
             assert_eq!(error.name, name, "{code}");
         }
+    }
+
+    #[test]
+    fn rejected_credentials_are_explained() {
+        assert_rejections_are_explained(UpdateAutoScalingGroupError::generic, autoscaling_error);
     }
 }

@@ -2,7 +2,7 @@
 
 use aws_sdk_autoscaling::Client;
 use aws_sdk_autoscaling::primitives::{DateTime, DateTimeFormat};
-use aws_sdk_autoscaling::types::{Activity, AutoScalingGroup, Filter};
+use aws_sdk_autoscaling::types::{AutoScalingGroup, Filter};
 use stepward::{ErrorName, StepError};
 
 use crate::error::autoscaling_error;
@@ -76,12 +76,17 @@ pub(crate) async fn update_sizes(
     }
 }
 
-/// The latest launch or termination that failed since a time, in seconds since 1970.
-pub(crate) async fn latest_failure(
+/// The maximum number of different reasons of failed activities.
+const MAX_REASONS: usize = 5;
+
+/// The launches and terminations that failed since a time, in seconds since 1970: their
+/// descriptions with AWS's reasons, each once, the latest first. AWS repeats a failed launch with
+/// the same reason.
+pub(crate) async fn failure_reasons(
     autoscaling: &Client,
     group_name: &str,
     since: i64,
-) -> Result<Option<Activity>, StepError> {
+) -> Result<Vec<String>, StepError> {
     let since = DateTime::from_secs(since)
         .fmt(DateTimeFormat::DateTime)
         .map_err(|error| {
@@ -107,12 +112,22 @@ pub(crate) async fn latest_failure(
         .filters(recent)
         .into_paginator()
         .send();
+    let mut reasons = Vec::new();
     while let Some(page) = pages.next().await {
         let activities = page.map_err(autoscaling_error)?.activities;
-        let latest = activities.and_then(|activities| activities.into_iter().next());
-        if latest.is_some() {
-            return Ok(latest);
+        for activity in activities.unwrap_or_default() {
+            // The description of a launch ends with the ID of the instance that failed.
+            let description = activity.description().unwrap_or("a scaling activity");
+            let description = description.split(": i-").next().unwrap_or(description);
+            let reason = activity.status_message().unwrap_or("AWS gave no reason");
+            let reason = format!("{description} failed: {reason}");
+            if !reasons.contains(&reason) {
+                reasons.push(reason);
+            }
+            if reasons.len() == MAX_REASONS {
+                return Ok(reasons);
+            }
         }
     }
-    Ok(None)
+    Ok(reasons)
 }

@@ -19,7 +19,7 @@ pub(crate) fn logs_error(error: impl AwsError<aws_sdk_cloudwatchlogs::Error>) ->
 #[cfg(test)]
 mod tests {
     use aws_sdk_cloudwatchlogs::operation::start_query::StartQueryError;
-    use stepward::testing::service_error;
+    use stepward::testing::{assert_rejections_are_explained, service_error};
 
     use super::*;
 
@@ -38,5 +38,10 @@ mod tests {
             let error = logs_error(service_error(StartQueryError::generic, code, status));
             assert_eq!(error.name, name, "{code}");
         }
+    }
+
+    #[test]
+    fn rejected_credentials_are_explained() {
+        assert_rejections_are_explained(StartQueryError::generic, logs_error);
     }
 }

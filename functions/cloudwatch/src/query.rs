@@ -238,7 +238,8 @@ fn failure_reason(status: &QueryStatus) -> Option<&'static str> {
              groups",
         ),
         QueryStatus::UnknownValue => Some(
-            "is in an unknown state at CloudWatch Logs; check its history, then run the step again",
+            "has a status that Stepward does not know; look it up in the query history of Logs \
+             Insights, then run the step again",
         ),
         _ => None,
     }

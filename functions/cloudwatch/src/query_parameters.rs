@@ -61,7 +61,7 @@ pub fn query_permissions(log_groups: &[String]) -> Permissions {
         start.allow_on_all(
             "start the query, if log_groups is empty",
             &["logs:StartQuery"],
-            "The saved query names its log groups.",
+            "Stepward learns the log groups only from the saved query, not from the parameters.",
         )
     } else {
         start.allow(
@@ -84,6 +84,7 @@ pub fn query_permissions(log_groups: &[String]) -> Permissions {
         .allow_on_all(
             "poll the query and read its rows",
             &["logs:GetQueryResults"],
-            "The request has only the query's ID, not its log groups. Nobody can guess an ID.",
+            "AWS cannot limit this action to log groups, because the request contains only the \
+             query's ID.",
         )
 }

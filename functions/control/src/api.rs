@@ -345,8 +345,9 @@ mod tests {
     use aws_sdk_sfn::operation::describe_execution::DescribeExecutionError;
     use aws_sdk_sfn::operation::start_execution::{StartExecutionError, StartExecutionOutput};
     use aws_sdk_sfn::types::ExecutionStatus;
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{Rule, RuleMode, mock};
     use aws_smithy_types::error::ErrorMetadata;
+    use stepward::mock_client;
 
     use super::*;
 

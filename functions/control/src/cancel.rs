@@ -28,6 +28,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use stepward::access::session;
 use stepward::model::error::{ErrorName, StepError};
+use stepward::model::text::counted;
 use stepward::runtime::{Event, run};
 use stepward_lambda::error::lambda_error;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -101,9 +102,9 @@ async fn cancel(
     // already stay cancelled.
     // https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-error-handling.html
     Err(ErrorName::StepFailed.with_message(format!(
-        "{} of {} steps were not cancelled: {}",
+        "{} of {} could not be cancelled: {}",
         failures.len(),
-        open_calls.len(),
+        counted(open_calls.len(), "step"),
         failures.join("; ")
     )))
 }
@@ -128,7 +129,7 @@ async fn cancel_running_calls_again(
         .filter(|(_, remaining)| *remaining > available);
     failures.extend(too_long.map(|(call, _)| {
         format!(
-            "{}: a call may still run; the next retry cancels the step again",
+            "{}: a call may still be running; the next retry cancels the step again",
             call.function
         )
     }));

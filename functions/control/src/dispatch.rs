@@ -7,6 +7,7 @@
 //! execution's own prefix; the state machine only gets counts and keys.
 //! [`stepward::node::dispatch`] defines the requests and responses.
 
+mod catalog;
 mod items;
 mod results;
 mod rounds;

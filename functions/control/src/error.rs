@@ -20,7 +20,7 @@ pub(crate) fn step_functions_error(error: impl AwsError<aws_sdk_sfn::Error>) -> 
 #[cfg(test)]
 mod tests {
     use aws_sdk_sfn::operation::start_execution::StartExecutionError;
-    use stepward::testing::service_error;
+    use stepward::testing::{assert_rejections_are_explained, service_error};
 
     use super::*;
 
@@ -38,5 +38,10 @@ mod tests {
                 step_functions_error(service_error(StartExecutionError::generic, code, status));
             assert_eq!(error.name, name, "{code}");
         }
+    }
+
+    #[test]
+    fn rejected_credentials_are_explained() {
+        assert_rejections_are_explained(StartExecutionError::generic, step_functions_error);
     }
 }

@@ -29,7 +29,7 @@ pub fn ec2_error(error: impl AwsError<aws_sdk_ec2::Error>) -> StepError {
 #[cfg(test)]
 mod tests {
     use aws_sdk_ec2::operation::describe_instances::DescribeInstancesError;
-    use stepward::testing::service_error;
+    use stepward::testing::{assert_rejections_are_explained, service_error};
 
     use super::*;
 
@@ -78,5 +78,10 @@ mod tests {
             let error = ec2_error(service_error(DescribeInstancesError::generic, code, status));
             assert_eq!(error.name, name, "{code}");
         }
+    }
+
+    #[test]
+    fn rejected_credentials_are_explained() {
+        assert_rejections_are_explained(DescribeInstancesError::generic, ec2_error);
     }
 }

@@ -1,5 +1,6 @@
 //! Code that the EC2 steps share.
 
+pub mod batch;
 pub mod creation;
 pub mod error;
 pub mod image;
@@ -251,8 +252,9 @@ pub async fn instance_health(
 
 #[cfg(test)]
 mod tests {
-    use aws_smithy_mocks::{RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{RuleMode, mock};
     use stepward::ErrorName;
+    use stepward::mock_client;
 
     use super::*;
     use crate::testing::status_output;

@@ -9,8 +9,9 @@ use aws_sdk_ec2::types::{
     Instance, InstanceState, InstanceStateChange, InstanceStateName, InstanceStatus,
     InstanceStatusSummary, InstanceType, Reservation, StateReason, SummaryStatus,
 };
-use aws_smithy_mocks::{mock, mock_client};
+use aws_smithy_mocks::mock;
 use aws_smithy_types::error::ErrorMetadata;
+use stepward::mock_client;
 use stepward::testing::context;
 use stepward::{ErrorName, Step};
 use stepward_testkit::proof::Scene;

@@ -9,6 +9,7 @@ use aws_sdk_ec2::types::{Instance, InstanceStateChange, InstanceStateName};
 use serde::{Deserialize, Serialize};
 use stepward::{Context, ErrorName, Progress, Resume, StepError};
 
+use crate::batch::{Failures, Requested, refused, request_in_parts};
 use crate::instances::{
     ChangedInstance, ChangedInstances, LIVE_STATES, Selection, instance_state, with_console_url,
 };
@@ -33,6 +34,9 @@ pub struct StateGoal {
     pub act_on: Vec<InstanceStateName>,
     /// The verb that begins the log line about the request, for example "Starting".
     pub action: &'static str,
+    /// Whether the step changes no instance if EC2 refuses one of them. Otherwise it changes the
+    /// others, waits for them, and then fails and names each instance that could not be changed.
+    pub is_all_or_nothing: bool,
     /// Returns an additional log line, or `None`, for an instance that the step moved to the final
     /// state.
     pub log_line: fn(&Instance) -> Option<String>,
@@ -53,20 +57,24 @@ struct Transition {
     /// same.
     #[serde(default, rename = "doubtful")]
     maybe_failed: BTreeSet<String>,
+    /// The instances that cannot reach the final state.
+    #[serde(default, skip_serializing_if = "Failures::is_empty")]
+    failures: Failures,
 }
 
 /// Moves the selected instances to a state: describes them, sends a request for those that need
-/// one, and polls until all instances are in that state.
+/// one, and polls until all instances are in that state or cannot reach it.
 ///
 /// Every call describes the instances before it acts. A retry therefore repeats no request, except
 /// for instances that are still in a state of `act_on`.
 ///
 /// # Errors
-/// - `NotFound` for an unknown ID.
-/// - `Conflict` for an instance that is terminated, unless that is the goal, and for tags that too
-///   many instances carry.
-/// - `StepFailed` with EC2's reason for an instance that returned to its old state.
-/// - The error of `request_change`.
+/// - `NotFound` for an unknown ID, and `Conflict` for tags that too many instances carry. Nothing
+///   was changed.
+/// - When all other instances have reached the state: an error that names each instance that has
+///   not. It is `Conflict` for instances that were terminated before, `StepFailed` with EC2's
+///   reason for instances that returned to their old state, and the error of `request_change` for
+///   instances that EC2 refused.
 pub async fn drive_to_state<F, Fut>(
     ctx: &Context,
     selection: Selection<'_>,
@@ -75,7 +83,7 @@ pub async fn drive_to_state<F, Fut>(
     request_change: F,
 ) -> Result<Progress<ChangedInstances>, StepError>
 where
-    F: Fn(Client, Vec<String>) -> Fut + Send,
+    F: Fn(Client, Vec<String>) -> Fut + Send + Sync,
     Fut: Future<Output = Result<Vec<InstanceStateChange>, StepError>> + Send,
 {
     let ec2 = ctx.client(Client::new);
@@ -102,30 +110,50 @@ where
     }
 
     for instance in &described {
-        transition.check_instance(instance, goal)?;
+        transition.check_instance(ctx, instance, goal);
         transition.set_state(instance.instance_id(), &instance_state(instance));
     }
 
     let to_request: Vec<_> = transition
         .ids_in_states(&goal.act_on)
-        .filter(|id| !transition.requested.contains(id))
+        .filter(|id| !transition.requested.contains(id) && !transition.failures.contains(id))
         .collect();
     if !to_request.is_empty() {
         ctx.log(format_args!("{} {}", goal.action, to_request.join(", ")));
-        for change in request_change(ec2, to_request.clone()).await? {
+        let request = |ids| request_change(ec2.clone(), ids);
+        let Requested {
+            accepted,
+            responses,
+            ..
+        } = if goal.is_all_or_nothing || transition.instances.len() == 1 {
+            let response = request(to_request.clone()).await.map_err(refused)?;
+            Requested {
+                accepted: to_request,
+                responses: vec![response],
+                left: Vec::new(),
+            }
+        } else {
+            request_in_parts(ctx, to_request, &mut transition.failures, request).await?
+        };
+        for change in responses.into_iter().flatten() {
             if let Some(new_state) = change.current_state.and_then(|state| state.name) {
                 transition.set_state(change.instance_id.as_deref(), &new_state);
             }
         }
-        transition.requested.extend(to_request);
+        transition.requested.extend(accepted);
     }
 
     let total = transition.instances.len();
+    let failed = transition.failures.len();
     let finished = transition
         .ids_in_states(std::slice::from_ref(&goal.final_state))
+        .filter(|id| !transition.failures.contains(id))
         .count();
-    let progress = format!("{finished} of {total} instances {}", goal.final_state);
-    if finished < total {
+    let mut progress = format!("{finished} of {total} instances {}", goal.final_state);
+    if failed > 0 {
+        progress = format!("{progress}, {failed} failed");
+    }
+    if finished + failed < total {
         return Progress::pending(&transition, retry_after, progress);
     }
 
@@ -136,6 +164,9 @@ where
         ctx.log(line);
     }
     ctx.log(progress);
+    if failed > 0 {
+        return Err(transition.failures.into_error(total));
+    }
     Ok(Progress::Done(with_console_url(ctx, transition.instances)))
 }
 
@@ -184,9 +215,20 @@ impl Transition {
             && recorded.is_some_and(|recorded| recorded.previous_state != goal.final_state.as_str())
     }
 
+    /// Records an instance that can no longer reach the final state as failed.
+    fn check_instance(&mut self, ctx: &Context, instance: &Instance, goal: &StateGoal) {
+        let id = instance.instance_id().unwrap_or_default();
+        if !self.failures.contains(id)
+            && let Err(error) = self.check_state(instance, goal)
+        {
+            ctx.log(format_args!("{id}: {}", error.message));
+            self.failures.add(id, &error);
+        }
+    }
+
     /// Checks that an instance can still reach the final state. For a requested instance, records
     /// whether it has left the states of `act_on`.
-    fn check_instance(&mut self, instance: &Instance, goal: &StateGoal) -> Result<(), StepError> {
+    fn check_state(&mut self, instance: &Instance, goal: &StateGoal) -> Result<(), StepError> {
         if goal.final_state == InstanceStateName::Terminated {
             return Ok(());
         }

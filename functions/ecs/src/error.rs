@@ -36,7 +36,7 @@ pub(crate) fn ssm_error(error: impl AwsError<aws_sdk_ssm::Error>) -> StepError {
 mod tests {
     use aws_sdk_ecs::operation::execute_command::ExecuteCommandError;
     use stepward::ErrorName;
-    use stepward::testing::service_error;
+    use stepward::testing::{assert_rejections_are_explained, service_error};
 
     use super::*;
 
@@ -55,5 +55,18 @@ mod tests {
             let error = ecs_error(service_error(ExecuteCommandError::generic, code, status));
             assert_eq!(error.name, name, "{code}");
         }
+    }
+
+    #[test]
+    fn rejected_credentials_are_explained() {
+        assert_rejections_are_explained(ExecuteCommandError::generic, ecs_error);
+        assert_rejections_are_explained(
+            aws_sdk_kms::operation::decrypt::DecryptError::generic,
+            kms_error,
+        );
+        assert_rejections_are_explained(
+            aws_sdk_ssm::operation::terminate_session::TerminateSessionError::generic,
+            ssm_error,
+        );
     }
 }

@@ -174,7 +174,7 @@ const EXIT_CODES: [(i32, &str); 5] = [
 /// An explanation of a stopped reason, a stop code or an exit code, from AWS's documentation.
 #[derive(Clone, Debug, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Meaning {
-    /// What `meaning` explains: the name of an error in the reason, the stop code, or the exit
+    /// The value that is explained: an error name from the stopped reason, a stop code or an exit
     /// code.
     pub sign: String,
     /// The explanation.

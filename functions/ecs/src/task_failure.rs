@@ -75,8 +75,24 @@ pub(crate) async fn has_failed(
         Some(TaskStopCode::ServiceSchedulerInitiated) => {
             Ok(reason.contains("health check") || reason.contains("unhealthy"))
         }
+        // ECS gives no stop code for some tasks whose instance is gone, and then often lists no
+        // exit codes either.
+        None if is_stopped(task) && is_lost_with_instance(reason) => Ok(true),
         _ => has_failed_container(ecs, task, definitions).await,
     }
+}
+
+/// Returns whether the task has stopped. Containers of a task that is still stopping have no exit
+/// codes yet.
+fn is_stopped(task: &Task) -> bool {
+    task.stopped_at().is_some()
+}
+
+/// Returns whether this is the stopped reason of a task whose instance was stopped or terminated,
+/// for example `Host EC2 (instance i-0123) terminated.`
+/// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/stopped-task-error-codes.html>
+fn is_lost_with_instance(stopped_reason: &str) -> bool {
+    stopped_reason.starts_with("Host EC2")
 }
 
 /// Returns whether an essential container failed.
@@ -88,7 +104,7 @@ async fn has_failed_container(
     let containers = task.containers();
     let failed: Vec<_> = containers
         .iter()
-        .filter(|container| is_failed_exit(container))
+        .filter(|container| is_failed_exit(container, is_stopped(task)))
         .collect();
     // If all containers failed, or none did, the result does not depend on which ones are
     // essential.
@@ -105,12 +121,14 @@ async fn has_failed_container(
             .iter()
             .any(|name| container.name() == Some(name))
     };
-    // When an essential container exits with 0, ECS stops the other containers.
+    // When an essential container exits with 0, ECS stops the other containers, and does not start
+    // those that wait for it.
     let essential_succeeded = containers
         .iter()
         .any(|container| is_essential(container) && container.exit_code() == Some(0));
     let was_stopped = |container: &Container| {
-        essential_succeeded && container.exit_code() == Some(SIGTERM_EXIT_CODE)
+        let has_no_result = container.exit_code().is_none() && container.reason().is_none();
+        essential_succeeded && (container.exit_code() == Some(SIGTERM_EXIT_CODE) || has_no_result)
     };
 
     Ok(failed
@@ -118,8 +136,12 @@ async fn has_failed_container(
         .any(|container| is_essential(container) && !was_stopped(container)))
 }
 
-fn is_failed_exit(container: &Container) -> bool {
+/// Returns whether a container failed. Without an exit code, it failed if ECS gives a reason, or if
+/// its task has stopped: nothing shows that it ended normally.
+fn is_failed_exit(container: &Container, is_task_stopped: bool) -> bool {
     container
         .exit_code()
-        .map_or(container.reason().is_some(), |code| code != 0)
+        .map_or(container.reason().is_some() || is_task_stopped, |code| {
+            code != 0
+        })
 }

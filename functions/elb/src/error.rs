@@ -16,7 +16,7 @@ pub(crate) fn elb_error(error: impl AwsError<aws_sdk_elasticloadbalancingv2::Err
 mod tests {
     use aws_sdk_elasticloadbalancingv2::operation::describe_target_health::DescribeTargetHealthError;
     use stepward::ErrorName;
-    use stepward::testing::service_error;
+    use stepward::testing::{assert_rejections_are_explained, service_error};
 
     use super::*;
 
@@ -36,5 +36,10 @@ mod tests {
             ));
             assert_eq!(error.name, name, "{code}");
         }
+    }
+
+    #[test]
+    fn rejected_credentials_are_explained() {
+        assert_rejections_are_explained(DescribeTargetHealthError::generic, elb_error);
     }
 }

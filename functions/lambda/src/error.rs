@@ -20,7 +20,7 @@ pub fn lambda_error(error: impl AwsError<aws_sdk_lambda::Error>) -> StepError {
 #[cfg(test)]
 mod tests {
     use aws_sdk_lambda::operation::invoke::InvokeError;
-    use stepward::testing::service_error;
+    use stepward::testing::{assert_rejections_are_explained, service_error};
 
     use super::*;
 
@@ -45,5 +45,10 @@ mod tests {
             let error = lambda_error(service_error(InvokeError::generic, code, status));
             assert_eq!(error.name, name, "{code}");
         }
+    }
+
+    #[test]
+    fn rejected_credentials_are_explained() {
+        assert_rejections_are_explained(InvokeError::generic, lambda_error);
     }
 }

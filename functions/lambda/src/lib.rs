@@ -171,7 +171,8 @@ mod tests {
     use aws_sdk_lambda::Client;
     use aws_sdk_lambda::operation::invoke::InvokeOutput;
     use aws_sdk_lambda::primitives::SdkBody;
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{Rule, RuleMode, mock};
+    use stepward::mock_client;
     use tokio::io::AsyncWriteExt;
     use tokio::net::TcpListener;
 

@@ -4,6 +4,7 @@ use aws_sdk_rds::Client;
 use aws_sdk_rds::types::{DbInstance, Filter};
 use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::json;
 use stepward::model::permissions::{arn, literal};
 use stepward::{Context, ErrorName, Permissions, StepError};
 
@@ -40,6 +41,22 @@ pub(crate) struct DatabaseState {
     pub(crate) restarts_at: Option<String>,
 }
 
+/// The KMS permissions that RDS needs, on behalf of the caller, for a database that is encrypted
+/// with a customer managed key. `purpose` completes "used to …".
+/// <https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/Overview.Encryption.Keys.html>
+/// (authorizing use of a customer managed key)
+pub(crate) fn encryption_permissions(purpose: &str) -> Permissions {
+    let any_key = ["arn:$partition:kms:$region:*:key/*"];
+    let through_rds = json!({ "StringLike": { "kms:ViaService": "rds.*" } });
+    let granted_to_aws = json!({
+        "Bool": { "kms:GrantIsForAWSResource": "true" },
+        "StringLike": { "kms:ViaService": "rds.*" },
+    });
+    Permissions::default()
+        .allow_if(through_rds, purpose, &["kms:DescribeKey"], any_key)
+        .allow_if(granted_to_aws, purpose, &["kms:CreateGrant"], any_key)
+}
+
 impl Database<'_> {
     pub(crate) fn name(&self) -> &str {
         match self {
@@ -74,7 +91,8 @@ impl Database<'_> {
                     .allow_on_all(
                         "poll the statuses of the cluster's instances",
                         &["rds:DescribeDBInstances"],
-                        "The parameters do not name the instances of a cluster.",
+                        "Stepward knows the names of a cluster's instances only from RDS, not from \
+                         the parameters.",
                     )
             }
         }

@@ -16,7 +16,7 @@ pub(crate) fn rds_error(error: impl AwsError<aws_sdk_rds::Error>) -> StepError {
 mod tests {
     use aws_sdk_rds::operation::start_db_instance::StartDBInstanceError;
     use stepward::ErrorName;
-    use stepward::testing::service_error;
+    use stepward::testing::{assert_rejections_are_explained, service_error};
 
     use super::*;
 
@@ -37,5 +37,10 @@ mod tests {
             let error = rds_error(service_error(StartDBInstanceError::generic, code, status));
             assert_eq!(error.name, name, "{code}");
         }
+    }
+
+    #[test]
+    fn rejected_credentials_are_explained() {
+        assert_rejections_are_explained(StartDBInstanceError::generic, rds_error);
     }
 }

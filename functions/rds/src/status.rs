@@ -96,7 +96,7 @@ pub fn trouble_advice(status: &str) -> Option<&'static str> {
              group"
         }
         "incompatible-parameters" => {
-            "it does not start with the values in its parameter group; reset or correct the \
+            "RDS cannot start it with the values in its parameter group; reset or correct the \
              values, then reboot it"
         }
         "incompatible-restore" | "restore-error" => {

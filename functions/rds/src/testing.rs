@@ -11,12 +11,51 @@ use aws_sdk_rds::operation::describe_db_instances::{
     DescribeDBInstancesError, DescribeDbInstancesOutput,
 };
 use aws_sdk_rds::types::DbInstance;
-use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+use aws_smithy_mocks::{Rule, RuleMode, mock};
 use aws_smithy_types::error::ErrorMetadata;
-use serde_json::json;
+use serde_json::{Value, json};
+use stepward::mock_client;
+use stepward::model::permissions::ArnScope;
 use stepward::testing::{expect_pending, parse_step};
 use stepward::{Context, ErrorName, Resume, Step};
 use stepward_testkit::proof::Scene;
+
+/// The permissions for customer managed keys, which the proofs on the local cloud cannot cover.
+pub(crate) const NO_ENCRYPTION: [(&str, &str); 2] = [
+    (
+        "kms:DescribeKey",
+        "The local cloud does not encrypt databases.",
+    ),
+    (
+        "kms:CreateGrant",
+        "The local cloud does not encrypt databases.",
+    ),
+];
+
+/// Asserts that a step's session lets RDS use customer managed keys, and only RDS.
+pub(crate) fn assert_allows_keys_through_rds(step: &impl Step) {
+    let scope = ArnScope {
+        partition: "aws".into(),
+        region: "eu-west-1".into(),
+        account_id: "222222222222".into(),
+    };
+    let policy = step.permissions().session_policy(&scope).unwrap();
+    let policy: Value = serde_json::from_str(&policy).unwrap();
+    let condition_of = |action: &str| {
+        let statements = policy["Statement"].as_array().unwrap();
+        let allows = |statement: &&Value| statement["Action"] == json!([action]);
+        statements.iter().find(allows).unwrap()["Condition"].clone()
+    };
+    let through_rds = json!({ "kms:ViaService": "rds.*" });
+    assert_eq!(
+        condition_of("kms:DescribeKey"),
+        json!({ "StringLike": through_rds })
+    );
+    assert_eq!(
+        condition_of("kms:CreateGrant"),
+        json!({ "StringLike": through_rds, "Bool": { "kms:GrantIsForAWSResource": "true" } })
+    );
+}
 
 /// Asserts that a step's parameter accepts the name of a database, and nothing that could mean
 /// several databases.

@@ -266,14 +266,14 @@ mod tests {
         );
         let beginning = literal("my-access-point");
         let by_alias = format!("arn:$partition:s3:*:*:accesspoint/{beginning}*");
-        assert_eq!(bucket_arns(ALIAS)[1..], [by_alias.clone()]);
+        assert_eq!(bucket_arns(ALIAS)[1..], *std::slice::from_ref(&by_alias));
         assert_eq!(
             object_arns(ALIAS, "a*")[1..],
             [format!("{by_alias}/object/a*")]
         );
         let [region, account, name] = ["eu-west-1", "222222222222", "points"].map(literal);
         let by_arn = format!("arn:$partition:s3:{region}:{account}:accesspoint/{name}");
-        assert_eq!(bucket_arns(ARN), [by_arn.clone()]);
+        assert_eq!(bucket_arns(ARN), std::slice::from_ref(&by_arn));
         assert_eq!(object_arns(ARN, "a*"), [format!("{by_arn}/object/a*")]);
     }
 

@@ -29,6 +29,7 @@ use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
 use futures_util::FutureExt;
 use serde_json::Value;
+use stepward::testing::RequestRecorder;
 use stepward::{Context, Progress, Resume, Step, StepError};
 
 pub(crate) use self::process::{run_in_root, run_with_root};
@@ -195,7 +196,9 @@ impl FakeS3 {
             .region(Region::new("eu-west-1"))
             .credentials_provider(SharedCredentialsProvider::new(keys))
             .http_client(http_client_fn(move |_, _| connector.clone()));
-        bucket::transfer_client(&config.build())
+        let client = bucket::transfer_client(&config.build());
+        let recorded = client.config().to_builder().interceptor(RequestRecorder);
+        Client::from_conf(recorded.build())
     }
 
     /// A context for one call of a step. Its budget is half a minute.

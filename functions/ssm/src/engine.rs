@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use aws_sdk_ssm::Client;
 use futures_util::{StreamExt, stream};
+use stepward::model::text::counted;
 use stepward::node::CommandResults;
 use stepward::{Context, ErrorName, Progress, Resume, StepError};
 use tokio::time::Instant;
@@ -105,7 +106,8 @@ async fn advance(
         let adopted = adopt_lost_commands(plan, ctx, &ssm, run).await?;
         if adopted > 0 {
             ctx.log(format_args!(
-                "Found {adopted} commands of a call whose response was lost"
+                "Found {} that an earlier call sent before its response was lost",
+                counted(adopted, "command")
             ));
             if run.error_limit_exceeded {
                 cancel_waiting_nodes(&ssm, run).await?;
@@ -211,10 +213,10 @@ fn record_sent_batch(
         ..Batch::default()
     };
     if batch.is_running() {
-        let nodes = batch.count_sent(instance_ids.len());
         ctx.log(format_args!(
-            "Sent command {} to {nodes} nodes",
-            batch.command_id
+            "Sent command {} to {}",
+            batch.command_id,
+            counted(batch.count_sent(instance_ids.len()), "node")
         ));
     }
     batch
@@ -243,11 +245,11 @@ fn delay_after_sending(
     // call searches before it sends.
     if is_retryable(&error) && run.send_failures < MAX_SEND_FAILURES {
         ctx.log(format_args!(
-            "Sending a command failed and is tried again: {error}"
+            "The command could not be sent; the step tries again: {error}"
         ));
     } else if run.has_sent_commands() {
         ctx.log(format_args!(
-            "Sending a command failed; no more nodes start: {error}"
+            "The command could not be sent and will not start on more nodes: {error}"
         ));
         run.send_error = Some(
             error
@@ -296,8 +298,8 @@ fn pending_progress(
         })
         .sum();
     let progress = format!(
-        "{finished_nodes} of {} nodes finished, {} failed",
-        plan.instance_ids.len(),
+        "{finished_nodes} of {} finished, {} failed",
+        counted(plan.instance_ids.len(), "node"),
         run.count_failed()
     );
     Progress::pending(run, retry_after, progress)
@@ -355,7 +357,7 @@ pub async fn cancel(
 async fn clean_up_payload(payload: &impl Payload, ctx: &Context) {
     if let Err(error) = payload.clean_up(ctx).await {
         ctx.log(format_args!(
-            "The temporary file for the nodes was not removed; remove it manually: {error}"
+            "The temporary file for the nodes was not removed; delete it: {error}"
         ));
     }
 }

@@ -3,10 +3,9 @@
 use aws_sdk_ssm::Client;
 use aws_sdk_ssm::types::CommandPlugin;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use stepward::model::s3_error::s3_error;
 use stepward::{Context, ErrorName, StepError};
 
-use crate::error::{logs_error, ssm_error};
+use crate::error::{bucket_error, logs_error, ssm_error};
 use crate::plan::Plan;
 
 /// The maximum number of pages of log events to read for one output. A page has up to 1 MB.
@@ -152,7 +151,8 @@ async fn read_from_bucket(
         // If the bucket does not exist, anyone can create one with its name and choose what is
         // read here.
         .expected_bucket_owner(&ctx.scope.account_id);
-    let response = request.send().await.map_err(s3_error)?;
+    let response = request.send().await;
+    let response = response.map_err(|error| bucket_error(ctx, "output_bucket", bucket, error))?;
     let content = response.body.collect().await.map_err(|error| {
         ErrorName::TimedOut.with_message(format!(
             "reading s3://{bucket}/{key} was interrupted: {error}"
@@ -216,8 +216,9 @@ mod tests {
     };
     use aws_sdk_cloudwatchlogs::types::OutputLogEvent;
     use aws_sdk_s3::operation::get_object::{GetObjectError, GetObjectOutput};
-    use aws_smithy_mocks::{RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{RuleMode, mock};
     use aws_smithy_types::error::ErrorMetadata;
+    use stepward::mock_client;
     use stepward::testing;
 
     use super::*;

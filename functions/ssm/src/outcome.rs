@@ -2,6 +2,7 @@
 
 use aws_sdk_ssm::types::{CommandInvocation, CommandInvocationStatus};
 use stepward::Context;
+use stepward::model::text::counted;
 use stepward::node::{Outcome, Status};
 
 use crate::plan::Plan;
@@ -203,9 +204,10 @@ pub(crate) fn sending_stopped_message(send_error: &str) -> String {
 }
 
 fn error_limit_message(plan: &Plan) -> String {
+    let max_errors = plan.max_errors.unwrap_or_default() as usize;
     format!(
-        "more than {} other nodes failed (`max_errors`)",
-        plan.max_errors.unwrap_or_default()
+        "the command failed on more than {} (`max_errors`)",
+        counted(max_errors, "other node")
     )
 }
 
@@ -353,7 +355,7 @@ mod tests {
         assert_failure("Cancelled", -1, false, Status::Cancelled, "before it ran");
         assert_failure("SomethingNew", 0, true, Status::Unknown, "SomethingNew");
 
-        let too_many = "more than 2 other nodes failed";
+        let too_many = "failed on more than 2 other nodes (`max_errors`)";
         assert_failure("Terminated", -1, false, Status::NotStarted, too_many);
         let undeliverable = "could not deliver";
         assert_failure("Undeliverable", -1, false, Status::Offline, undeliverable);

@@ -20,12 +20,12 @@ pub struct Rollout {
     /// How many nodes run the command at the same time, over all batches.
     #[serde(default = "defaults::concurrency")]
     pub concurrency: usize,
-    /// If more than this number of nodes fail, no further nodes start; nodes that are already
-    /// running finish. With 0, no node starts after the first failure. Nodes that SSM could not
-    /// send the command to do not count. Default: no limit.
+    /// If the command fails on more than this number of nodes, it does not start on further nodes;
+    /// nodes that are already running it finish. With 0, it does not start on any node after the
+    /// first failure. Nodes that SSM could not send the command to do not count. Default: no limit.
     pub max_errors: Option<u32>,
-    /// Start the nodes in the given order: first `concurrency` nodes together, then the next
-    /// `concurrency` nodes after all of these have finished. For one node after the other, set
+    /// Run the command in the given order: on the first `concurrency` nodes together, then on the
+    /// next `concurrency` nodes after all of these have finished. For one node at a time, set
     /// `concurrency` to 1.
     #[serde(default)]
     pub in_order: bool,
@@ -47,7 +47,8 @@ pub struct OutputDestinations {
     /// must allow it.
     pub cloudwatch_log_group: Option<String>,
     /// A bucket in the account that the nodes write their complete output to, under `stepward/`.
-    /// Their instance profile must allow it.
+    /// Their instance profile must allow it. The step reads long outputs only from a bucket in the
+    /// Region that it works in.
     pub output_bucket: Option<String>,
 }
 

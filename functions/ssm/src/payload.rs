@@ -10,11 +10,11 @@ use sha2::{Digest as _, Sha256};
 use stepward::model::digest::hex;
 use stepward::model::error::denied;
 use stepward::model::permissions::{literal, s3_arn};
-use stepward::model::s3_error::s3_error;
 use stepward::runtime::temporary_object::{TemporaryObject, presigned_url};
 use stepward::{Context, ErrorName, Permissions, StepError};
 use tokio::time::Instant;
 
+use crate::error::bucket_error;
 use crate::node_script::Download;
 use crate::plan::s3_key_permissions;
 use crate::state::Digest;
@@ -102,10 +102,13 @@ impl<F: Fn(&Download<'_>) -> String + Send + Sync> Payload for FilePayload<F> {
             FileSource::Content { content, bucket } => {
                 let object = self.source.temporary_object(ctx)?;
                 // Upload even if an earlier call did, because another call may have removed it.
-                object.put(content.clone()).await?;
                 if let Some(bucket) = bucket {
+                    let response = object.try_put(content.clone()).await;
+                    response.map_err(|error| bucket_error(ctx, "bucket", bucket, error))?;
                     // Fails here with AWS's reason; a node would only report a failed download.
-                    head_object(ctx, bucket, &FileSource::temporary_key(ctx)).await?;
+                    head_object(ctx, "bucket", bucket, &FileSource::temporary_key(ctx)).await?;
+                } else {
+                    object.put(content.clone()).await?;
                 }
                 object.presigned_url(LINK_LIFETIME).await?
             }
@@ -147,7 +150,7 @@ impl FileSource {
                 let objects_arn = s3_arn(&format!("{}/{SCRATCH_PREFIX}/*", literal(bucket)));
                 Permissions::default()
                     .allow(
-                        "upload the temporary file, if bucket is set",
+                        "upload the temporary file, if `bucket` is set",
                         &["s3:PutObject"],
                         [objects_arn.clone()],
                     )
@@ -214,9 +217,11 @@ impl FileSource {
     }
 }
 
-/// Reads an object's metadata. S3 requires the same permission as for downloading the object.
+/// Reads the metadata of an object in the bucket that a parameter names. S3 requires the same
+/// permission as for downloading the object.
 async fn head_object(
     ctx: &Context,
+    parameter: &str,
     bucket: &str,
     key: &str,
 ) -> Result<HeadObjectOutput, StepError> {
@@ -228,7 +233,7 @@ async fn head_object(
         .checksum_mode(ChecksumMode::Enabled)
         .expected_bucket_owner(&ctx.scope.account_id);
     request.send().await.map_err(|error| {
-        let error = s3_error(error);
+        let error = bucket_error(ctx, parameter, bucket, error);
         // The response to HeadObject has no body, so S3's error has no message.
         let reason = match error.name {
             ErrorName::NotFound => "the object does not exist".to_owned(),
@@ -244,7 +249,7 @@ async fn head_object(
 
 /// Size and SHA-256 of an object: the checksum that S3 stores, or else computed from its content.
 async fn object_digest(ctx: &Context, bucket: &str, key: &str) -> Result<Digest, StepError> {
-    let head = head_object(ctx, bucket, key).await?;
+    let head = head_object(ctx, "source", bucket, key).await?;
     let bytes = u64::try_from(head.content_length.unwrap_or_default()).unwrap_or_default();
     if let Some(sha256) = stored_sha256(&head) {
         return Ok(Digest { bytes, sha256 });
@@ -291,7 +296,9 @@ async fn hash_object(
         .key(key)
         .expected_bucket_owner(&ctx.scope.account_id)
         .set_if_match(e_tag);
-    let mut body = request.send().await.map_err(s3_error)?.body;
+    let response = request.send().await;
+    let response = response.map_err(|error| bucket_error(ctx, "source", bucket, error))?;
+    let mut body = response.body;
 
     let (mut hasher, mut bytes) = (Sha256::new(), 0);
     while let Some(chunk) = body.next().await {

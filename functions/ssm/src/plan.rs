@@ -8,6 +8,7 @@ use serde_json::json;
 use stepward::model::bucket;
 use stepward::model::input::{StringList, require};
 use stepward::model::permissions::{arn, literal, s3_arn};
+use stepward::node::run_command::{MAX_TIMEOUT, is_log_group_name, is_node_id};
 use stepward::{Permissions, StepError};
 
 /// The maximum number of nodes in one `SendCommand` request.
@@ -21,9 +22,6 @@ pub const LINK_DELIVERY_TIMEOUT: i32 = 600;
 /// <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_SendCommand.html>
 /// (`TimeoutSeconds`)
 const MAX_DELIVERY_TIMEOUT: u32 = 2_592_000;
-/// The longest time that the documents let a command run, in seconds: 48 hours
-/// (`executionTimeout`).
-const MAX_TIMEOUT: u32 = 172_800;
 /// The key prefix in `output_bucket` that SSM writes under.
 pub const OUTPUT_PREFIX: &str = "stepward";
 
@@ -59,10 +57,10 @@ pub struct Plan {
     pub shell: Shell,
     /// How many nodes run the command at the same time.
     pub concurrency: usize,
-    /// No more nodes start after more than this number have failed.
+    /// If more than this number of nodes have failed, the command starts on no further node.
     pub max_errors: Option<u32>,
-    /// Whether the nodes start in windows of `concurrency` nodes, each window after the one before
-    /// it has finished.
+    /// Whether the command starts on `concurrency` nodes, then on the next `concurrency` nodes
+    /// after all of these have finished.
     pub in_order: bool,
     /// Whether the command contains a link that expires. Then all nodes of a batch must start at
     /// once.
@@ -222,7 +220,7 @@ impl Plan {
                 ["*"],
             )
             .allow(
-                "cancel the commands if the job is stopped or max_errors is exceeded",
+                "cancel the commands if the job is stopped or `max_errors` is exceeded",
                 &["ssm:CancelCommand"],
                 ["*"],
             )
@@ -241,7 +239,7 @@ impl Plan {
             // AWS checks the log stream's ARN, the local cloud checks the log group's.
             let group_arn = arn("logs", &format!("log-group:{}", literal(group)));
             permissions = permissions.allow(
-                "read long outputs from the log group, if cloudwatch_log_group is set",
+                "read long outputs from the log group, if `cloudwatch_log_group` is set",
                 &["logs:GetLogEvents"],
                 [format!("{group_arn}:log-stream:*"), group_arn],
             );
@@ -250,7 +248,7 @@ impl Plan {
             let outputs_arn = s3_arn(&format!("{}/{OUTPUT_PREFIX}/*", literal(bucket)));
             permissions = permissions
                 .allow(
-                    "read long outputs from the bucket, if output_bucket is set",
+                    "read long outputs from the bucket, if `output_bucket` is set",
                     &["s3:GetObject"],
                     [outputs_arn],
                 )
@@ -268,25 +266,6 @@ impl Plan {
 pub(crate) fn s3_key_permissions(purpose: &str, actions: &[&str]) -> Permissions {
     let via_s3 = json!({ "StringLike": { "kms:ViaService": "s3.*.amazonaws.com" } });
     Permissions::default().allow_if(via_s3, purpose, actions, ["arn:$partition:kms:*:*:key/*"])
-}
-
-/// Whether CloudWatch Logs accepts this name for a log group.
-/// <https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_CreateLogGroup.html>
-fn is_log_group_name(name: &str) -> bool {
-    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-/.#".contains(&byte);
-    (1..=512).contains(&name.len()) && name.bytes().all(is_allowed)
-}
-
-/// Whether this is the ID of an EC2 instance or of another managed node.
-/// <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_SendCommand.html>
-/// (`InstanceIds`)
-fn is_node_id(id: &str) -> bool {
-    let (lengths, suffix): (&[usize], _) = match (id.strip_prefix("mi-"), id.strip_prefix("i-")) {
-        (Some(suffix), _) => (&[17], suffix),
-        (_, Some(suffix)) => (&[8, 17], suffix),
-        _ => return false,
-    };
-    lengths.contains(&suffix.len()) && suffix.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 #[cfg(test)]

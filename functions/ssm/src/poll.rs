@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use aws_sdk_ssm::Client;
 use aws_sdk_ssm::types::CommandInvocation;
 use futures_util::{StreamExt, stream};
+use stepward::model::text::counted;
 use stepward::node::Status;
 use stepward::{Context, StepError};
 
@@ -148,8 +149,9 @@ async fn enforce_error_limit(
         return Ok(());
     }
     ctx.log(format_args!(
-        "{} nodes failed, more than max_errors ({max_errors}) allows; no more nodes start",
-        run.count_failed()
+        "{} failed, more than max_errors ({max_errors}) allows; the command will not start on more \
+         nodes",
+        counted(run.count_failed(), "node")
     ));
     cancel_waiting_nodes(ssm, run).await?;
     run.error_limit_exceeded = true;

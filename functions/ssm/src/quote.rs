@@ -4,7 +4,7 @@
 //! Texts that this module returns contain no double opening braces.
 //! <https://docs.aws.amazon.com/systems-manager/latest/userguide/sysman-param-runcommand.html>
 
-use stepward::node::shell::quote;
+use stepward::node::shell::{quote, with_unix_line_endings};
 
 /// The start of a text that SSM replaces.
 const OPENING_BRACES: &str = "{{";
@@ -19,18 +19,19 @@ pub fn powershell_expression(value: &str) -> String {
     )
 }
 
-/// The text to send for a command of `sh`.
+/// The text to send for a command of `sh`, with the line endings of Linux.
 ///
-/// A command without double braces is sent unchanged, and operators can read it in the Systems
+/// A command without double braces is sent as plain text, and operators can read it in the Systems
 /// Manager console. Any other command is sent in Base64 and decoded on the node.
 #[must_use]
 pub fn sh_command(command: &str) -> String {
+    let command = with_unix_line_endings(command);
     if !command.contains(OPENING_BRACES) {
-        return command.to_owned();
+        return command;
     }
 
-    let decode = format!("printf %s '{}' | base64 -d", encode_base64(command));
-    if let Some(interpreter) = shebang_interpreter(command) {
+    let decode = format!("printf %s '{}' | base64 -d", encode_base64(&command));
+    if let Some(interpreter) = shebang_interpreter(&command) {
         // The agent would have passed a file to the interpreter, too.
         return format!(
             "f=$(mktemp \"${{TMPDIR:-/tmp}}/stepward.XXXXXXXX\") || exit 125\n\

@@ -8,6 +8,7 @@ use std::time::Duration;
 use aws_sdk_ssm::Client;
 use aws_sdk_ssm::types::CommandInvocation;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use stepward::model::text::counted;
 use stepward::node::{CommandResults, Outcome, Status};
 use stepward::{Context, ErrorName, StepError};
 use tokio::time::Instant;
@@ -92,8 +93,8 @@ pub(crate) async fn collect_results(
         .count();
     let failed = nodes.len() - succeeded;
     ctx.log(format_args!(
-        "{succeeded} of {} nodes succeeded",
-        nodes.len()
+        "{succeeded} of {} succeeded",
+        counted(nodes.len(), "node")
     ));
     if failed > 0 && plan.fail_on_error {
         return Err(step_failure(plan, ctx, run, &nodes, failed));
@@ -293,7 +294,10 @@ fn step_failure(
     }
     let not_started = counts.get(&Status::NotStarted).copied().unwrap_or_default();
     if not_started > 0 {
-        ctx.log(format_args!("{not_started} nodes did not start"));
+        ctx.log(format_args!(
+            "The command did not start on {}",
+            counted(not_started, "node")
+        ));
     }
 
     let counts: Vec<_> = counts
@@ -301,8 +305,8 @@ fn step_failure(
         .map(|(status, count)| format!("{count} {}", status_name(*status)))
         .collect();
     let mut message = format!(
-        "{failed} of {} nodes did not succeed ({})",
-        plan.instance_ids.len(),
+        "{failed} of {} did not succeed ({})",
+        counted(plan.instance_ids.len(), "node"),
         counts.join(", ")
     );
     for (index, (id, outcome)) in failures.iter().take(NAMED_NODES).enumerate() {

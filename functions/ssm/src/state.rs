@@ -15,7 +15,8 @@ pub struct RunState {
     /// When the run last made progress. The longer ago that is, the less often the engine polls.
     #[serde(rename = "moved")]
     pub progressed_at: i64,
-    /// Whether more nodes failed than `max_errors` allows. Then no more nodes start.
+    /// Whether more nodes failed than `max_errors` allows. Then the command starts on no
+    /// further node.
     #[serde(
         rename = "stopped",
         default,
@@ -208,7 +209,7 @@ impl RunState {
             .any(|batch| !batch.command_id.is_empty())
     }
 
-    /// Whether no more nodes start.
+    /// Whether the command starts on no further node.
     #[must_use]
     pub fn is_sending_stopped(&self) -> bool {
         self.error_limit_exceeded || self.send_error.is_some()

@@ -1,5 +1,6 @@
 //! Tests of the engine with a fake of SSM.
 
+mod buckets;
 mod dispatch;
 mod faults;
 
@@ -82,7 +83,7 @@ async fn ten_thousand_nodes_need_few_requests_and_a_small_state() {
 
 #[tokio::test]
 async fn every_node_runs_once_and_concurrency_is_never_exceeded() {
-    for (nodes, concurrency, nodes_per_poll) in [
+    for (nodes, concurrency, finished_per_poll) in [
         (120, 100, 0),
         (300, 50, 7),
         (75, 10, 3),
@@ -90,7 +91,7 @@ async fn every_node_runs_once_and_concurrency_is_never_exceeded() {
         (230, 70, 11),
     ] {
         let fake = FakeSsm::default();
-        fake.lock().nodes_per_poll = nodes_per_poll;
+        fake.lock().finished_per_poll = finished_per_poll;
         let (results, _) = run_to_end(&plan(nodes, concurrency), &fake.context(&[]))
             .await
             .unwrap();
@@ -149,7 +150,7 @@ async fn a_hanging_node_does_not_block_other_batches() {
 #[tokio::test]
 async fn in_order_a_window_starts_after_the_previous_one_finished() {
     let fake = FakeSsm::default();
-    fake.lock().nodes_per_poll = 1;
+    fake.lock().finished_per_poll = 1;
     let plan = Plan {
         in_order: true,
         ..plan(130, 60)
@@ -186,7 +187,7 @@ async fn in_order_a_window_starts_after_the_previous_one_finished() {
 #[tokio::test]
 async fn max_errors_counts_over_all_batches() {
     let fake = FakeSsm::default();
-    fake.lock().nodes_per_poll = 5;
+    fake.lock().finished_per_poll = 5;
     fake.lock().failing_nodes = [0, 1, 51, 52, 53].map(node_id).into();
     let plan = Plan {
         max_errors: Some(2),
@@ -210,7 +211,8 @@ async fn max_errors_counts_over_all_batches() {
         count(Status::Failed) + count(Status::NotStarted) + count(Status::Succeeded),
         150
     );
-    // The second batch gets the errors that the first one has left.
+    // The limit of the second batch is what remains of `max_errors` after the failures in the
+    // first batch.
     let error_limits: Vec<_> = fake
         .lock()
         .commands
@@ -227,7 +229,7 @@ async fn max_errors_counts_over_all_batches() {
 #[tokio::test]
 async fn waiting_nodes_are_cancelled_after_too_many_errors() {
     let fake = FakeSsm::default();
-    fake.lock().nodes_per_poll = 1;
+    fake.lock().finished_per_poll = 1;
     fake.lock().failing_nodes = [0, 1].map(node_id).into();
     let plan = Plan {
         max_errors: Some(1),
@@ -249,7 +251,7 @@ async fn waiting_nodes_are_cancelled_after_too_many_errors() {
             .message
             .as_ref()
             .unwrap()
-            .contains("more than 1 other nodes failed")
+            .contains("the command failed on more than 1 other node (`max_errors`)")
     );
 }
 
@@ -405,7 +407,7 @@ async fn sending_stops_after_five_retries_or_one_rejection() {
 #[tokio::test]
 async fn each_finished_node_is_logged_once_and_immediately() {
     let fake = FakeSsm::default();
-    fake.lock().nodes_per_poll = 1;
+    fake.lock().finished_per_poll = 1;
     let (ctx, plan) = (fake.context(&[]), plan(3, 3));
     let mut resume = None;
     let mut polls = Vec::new();
@@ -426,6 +428,42 @@ async fn each_finished_node_is_logged_once_and_immediately() {
     let counts: Vec<_> = polls.iter().map(|(count, _)| *count).collect();
     assert_eq!(counts, [0, 1, 1]);
     assert_eq!(polls[2].1, "2 of 3 nodes finished, 0 failed");
+}
+
+#[tokio::test]
+async fn texts_about_one_node_use_the_singular() {
+    let fake = FakeSsm::default();
+    fake.lock().failing_nodes = [node_id(0)].into();
+    let plan = Plan {
+        fail_on_error: true,
+        max_errors: Some(0),
+        ..plan(1, 1)
+    };
+    let ctx = fake.context(&[]);
+    let Progress::Pending {
+        state, progress, ..
+    } = call_step(&plan, &ctx, None).await.unwrap()
+    else {
+        panic!("done")
+    };
+    assert_eq!(progress, "0 of 1 node finished, 0 failed");
+    let error = call_step(&plan, &ctx, Some(&resume_from(&state)))
+        .await
+        .unwrap_err();
+    assert!(
+        error
+            .message
+            .starts_with("1 of 1 node did not succeed (1 failed): "),
+        "{error}"
+    );
+    let log = testing::log_lines(&ctx).join("\n");
+    for part in [
+        " to 1 node\n",
+        "1 node failed, more than",
+        "0 of 1 node succeeded",
+    ] {
+        assert!(log.contains(part), "{part}: {log}");
+    }
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ pub(crate) fn sts_error(error: impl AwsError<aws_sdk_sts::Error>) -> StepError {
 mod tests {
     use aws_sdk_sts::operation::get_caller_identity::GetCallerIdentityError;
     use stepward::ErrorName;
-    use stepward::testing::service_error;
+    use stepward::testing::{assert_rejections_are_explained, service_error};
 
     use super::*;
 
@@ -31,5 +31,10 @@ mod tests {
             let error = sts_error(service_error(GetCallerIdentityError::generic, code, status));
             assert_eq!(error.name, name, "{code}");
         }
+    }
+
+    #[test]
+    fn rejected_credentials_are_explained() {
+        assert_rejections_are_explained(GetCallerIdentityError::generic, sts_error);
     }
 }

@@ -125,8 +125,8 @@ impl Activation<'_> {
         let (id, ctx) = (&connection.id, vpcs[0].ctx);
         let with_remaining_state = |mut error: StepError| {
             error.message = format!(
-                "{}; {id} is active and stays; fix the cause and run the step again to add the \
-                 missing routes",
+                "{}; the peering connection {id} is active and was kept; fix the cause and run the step \
+                 again to add the missing routes",
                 error.message
             );
             error
@@ -143,7 +143,7 @@ impl Activation<'_> {
             .await
             .map_err(with_remaining_state)?;
         if let Some(reason) = delayed_route {
-            let progress = format!("{id} is active and stays; still missing: {reason}");
+            let progress = format!("Peering connection {id} is active; still missing: {reason}");
             return pending(connection, added_routes, progress);
         }
         Ok(Progress::Done(output(ctx, connection, routes)))

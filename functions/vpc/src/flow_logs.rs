@@ -198,6 +198,27 @@ impl FlowLogSettings<'_> {
         })
     }
 
+    /// Checks that the role and the bucket are in the partition that the step works in, such as
+    /// `aws` or `aws-cn`.
+    ///
+    /// # Errors
+    /// `InvalidInput` with the parameter's name.
+    pub fn check_partition(&self, partition: &str) -> Result<(), StepError> {
+        for (parameter, arn) in [("role_arn", self.role_arn), ("s3_arn", self.s3_arn)] {
+            let other = arn
+                .and_then(|arn| arn.split(':').nth(1))
+                .filter(|other| *other != partition);
+            require(other.is_none(), || {
+                format!(
+                    "parameter \"{parameter}\": expected an ARN of the partition {partition:?}, in \
+                     which this step runs, got \"{}\"",
+                    arn.unwrap_or_default()
+                )
+            })?;
+        }
+        Ok(())
+    }
+
     /// Returns whether a flow log has this traffic type and destination.
     #[must_use]
     pub fn is_equivalent(&self, log: &FlowLog) -> bool {
@@ -352,8 +373,8 @@ impl CreatedFlowLogs {
         let hidden = self.existing.iter().find(|id| !visible.contains_key(*id));
         match hidden {
             Some(id) => format!(
-                "{text}; {id} already has a flow log with this destination, so check its traffic \
-                 type"
+                "{text}; AWS says that {id} already has a flow log to this destination; compare that flow log's \
+                 traffic type with `traffic_type`"
             ),
             None => text,
         }

@@ -253,7 +253,7 @@ pub async fn accept_connection(
 /// Deletes the request if this step made it and it is not active yet.
 ///
 /// # Errors
-/// `Conflict` while AWS does not allow to delete the request, or the error that EC2 returned.
+/// `Conflict` while AWS does not allow deleting the request, or the error that EC2 returned.
 pub async fn delete_own_request(
     vpcs: &[Vpc<'_>; 2],
     state: Option<PeeringState>,
@@ -286,7 +286,7 @@ pub async fn delete_own_request(
         // https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DeleteVpcPeeringConnection.html
         Err(mut error) if error.has_code("InvalidStateTransition") => {
             error.message = format!(
-                "AWS does not allow to delete the request {id} while it is {status}: {}; the step \
+                "AWS does not allow deleting the request {id} while it is {status}: {}; the step \
                  tries again in a minute; if the request still exists after that, delete it \
                  yourself",
                 error.message

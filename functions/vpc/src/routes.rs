@@ -91,16 +91,20 @@ impl Vpc<'_> {
             )));
         }
         if tables.len() < self.table_ids.len().max(1) {
-            let missing = if self.table_ids.is_empty() {
-                "its main route table"
+            let (vpc, location) = (self.id, self.location());
+            return Err(ErrorName::NotFound.with_message(if self.table_ids.is_empty() {
+                format!(
+                    "AWS returned no main route table of {vpc} in {location}; check the VPC ID, the \
+                     account and the Region"
+                )
             } else {
-                "all of the listed route tables"
-            };
-            return Err(ErrorName::NotFound.with_message(format!(
-                "AWS did not return {missing} for {} in {}; check the IDs",
-                self.id,
-                self.location()
-            )));
+                format!(
+                    "AWS returned {} of the {} listed route tables of {vpc} in {location}; check \
+                     their IDs",
+                    tables.len(),
+                    self.table_ids.len()
+                )
+            }));
         }
         Ok(tables)
     }

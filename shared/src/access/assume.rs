@@ -59,7 +59,7 @@ pub(crate) async fn assume_role(
         .send()
         .await
         .map_err(|error| match sts_error(error) {
-            error if error.name == ErrorName::AccessDenied => StepError {
+            error if is_role_refusal(&error) => StepError {
                 message: ROLE_REFUSED.into(),
                 ..error
             },
@@ -89,6 +89,13 @@ pub(crate) async fn assume_role(
 const ROLE_REFUSED: &str = "the customer's role refuses Stepward; its trust policy must allow \
                             sts:AssumeRole and sts:SetSourceIdentity for the broker role with the \
                             external ID on record (`stepward account show` prints this policy)";
+
+/// Whether the role refuses the call. An error about Stepward's own credentials or about the Region
+/// also has the name `AccessDenied`, but another code, and it proves nothing about the role.
+/// <https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html>
+pub(crate) fn is_role_refusal(error: &StepError) -> bool {
+    error.has_code("AccessDenied")
+}
 
 const STS: Service = Service {
     iam_prefix: "sts",

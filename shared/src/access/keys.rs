@@ -133,7 +133,7 @@ fn read_error(error: StepError, path: &str) -> StepError {
             ),
             ..error
         },
-        ErrorName::AccessDenied => StepError {
+        ErrorName::AccessDenied if !error.rejects_credentials() => StepError {
             message: format!(
                 "the broker role is not allowed to read key {path:?}; if the secret is encrypted \
                  with a customer managed KMS key, allow the broker role to decrypt with it"

@@ -15,8 +15,9 @@ use aws_smithy_http_client::tls::{Provider as Tls, rustls_provider::CryptoMode};
 use secrecy::ExposeSecret;
 
 use crate::access::assume::{
-    Attribution, assume_role, check_session_account, require_role_arn, sts_error,
+    Attribution, assume_role, check_session_account, is_role_refusal, require_role_arn, sts_error,
 };
+use crate::access::http_client::RegionNaming;
 use crate::access::keys;
 use crate::access::mask::Secrets;
 use crate::access::store::Store;
@@ -219,7 +220,7 @@ impl Broker {
                 let assumed = assume_role_with(external_id).await;
                 let (credentials, arn) = match (assumed, &account.next_external_id) {
                     // During a rotation, the role may require the new external ID already.
-                    (Err(error), Some(next)) if error.name == ErrorName::AccessDenied => {
+                    (Err(error), Some(next)) if is_role_refusal(&error) => {
                         external_id = next;
                         assume_role_with(next).await
                     }
@@ -311,7 +312,7 @@ pub async fn aws_config(region: Option<String>) -> SdkConfig {
     // https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html
     let retries = RetryConfig::standard().with_max_attempts(3);
     let loader = loader
-        .http_client(http)
+        .http_client(RegionNaming(http))
         .timeout_config(timeouts)
         .retry_config(retries);
     match region {
@@ -436,12 +437,14 @@ impl std::fmt::Debug for Session {
 
 #[cfg(test)]
 mod tests {
+    use crate::mock_client;
     use aws_sdk_sts::operation::assume_role::{AssumeRoleError, AssumeRoleOutput};
     use aws_sdk_sts::types::{AssumedRoleUser, Credentials as StsCredentials};
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{Rule, RuleMode, mock};
     use aws_smithy_types::error::ErrorMetadata;
 
     use super::*;
+    use crate::access::trust::{TrustVerdict, prove_trust};
     use crate::testing::{account_record, attribution};
 
     fn arn_scope() -> ArnScope {
@@ -586,6 +589,33 @@ mod tests {
         )
         .await
         .unwrap();
+    }
+
+    #[tokio::test]
+    async fn rejected_broker_credentials_are_not_a_refusal_by_the_role() {
+        let rule = mock!(aws_sdk_sts::Client::assume_role).then_error(|| {
+            let metadata = ErrorMetadata::builder()
+                .code("RegionDisabledException")
+                .message("STS is not activated in this region");
+            AssumeRoleError::generic(metadata.build())
+        });
+        let record = account_record("acme");
+        let broker = broker(&[&rule]);
+        let error = open_session(&broker, &record, "p", "e1").await.unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("STS is not activated"), "{text}");
+        assert!(!text.contains("trust policy"), "{text}");
+
+        let rules: Vec<_> = (0..5).map(|_| rule.clone()).collect();
+        let sts = mock_client!(aws_sdk_sts, RuleMode::MatchAny, rules.iter());
+        let attribution = attribution("e1", "ann");
+        let proof = Box::pin(prove_trust(&sts, &record.account, &attribution))
+            .await
+            .unwrap();
+        assert!(
+            matches!(proof.without_external_id, TrustVerdict::Unknown(_)),
+            "{proof:?}"
+        );
     }
 
     #[tokio::test]

@@ -805,10 +805,15 @@ fn to_item<T: Serialize>(key: Item, record: &T) -> Result<Item, StepError> {
 }
 
 fn from_item<T: DeserializeOwned>(item: Item) -> Result<T, StepError> {
+    let key = |name| match item.get(name) {
+        Some(AttributeValue::S(value)) => value.clone(),
+        _ => String::new(),
+    };
+    let (partition_key, sort_key) = (key("pk"), key("sk"));
     serde_dynamo::from_item(item).map_err(|error| {
         ErrorName::Internal.with_message(format!(
-            "a record in the DynamoDB table of the stack is not valid: {error}; if you edited the \
-             table by hand, restore the record"
+            "the record with the key {partition_key:?}, {sort_key:?} in the stack's DynamoDB table \
+             is not valid: {error}; if you edited the table by hand, restore the record"
         ))
     })
 }
@@ -840,11 +845,12 @@ fn current_time() -> Result<String, StepError> {
 
 #[cfg(test)]
 mod tests {
+    use crate::mock_client;
     use aws_sdk_dynamodb::operation::batch_get_item::{BatchGetItemError, BatchGetItemOutput};
     use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsOutput;
     use aws_sdk_dynamodb::types::CancellationReason;
     use aws_sdk_dynamodb::types::error::TransactionCanceledException;
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{Rule, RuleMode, mock};
     use aws_smithy_types::error::ErrorMetadata;
 
     use super::*;
@@ -879,6 +885,18 @@ mod tests {
     }
 
     const ROLE: &str = "arn:aws:iam::222222222222:role/stepward/Stepward";
+
+    #[tokio::test]
+    async fn an_invalid_record_is_named_by_its_key() {
+        let mut items = records();
+        items[0].insert("version".into(), AttributeValue::S("first".into()));
+        let error = store(&[&batch_get_rule(items)])
+            .configuration("acme", "prod")
+            .await
+            .unwrap_err();
+        let key = "the record with the key \"CUSTOMER#acme\", \"ACCOUNT#prod\"";
+        assert!(error.message.starts_with(key), "{error}");
+    }
 
     #[tokio::test]
     async fn one_call_reads_all_records_of_an_account() {

@@ -8,7 +8,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::access::assume::{Attribution, assume_role, require_role_arn};
+use crate::access::assume::{Attribution, assume_role, is_role_refusal, require_role_arn};
 use crate::model::customer::{Account, ExternalId};
 use crate::model::error::{ErrorName, StepError};
 
@@ -71,7 +71,7 @@ pub async fn prove_trust(
     .await
     {
         Ok(_) => TrustVerdict::Accepted,
-        Err(error) if error.name == ErrorName::AccessDenied => TrustVerdict::Refused,
+        Err(error) if is_role_refusal(&error) => TrustVerdict::Refused,
         Err(error) => TrustVerdict::Unknown(error.to_string()),
     };
     // One statement of a trust policy can require the external ID while another accepts callers

@@ -8,6 +8,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
+use crate::model::credential_rejection::rejection_message;
 use crate::model::error::{AwsFailure, ErrorName, StepError, denied, redact_role_arns};
 
 /// What [`AwsFailure::code`] contains if AWS sent no error code.
@@ -27,6 +28,10 @@ pub struct Service {
     /// specific to the service; the codes that services share apply then.
     pub codes: fn(code: &str, status: u16) -> Option<ErrorName>,
 }
+
+/// The Region that a request was signed for. The HTTP client attaches it to the response.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestRegion(pub(crate) String);
 
 /// The error of an operation of one SDK crate.
 ///
@@ -81,15 +86,34 @@ impl Service {
             .or_else(|| error.meta().extra("aws_request_id"))
             .map(str::to_owned);
         let status = response.map_or(0, |response| response.status().as_u16());
+        let region = response
+            .and_then(HttpResponse::extension::<RequestRegion>)
+            .map(|region| region.0.as_str());
 
         let (name, code, message) = match error {
             SdkError::ServiceError(service_error) => {
                 let error = service_error.err();
                 let code = error.code().unwrap_or(NO_CODE).to_owned();
                 let reason = redact_role_arns(error.message().unwrap_or("AWS gave no reason"));
-                let name =
-                    (self.codes)(&code, status).unwrap_or_else(|| shared_name(&code, status));
+                let rejection = rejection_message(&code, &reason, region);
+                let name = if rejection.is_some() {
+                    ErrorName::AccessDenied
+                } else {
+                    (self.codes)(&code, status).unwrap_or_else(|| shared_name(&code, status))
+                };
                 let message = match name {
+                    _ if let Some(message) = rejection => message,
+                    // The sentence of an unknown code can be about anything, so keep it.
+                    ErrorName::AccessDenied
+                        if error.message().is_some()
+                            && !reason.contains("authorized to perform")
+                            && !DENIED_ACTION.contains(&code.as_str()) =>
+                    {
+                        format!(
+                            "AWS refused {operation} (AWS: {reason}); ask the owner of the account \
+                             to remove the cause that AWS names"
+                        )
+                    }
                     ErrorName::AccessDenied => denied(&operation, &reason),
                     ErrorName::Throttled => {
                         format!("AWS throttled the request; try again later (AWS: {reason})")
@@ -137,25 +161,18 @@ impl Service {
     }
 }
 
+/// The codes of a missing permission. They name the action in their sentence, or nothing.
+const DENIED_ACTION: [&str; 3] = [
+    "AccessDenied",
+    "AccessDeniedException",
+    "UnauthorizedOperation",
+];
+
 /// The error name for a code that many services share, by the code's beginning or end if necessary.
 ///
 /// AWS documents these codes for each service under "Common errors", and for EC2 in
 /// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html>.
 fn shared_name(code: &str, status: u16) -> ErrorName {
-    const DENIED: [&str; 12] = [
-        "AccessDenied",
-        "AccessDeniedException",
-        "AuthFailure",
-        "ExpiredToken",
-        "ExpiredTokenException",
-        "InvalidAccessKeyId",
-        "InvalidClientTokenId",
-        "OptInRequired",
-        "SignatureDoesNotMatch",
-        "UnauthorizedAccess",
-        "UnauthorizedOperation",
-        "UnrecognizedClientException",
-    ];
     const CONFLICT: [&str; 4] = [
         "ConcurrentModificationException",
         "ConflictException",
@@ -179,7 +196,8 @@ fn shared_name(code: &str, status: u16) -> ErrorName {
         ErrorName::Throttled
     } else if TRANSIENT_ERRORS.contains(&code) {
         ErrorName::TimedOut
-    } else if DENIED.contains(&code) {
+    } else if DENIED_ACTION.contains(&code) || ["AuthFailure", "UnauthorizedAccess"].contains(&code)
+    {
         ErrorName::AccessDenied
     } else if CONFLICT.contains(&code)
         || CONFLICT_ENDINGS.iter().any(|ending| code.ends_with(ending))
@@ -227,9 +245,10 @@ fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
 #[cfg(test)]
 mod tests {
     use aws_sdk_sts::operation::get_caller_identity::GetCallerIdentityError;
+    use aws_smithy_types::error::ErrorMetadata;
 
     use super::*;
-    use crate::testing::service_error;
+    use crate::testing::{assert_rejections_are_explained, service_error};
 
     const STS: Service = Service {
         iam_prefix: "sts",
@@ -292,6 +311,43 @@ mod tests {
                 .to_string()
                 .starts_with("[acme/prod] AWS denied sts:GetCallerIdentity")
         );
+    }
+
+    #[test]
+    fn rejected_credentials_precede_the_codes_of_a_service() {
+        let service = Service {
+            codes: |_, _| Some(ErrorName::Conflict),
+            ..STS
+        };
+        assert_rejections_are_explained(GetCallerIdentityError::generic, |error| {
+            service.step_error(&error)
+        });
+    }
+
+    #[test]
+    fn a_403_with_an_unknown_code_keeps_the_sentence() {
+        let sentence = |code, sentence: &str| {
+            let metadata = ErrorMetadata::builder().code(code).message(sentence);
+            let error = GetCallerIdentityError::generic(metadata.build());
+            let response = HttpResponse::new(403.try_into().unwrap(), "".into());
+            let error = STS.step_error(&SdkError::service_error(error, response));
+            assert_eq!(error.name, ErrorName::AccessDenied);
+            error.message
+        };
+        for (code, text) in [
+            ("AuthFailure", "Not authorized for images: [ami-1]"),
+            (
+                "AllAccessDisabled",
+                "All access to this object has been disabled",
+            ),
+        ] {
+            let message = sentence(code, text);
+            assert!(message.contains(&format!("(AWS: {text})")), "{message}");
+            assert!(!message.contains("credentials"), "{message}");
+        }
+        let denied = "User: a is not authorized to perform: sns:Publish on resource: b";
+        let message = sentence("AuthorizationError", denied);
+        assert!(message.starts_with("AWS denied sns:Publish;"), "{message}");
     }
 
     #[test]

@@ -93,10 +93,14 @@ impl Resume {
     /// <https://docs.aws.amazon.com/step-functions/latest/dg/bp-history-limit.html>
     #[must_use]
     pub fn poll_interval(resume: Option<&Self>, shortest: Duration) -> Duration {
-        let waited = resume.map_or(0, |resume| {
-            unix_now().saturating_sub(resume.since).unsigned_abs()
-        });
+        let waited = resume.map_or(0, |resume| resume.elapsed().as_secs());
         shortest.max(Duration::from_secs((waited / 20).min(300)))
+    }
+
+    /// The time since the step was first called.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        Duration::from_secs(unix_now().saturating_sub(self.since).unsigned_abs())
     }
 
     /// The state that the step returned in `Pending`.

@@ -153,22 +153,7 @@ impl From<StepError> for Diagnostic {
 /// that was missing. Without an action in `reason`, the message names `operation`.
 #[must_use]
 pub fn denied(operation: &str, reason: &str) -> String {
-    let action = reason
-        .split_once("authorized to perform: ")
-        .and_then(|(_, rest)| rest.split([' ', ',']).next())
-        .filter(|action| action.contains(':'))
-        .unwrap_or(operation);
-    // One call can need an action on several resources. The message goes to logs, so it must not
-    // name a role.
-    let resource = reason
-        .split_once("on resource: ")
-        .and_then(|(_, rest)| rest.split([' ', ',']).next())
-        .filter(|resource| resource.starts_with("arn:") && !resource.contains("role/"));
-
-    let denied_action = match resource {
-        Some(resource) => &format!("{action} on {resource}"),
-        None => action,
-    };
+    let denied_action = denied_action(operation, reason);
     if reason.contains("session policy") {
         format!(
             "AWS denied {denied_action}: the step does not declare it in its permissions; \
@@ -184,6 +169,28 @@ pub fn denied(operation: &str, reason: &str) -> String {
             "AWS denied {denied_action}; allow it in the customer's role, \
              or remove the step from the job"
         )
+    }
+}
+
+/// The action that AWS denied, with its resource if AWS names one that is not a role. `operation` if
+/// `reason`, AWS's own message, names no action.
+#[must_use]
+pub fn denied_action(operation: &str, reason: &str) -> String {
+    let action = reason
+        .split_once("authorized to perform: ")
+        .and_then(|(_, rest)| rest.split([' ', ',']).next())
+        .filter(|action| action.contains(':'))
+        .unwrap_or(operation);
+    // One call can need an action on several resources. The message goes to logs, so it must not
+    // name a role.
+    let resource = reason
+        .split_once("on resource: ")
+        .and_then(|(_, rest)| rest.split([' ', ',']).next())
+        .filter(|resource| resource.starts_with("arn:") && !resource.contains("role/"));
+
+    match resource {
+        Some(resource) => format!("{action} on {resource}"),
+        None => action.to_owned(),
     }
 }
 

@@ -67,7 +67,7 @@ mod tests {
     use aws_smithy_types::error::ErrorMetadata;
 
     use super::*;
-    use crate::testing::service_error;
+    use crate::testing::{assert_rejections_are_explained, service_error};
 
     #[test]
     fn a_bucket_in_another_region_is_named_with_the_parameter() {
@@ -140,5 +140,10 @@ mod tests {
             let error = s3_error(service_error(DeleteBucketError::generic, code, status));
             assert_eq!(error.name, name, "{code}");
         }
+    }
+
+    #[test]
+    fn rejected_credentials_are_explained() {
+        assert_rejections_are_explained(DeleteBucketError::generic, s3_error);
     }
 }

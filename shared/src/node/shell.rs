@@ -1,5 +1,5 @@
-//! Quotes texts for a POSIX shell, so the shell never interprets them as code. All crates use this
-//! module for quoting.
+//! Prepares texts for a POSIX shell: quotes values, so the shell never interprets them as code, and
+//! converts line endings. All crates use this module for both.
 
 use std::borrow::Cow;
 
@@ -24,6 +24,20 @@ pub fn quote(value: &str) -> String {
     }
     word.push('\'');
     word
+}
+
+/// Converts the line endings of Windows to those of Linux, and removes a byte order mark. A shell
+/// on Linux would read the carriage return as the last character of the line, and the byte order
+/// mark as the first character of the first command.
+#[must_use]
+pub fn with_unix_line_endings(script: &str) -> String {
+    let script = script.strip_prefix('\u{feff}').unwrap_or(script);
+    let mut script = script.replace("\r\n", "\n");
+    // The last line of a text from Windows can lack its line feed.
+    if script.ends_with('\r') {
+        script.pop();
+    }
+    script
 }
 
 /// Quotes values as words of one line.
@@ -126,6 +140,19 @@ mod tests {
         assert_eq!(quote("it's"), r"'it'\''s'");
         assert_eq!(quote("{{{x}} $$"), "'{''{''{x}} $''$'");
         assert_eq!(quote_all(["a b", "-c"]), "'a b' '-c'");
+    }
+
+    #[test]
+    fn line_endings_of_windows_become_those_of_linux() {
+        for (script, expected) in [
+            ("cd /tmp\r\necho hi\r\n", "cd /tmp\necho hi\n"),
+            ("cd /tmp\necho hi", "cd /tmp\necho hi"),
+            ("\u{feff}#!/bin/sh\r\nid\r", "#!/bin/sh\nid"),
+            ("printf 'a\rb\u{feff}'", "printf 'a\rb\u{feff}'"),
+            ("", ""),
+        ] {
+            assert_eq!(with_unix_line_endings(script), expected, "{script:?}");
+        }
     }
 
     #[test]

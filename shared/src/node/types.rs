@@ -41,6 +41,20 @@ impl Node {
         };
         self.attributes.get(attribute).map(String::as_str)
     }
+
+    /// The node's ID at AWS: the instance's ID, or the task and the container. `None` if the node
+    /// has neither, which no node source of Stepward produces.
+    #[must_use]
+    pub fn aws_id(&self) -> Option<String> {
+        let attribute = |name: &str| self.attributes.get(name);
+        attribute("instanceId").cloned().or_else(|| {
+            Some(format!(
+                "{}/{}",
+                attribute("task")?,
+                attribute("container")?
+            ))
+        })
+    }
 }
 
 /// The result of a command on one node.
@@ -130,6 +144,10 @@ pub struct StepResult {
     /// How the step ended.
     #[serde(flatten)]
     pub outcome: Outcome,
+    /// How many characters at the start of `output` and `error_output` are left out. Each of these
+    /// texts then begins with `…`, and the artifact `result` has them whole.
+    #[serde(default)]
+    pub omitted_characters: usize,
     /// The key of the artifact with the whole result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<String>,

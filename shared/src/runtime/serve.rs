@@ -208,7 +208,8 @@ pub(crate) async fn respond_to_envelope<S: Step>(
         .unwrap_or_else(|_| {
             Err(ErrorName::TimedOut.with_message(
                 "the step did not finish within its function's time limit; actions that it started \
-                 may continue; read on the step's page what a retry does, then run the step again",
+                 may continue; see the step's page for the effect of a retry, then run the step \
+                 again",
             ))
         });
 
@@ -386,8 +387,8 @@ async fn parse_parameters<S: Step>(
     // secrets.
     let key_in_identifier = || {
         ErrorName::InvalidInput.with_message(
-            "params: a parameter with a `keys/…` path identifies a resource and is visible in \
-             CloudTrail, so it cannot be a key; pass the value itself",
+            "params: a parameter that identifies a resource is visible in CloudTrail, so its value \
+             cannot come from key storage; replace its `keys/…` path with the value itself",
         )
     };
     let step_with_paths: S = parse_object("params", params).map_err(|_| key_in_identifier())?;

@@ -4,6 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
+use aws_sdk_s3::error::SdkError;
+use aws_sdk_s3::operation::put_object::PutObjectError;
 use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::ByteStream;
 
@@ -53,17 +55,27 @@ impl TemporaryObject {
     /// # Errors
     /// The error of the S3 call.
     pub async fn put(&self, content: Vec<u8>) -> Result<(), StepError> {
-        let put = self
+        self.try_put(content)
+            .await
+            .map_err(|error| self.error_with_uri(s3_error(error)))
+    }
+
+    /// Like [`put`](Self::put), for callers that convert the error themselves.
+    ///
+    /// # Errors
+    /// The error of the S3 call.
+    pub async fn try_put(&self, content: Vec<u8>) -> Result<(), SdkError<PutObjectError>> {
+        let request = self
             .s3
             .put_object()
             .bucket(&self.bucket)
             .key(&self.key)
             .body(ByteStream::from(content));
-        put.set_expected_bucket_owner(self.owner.clone())
+        let response = request
+            .set_expected_bucket_owner(self.owner.clone())
             .send()
-            .await
-            .map_err(s3_error)?;
-        Ok(())
+            .await;
+        response.map(drop)
     }
 
     /// Returns a presigned URL, which lets anybody read the object until it expires. Do not put it
@@ -80,13 +92,20 @@ impl TemporaryObject {
     /// # Errors
     /// The error of the S3 call.
     pub async fn remove(&self) -> Result<(), StepError> {
-        let delete = self.s3.delete_object().bucket(&self.bucket).key(&self.key);
-        delete
+        let request = self.s3.delete_object().bucket(&self.bucket).key(&self.key);
+        let response = request
             .set_expected_bucket_owner(self.owner.clone())
             .send()
-            .await
-            .map_err(s3_error)?;
-        Ok(())
+            .await;
+        response
+            .map(drop)
+            .map_err(|error| self.error_with_uri(s3_error(error)))
+    }
+
+    /// Adds the object's URI to the message of an error.
+    fn error_with_uri(&self, error: StepError) -> StepError {
+        let message = format!("s3://{}/{}: {}", self.bucket, self.key, error.message);
+        StepError { message, ..error }
     }
 }
 
@@ -124,9 +143,10 @@ pub async fn presigned_url(
 
 #[cfg(test)]
 mod tests {
+    use crate::mock_client;
     use aws_sdk_s3::operation::delete_object::DeleteObjectOutput;
     use aws_sdk_s3::operation::put_object::PutObjectOutput;
-    use aws_smithy_mocks::{RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{RuleMode, mock};
 
     use super::*;
     use crate::testing;

@@ -8,7 +8,7 @@ use crate::arguments::parse_provider;
 use crate::commands::help::with_examples;
 use crate::commands::records::{AccountName, Records, onboarding_facts};
 use crate::deploy::LINK_DAYS;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::global::Global;
 use crate::onboarding::{Invitation, create_invitation};
 
@@ -59,7 +59,9 @@ impl AddAccount {
         };
         let account =
             records.map_error(records.store.add_account(&records.cloud.caller, new).await)?;
-        let invitation = create_invitation(&records.cloud, &records.deployment, &account).await?;
+        let invitation = create_invitation(&records.cloud, &records.deployment, &account)
+            .await
+            .map_err(Error::into_started)?;
         records.format.show(&invitation, || {
             invitation_text(&invitation, &records.cloud.command())
         })?;

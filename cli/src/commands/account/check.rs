@@ -2,13 +2,14 @@
 
 use clap::Args;
 use serde_json::json;
+use stepward::access::trust::TrustProof;
 
 use crate::cloud::Cloud;
 use crate::commands::help::with_examples;
 use crate::commands::records::{AccountName, AccountView, account_table};
 use crate::error::{Error, FAILED, Result};
 use crate::global::Global;
-use crate::onboarding::{Checked, check_account};
+use crate::onboarding::{Checked, check_account, rejects_credentials};
 use crate::output::{Format, print, print_error};
 
 /// Prove that the role accepts Stepward and requires the external ID; completes a rotation
@@ -36,9 +37,7 @@ pub(crate) fn show_check(cloud: &Cloud, checked: &Checked, format: Format) -> Re
     format.show(&json, || {
         let mut lines = vec![account_table(std::slice::from_ref(&view))];
         if checked.passed() {
-            lines.push(
-                "\nThe role accepts Stepward, and refuses callers without the external ID.".into(),
-            );
+            lines.push(format!("\n{}", conclusion(checked.proof().as_ref())));
         }
         if checked.rotated {
             lines.push(
@@ -66,6 +65,21 @@ pub(crate) fn show_check(cloud: &Cloud, checked: &Checked, format: Format) -> Re
     Ok(FAILED)
 }
 
+/// What a check that passed has shown.
+fn conclusion(proof: Option<&TrustProof>) -> String {
+    match proof.map(TrustProof::verdict) {
+        Some(Ok(())) => {
+            "The role accepts Stepward, and refuses callers without the external ID.".into()
+        }
+        Some(Err(error)) => {
+            format!("Steps may use the role because an operator has overridden this error: {error}")
+        }
+        None => "The credentials belong to the account. Its credential provider does not assume a \
+                 role, so there is no trust policy to prove."
+            .into(),
+    }
+}
+
 /// The reason why a check did not pass, and what the operator can do.
 fn failure(checked: &Checked) -> Error {
     let (account, finished) = (&checked.account, &checked.finished);
@@ -73,6 +87,10 @@ fn failure(checked: &Checked) -> Error {
     let error = finished.error.as_deref().unwrap_or(&finished.status);
     let cause = finished.cause.as_deref().unwrap_or("no reason was given");
     let advice = match finished.error.as_deref() {
+        // The cause itself says what to do. It is not about the role.
+        Some("AccessDenied") if rejects_credentials(finished) => {
+            return Error::new(format!("{error}: {cause}"));
+        }
         Some("TrustBroken" | "AccessDenied") if account.role_arn.is_none() => format!(
             "`stepward account set-role {name} ROLE_ARN` sets the role that the owner of the \
              account has created"
@@ -87,17 +105,7 @@ fn failure(checked: &Checked) -> Error {
             crate::jobs::execution_name(&finished.execution_arn)
         ),
     };
-    Error::new(format!("{error}: {}", without_own_command(cause))).with_advice(advice)
-}
-
-/// A cause without the clauses that advise `account check`, which is the command that prints it.
-fn without_own_command(cause: &str) -> String {
-    let is_other = |clause: &&str| !clause.contains("`stepward account check");
-    let clauses: Vec<_> = cause.split("; ").filter(is_other).collect();
-    if clauses.is_empty() {
-        return cause.to_owned();
-    }
-    clauses.join("; ")
+    Error::new(format!("{error}: {cause}")).with_advice(advice)
 }
 
 #[cfg(test)]
@@ -130,8 +138,35 @@ mod tests {
     }
 
     #[test]
+    fn a_check_that_passed_reports_what_its_proof_shows() {
+        let text = |without: &str| {
+            let proof = serde_json::from_value::<TrustProof>(json!({
+                "without_external_id": without, "wrong_external_id": "refused",
+                "right_external_id": "accepted",
+            }));
+            conclusion(Some(&proof.unwrap()))
+        };
+        assert!(text("refused").contains("refuses callers without the external ID"));
+        let overridden = text("accepted");
+        assert!(
+            overridden.contains("overridden") && overridden.contains("accepts a caller with no"),
+            "{overridden}"
+        );
+        assert!(!overridden.contains("refuses callers"), "{overridden}");
+        assert!(conclusion(None).contains("no trust policy to prove"));
+    }
+
+    #[test]
+    fn rejected_credentials_are_no_reason_to_change_the_role() {
+        let cause = "AWS rejected the credentials in eu-south-1 (AWS: no); enable it";
+        let role = Some("arn:aws:iam::222222222222:role/stepward/Stepward");
+        let text = failure(&checked("AccessDenied", cause, role)).to_string();
+        assert_eq!(text, format!("AccessDenied: {cause}"));
+    }
+
+    #[test]
     fn a_failed_check_never_advises_to_check() {
-        let cause = "the role refuses Stepward; `stepward account check` tells which part is wrong";
+        let cause = "the role refuses Stepward";
         let role = Some("arn:aws:iam::222222222222:role/stepward/Stepward");
         for (error, role, advice) in [
             (

@@ -4,7 +4,7 @@ use clap::Args;
 
 use crate::commands::help::with_examples;
 use crate::commands::records::{AccountName, Records, onboarding_facts};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::global::Global;
 use crate::onboarding::{Invitation, create_invitation};
 
@@ -34,7 +34,9 @@ impl RotateExternalId {
                 .start_rotation(&records.cloud.caller, &account)
                 .await,
         )?;
-        let invitation = create_invitation(&records.cloud, &records.deployment, &account).await?;
+        let invitation = create_invitation(&records.cloud, &records.deployment, &account)
+            .await
+            .map_err(Error::into_started)?;
         records.format.show(&invitation, || {
             rotation_text(&invitation, &records.cloud.command())
         })?;

@@ -64,7 +64,10 @@ impl RemoveCustomer {
                 .await,
         )?;
         records.format.show(&json!({ "removed": name }), || {
-            format!("Removed customer {name}. Its owner can delete the roles in its accounts.")
+            format!(
+                "Removed customer {name}. The customer can now delete the roles of Stepward in its \
+                 accounts."
+            )
         })?;
         Ok(0)
     }

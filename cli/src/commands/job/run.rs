@@ -4,15 +4,16 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::json;
 use stepward::model::job::JobInput;
+use tokio::signal::ctrl_c;
 
 use super::watch::watch_to_end;
 use crate::arguments::parse_options;
 use crate::cloud::Cloud;
 use crate::commands::help::with_examples;
 use crate::deploy::Deployment;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::global::Global;
-use crate::jobs::{execution_name, start_job};
+use crate::jobs::{check_options, execution_name, new_execution_name, start_job};
 use crate::output::Format;
 
 /// Start a job and watch it until it ends
@@ -39,10 +40,12 @@ pub(crate) struct RunJob {
     /// One of the customer's accounts; can be repeated [default: all accounts]
     #[arg(long = "account")]
     accounts: Vec<String>,
-    /// An option of the job, as JSON or text; can be repeated
+    /// An option of the job, as JSON or text; can be repeated. Write text that begins like JSON as
+    /// a JSON string
     #[arg(long = "option", short = 'o', value_name = "KEY=VALUE")]
     options: Vec<String>,
-    /// The name of the execution; repeating the command with a used name starts no second execution
+    /// The name of the execution. Repeating the command with this name starts no second execution,
+    /// but shows the first one
     #[arg(long, value_name = "EXECUTION_NAME")]
     name: Option<String>,
     /// Print the execution's name and return without waiting for the result
@@ -52,11 +55,13 @@ pub(crate) struct RunJob {
 
 impl RunJob {
     pub(crate) async fn run(self, global: &Global) -> Result<u8> {
+        let options = parse_options(&self.options)?;
         let (cloud, deployment) = global.open_deployment().await?;
+        check_options(&cloud, &deployment, &self.job, &options).await?;
         let input = JobInput {
             customer: self.customer,
             accounts: self.accounts,
-            options: parse_options(&self.options)?,
+            options,
             started_by: cloud.caller.clone(),
         };
         let name = self.name.as_deref();
@@ -83,7 +88,7 @@ pub(crate) async fn start_and_watch(
     no_wait: bool,
     format: Format,
 ) -> Result<u8> {
-    let execution = start_job(cloud, deployment, job, input, name).await?;
+    let execution = start(cloud, deployment, job, input, name).await?;
     let name = execution_name(&execution);
     let advice = format!(
         "`stepward job watch {name}` watches it again, `stepward job stop {name}` stops it"
@@ -99,4 +104,25 @@ pub(crate) async fn start_and_watch(
         )
     })?;
     Ok(0)
+}
+
+/// Starts a job and returns the execution's ARN. After Ctrl-C, the error names the execution, which
+/// may have started.
+pub(crate) async fn start(
+    cloud: &Cloud,
+    deployment: &Deployment,
+    job: &str,
+    input: &impl Serialize,
+    name: Option<&str>,
+) -> Result<String> {
+    let name = name.map_or_else(|| new_execution_name(job), |name| Ok(name.to_owned()))?;
+    tokio::select! {
+        started = start_job(cloud, deployment, job, input, Some(&name)) => started,
+        _ = ctrl_c() => Err(Error::new(format!(
+            "interrupted while execution \"{name}\" was started; it may run"
+        ))
+        .with_advice(format!(
+            "`stepward job watch {name}` shows whether it runs, `stepward job stop {name}` stops it"
+        ))),
+    }
 }

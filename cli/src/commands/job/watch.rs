@@ -63,7 +63,8 @@ pub(crate) async fn watch_to_end(
             finished.map_err(|error| {
                 error
                     .into_started()
-                    .with_advice(format!("the job continues; {advice}"))
+                    .with_context("cannot watch the execution any longer, which may still run")
+                    .with_advice(advice)
             })?
         }
         _ = ctrl_c() => {

@@ -44,7 +44,7 @@ impl SetKey {
             .customer(key.customer)
             .await
             .map_err(|error| cloud.describe_error(&error))?;
-        let value = read_value(path)?;
+        let value = read_value(path).map_err(Error::into_not_started)?;
         let name = key.secret_name(&deployment.stack);
         store_value(&cloud, &name, key.customer, &value).await?;
         global.output_format().show(&json!({ "set": path }), || {
@@ -88,14 +88,16 @@ fn read_value(path: &str) -> Result<SecretString> {
         text.strip_suffix('\r').unwrap_or(text)
     });
     if text.len() < MIN_SECRET_LENGTH || text.len() as u64 > MAX_BYTES {
+        let advice = if text.len() < MIN_SECRET_LENGTH {
+            "pass a longer value; Stepward cannot mask a shorter one in logs"
+        } else {
+            "split the value over several keys"
+        };
         return Err(Error::usage_error(format!(
             "key \"{path}\": expected a value of {MIN_SECRET_LENGTH} to {MAX_BYTES} bytes, got {}",
             counted(text.len(), "byte")
         ))
-        .with_advice(
-            "pass a longer value if it is too short, because logs cannot mask a short one; divide \
-             a value that is too long between several keys",
-        ));
+        .with_advice(advice));
     }
     Ok(text.into())
 }

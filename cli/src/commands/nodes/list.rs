@@ -8,7 +8,7 @@ use stepward::node::dispatch::JOB;
 use super::outcome::{attribute, print_source_failures};
 use super::selection::NodeSelection;
 use crate::commands::help::with_examples;
-use crate::error::{Result, repeat_options};
+use crate::error::{Error, Result, repeat_options};
 use crate::global::Global;
 use crate::jobs;
 use crate::nodes::read_dispatch_state;
@@ -36,7 +36,10 @@ impl ListNodes {
         let finished = jobs::run(&cloud, &deployment, JOB, &input).await;
         progress.clear();
         let finished = finished?;
-        let Some(state) = read_dispatch_state(&cloud, &finished).await? else {
+        let state = read_dispatch_state(&cloud, &finished)
+            .await
+            .map_err(Error::into_started)?;
+        let Some(state) = state else {
             format.show(&finished, || {
                 repeat_options(&jobs::summary_text(&finished), &cloud.options)
             })?;
@@ -59,18 +62,6 @@ impl ListNodes {
     }
 }
 
-/// The node's ID at AWS: the instance's ID, or the task and the container.
-fn aws_id(node: &Node) -> String {
-    match attribute(node, "instanceId") {
-        "" => format!(
-            "{}/{}",
-            attribute(node, "task"),
-            attribute(node, "container")
-        ),
-        id => id.to_owned(),
-    }
-}
-
 fn node_row(node: &Node) -> [String; 7] {
     let text = |name: &str| attribute(node, name).to_owned();
     let tags = node
@@ -84,7 +75,7 @@ fn node_row(node: &Node) -> [String; 7] {
         text("account"),
         text("region"),
         text("source"),
-        aws_id(node),
+        node.aws_id().unwrap_or_default(),
         text("hostname"),
         tags,
     ]

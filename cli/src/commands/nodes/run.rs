@@ -12,7 +12,7 @@ use super::selection::NodeSelection;
 use crate::cloud::Cloud;
 use crate::commands::help::with_examples;
 use crate::deploy::Deployment;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::global::Global;
 use crate::output::Format;
 
@@ -24,7 +24,8 @@ const STEP_ID: &str = "run";
 #[command(
     after_help = "The node's shell runs the command. If the command is one argument, the shell \
                   reads it as a command line; if it is several arguments, each of them is quoted. \
-                  Ctrl-C stops watching; the command continues.
+                  Ctrl-C stops watching; the command continues. The result shows the last 1,000 \
+                  characters of each node's output, and the command that prints all of it.
 
 Exit codes: 0 all nodes succeeded; 1 no node succeeded; 2 not started; 3 some nodes succeeded.",
     help_template = with_examples(
@@ -45,7 +46,7 @@ pub(crate) struct RunOnNodes {
     /// After the first failure, do not start the command on more nodes
     #[arg(long)]
     stop_on_failure: bool,
-    /// The node attribute that sets the order in which nodes start
+    /// The node attribute that sets the order in which the command starts on the nodes
     #[arg(long, value_name = "ATTRIBUTE")]
     rank_attribute: Option<String>,
     /// Start with the highest rank
@@ -76,7 +77,9 @@ impl RunOnNodes {
         deployment: &Deployment,
         format: Format,
     ) -> Result<u8> {
-        let input = self.job_input(cloud.caller.clone())?;
+        let input = self
+            .job_input(cloud.caller.clone())
+            .map_err(Error::into_not_started)?;
         dispatch_and_show(cloud, deployment, &input, format).await
     }
 
@@ -140,8 +143,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_words_make_a_shell_line(words in prop::collection::vec("(?s:.{0,20})", 0..5)) {
-            prop_assert!(words.len() != 1 || super::shell_line(&words) == words[0]);
+        fn any_words_reach_the_program_as_they_were_typed(
+            words in prop::collection::vec("[^\\x00]{0,20}", 2..5),
+        ) {
+            let line = super::shell_line(&words);
+            let script = format!("for word in {line}; do printf '%s\\0' \"$word\"; done");
+            let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+            let read = String::from_utf8(output.stdout).unwrap();
+            prop_assert_eq!(read.split_terminator('\0').collect::<Vec<_>>(), words);
         }
     }
 }

@@ -4,12 +4,14 @@ use std::io::Read;
 
 use clap::Args;
 use serde_json::{Map, Value};
+use stepward::model::customer::check_region;
 use stepward::model::job::{JobInput, StepRunOptions};
 
 use crate::commands::help::with_examples;
 use crate::commands::job::start_and_watch;
 use crate::error::{Context, Error, Result};
 use crate::global::{Global, HEADING};
+use crate::json::check_numbers;
 use crate::steps::{find_step, parameters};
 
 /// The job that runs one step.
@@ -66,7 +68,8 @@ pub(crate) struct RunStep {
     /// of the file
     #[arg(long = "params", value_name = "FILE")]
     params_file: Option<String>,
-    /// The name of the execution; repeating the command with a used name starts no second execution
+    /// The name of the execution. Repeating the command with this name starts no second execution,
+    /// but shows the first one
     #[arg(long, value_name = "EXECUTION_NAME")]
     name: Option<String>,
     /// Print the execution's name and return without waiting for the result
@@ -84,6 +87,9 @@ impl RunStep {
             .transpose()?
             .unwrap_or_default();
         let params = parameters::read(&step, file, &self.params)?;
+        if let Some(region) = &self.account_region {
+            check_region(region)?;
+        }
         let (cloud, deployment) = global.open_deployment().await?;
         if !deployment.has_function(&cloud, &step.name).await? {
             return Err(Error::usage_error(format!(
@@ -127,10 +133,12 @@ fn read_json_object(path: &str) -> Result<Map<String, Value>> {
     let text = result
         .context(format!("--params {path}"))
         .map_err(Error::into_not_started)?;
-    serde_json::from_str(&text).map_err(|error| {
+    let parameters = serde_json::from_str(&text).map_err(|error| {
         Error::usage_error(format!("--params {path}: {error}"))
             .with_advice("write the parameters as one JSON object")
-    })
+    })?;
+    check_numbers(&format!("--params {path}"), &text)?;
+    Ok(parameters)
 }
 
 #[cfg(test)]
@@ -200,6 +208,12 @@ mod tests {
         assert_eq!(
             Value::Object(read_json_object(path).unwrap()),
             json!({ "instance": "orders" })
+        );
+        std::fs::write(&file, r#"{ "payload": 9007199254740993 }"#).unwrap();
+        let rounded = read_json_object(path).unwrap_err();
+        assert!(
+            rounded.to_string().contains("would be rounded"),
+            "{rounded}"
         );
         std::fs::write(&file, "[1]").unwrap();
         let refused = read_json_object(path).unwrap_err();

@@ -10,7 +10,7 @@ use aws_sdk_athena::types::{QueryExecutionContext, QueryExecutionState, ResultCo
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stepward::model::bucket;
-use stepward::model::error::denied;
+use stepward::model::error::{denied, denied_action};
 use stepward::model::input::require;
 use stepward::{
     Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
@@ -32,8 +32,8 @@ const MAX_QUERY_BYTES: usize = 262_144;
 ///
 /// Athena needs a location for the result: a bucket of the same account (`bucket` or
 /// `output_location`), or a workgroup with a result location. Athena reads the tables and their
-/// data with the permissions of the step's role. If Lake Formation or a bucket policy restricts
-/// them, it must allow this role.
+/// data with the permissions of the step's role. If Lake Formation, a bucket policy or the policy
+/// of a KMS key restricts them, it must allow this role.
 ///
 /// # Behavior
 ///
@@ -55,6 +55,11 @@ const MAX_QUERY_BYTES: usize = 262_144;
 ///
 /// # Limits
 ///
+/// - The step reads tables and writes only the result. Statements that write to tables or to the
+///   data catalog fail with `AccessDenied`: INSERT, UPDATE, DELETE, MERGE, CREATE TABLE AS, UNLOAD
+///   outside the result's bucket, CREATE, ALTER, DROP and MSCK.
+/// - Data and results that are encrypted with SSE-KMS work, and so do tables of Lake Formation.
+///   Client-side encryption (CSE-KMS) does not.
 /// - The query can have up to 262,144 bytes.
 /// - The output has at most 10,000 rows.
 /// - The step waits for up to 35 minutes. By default Athena ends SELECT, INSERT and similar queries
@@ -63,12 +68,11 @@ const MAX_QUERY_BYTES: usize = 262_144;
 /// # Proof
 ///
 /// Proven on the local cloud. Only unit tests with a fake Athena cover three differences: the local
-/// cloud starts a second query for the same token, does not check the Glue and S3 permissions for a
-/// table, and does not check who owns the bucket of the result.
+/// cloud starts a second query for the same token, does not check the permissions for Glue, S3, KMS
+/// and Lake Formation, and does not check who owns the bucket of the result.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(clippy::struct_field_names, reason = "the parameter's name")]
-pub struct Query {
+pub struct RunQuery {
     /// The SQL statement, up to 262,144 bytes.
     query: String,
     /// The database that contains the tables of the statement.
@@ -108,7 +112,7 @@ struct StartedQuery {
     query_execution_id: String,
 }
 
-impl Query {
+impl RunQuery {
     /// The S3 location for the result, if the parameters set one.
     fn result_location(&self) -> Option<String> {
         let location_in_bucket = || {
@@ -152,7 +156,7 @@ impl Query {
     }
 }
 
-impl Step for Query {
+impl Step for RunQuery {
     const NAME: &'static str = "athena-query";
     const RUNDECK: &'static [RundeckPlugin] = &[];
     const EXAMPLES: &'static [Example] = &[
@@ -315,7 +319,15 @@ impl Step for Query {
             // Athena reads tables and their data with the role's permissions. Only this reason
             // names a permission that is missing.
             Some(QueryExecutionState::Failed) if reason.contains("not authorized to perform") => {
-                let message = denied("athena:StartQueryExecution", reason);
+                let message = if reason.contains("session policy") {
+                    format!(
+                        "the statement needs {}, which this step does not allow: it reads tables, \
+                         and writes only the result; run the statement in Athena itself",
+                        denied_action("athena:StartQueryExecution", reason)
+                    )
+                } else {
+                    denied("athena:StartQueryExecution", reason)
+                };
                 Err(ErrorName::AccessDenied.with_message(message))
             }
             Some(QueryExecutionState::Failed) => {
@@ -379,20 +391,23 @@ mod tests {
     use aws_sdk_athena::operation::stop_query_execution::StopQueryExecutionOutput;
     use aws_sdk_athena::types::{
         ColumnInfo, Datum, QueryExecution, QueryExecutionStatus, ResultSet, ResultSetMetadata, Row,
+        StatementType,
     };
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{Rule, RuleMode, mock};
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
+    use stepward::mock_client;
+    use stepward::model::permissions::ArnScope;
     use stepward::testing::{self, expect_done, expect_pending};
     use stepward_testkit::proof::prove_permissions;
 
     use super::*;
 
-    fn step_with(params: serde_json::Value) -> Query {
+    fn step_with(params: serde_json::Value) -> RunQuery {
         serde_json::from_value(params).unwrap()
     }
 
-    fn example_step() -> Query {
+    fn example_step() -> RunQuery {
         step_with(json!({
             "query": "SELECT status FROM backups",
             "database": "operations",
@@ -707,6 +722,83 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn failed_for_a_writing_statement_names_the_limit() {
+        let get_query = mock!(Client::get_query_execution).then_output(|| {
+            let reason = "User: arn:aws:sts::222222222222:assumed-role/Stepward/x is not \
+                          authorized to perform: glue:BatchCreatePartition on resource: \
+                          arn:aws:glue:eu-west-1:222222222222:catalog because no session policy \
+                          allows the glue:BatchCreatePartition action";
+            query_with_reason(QueryExecutionState::Failed, reason)
+        });
+        let start = start_succeeds();
+        let ctx = testing::context(mock_client!(
+            aws_sdk_athena,
+            RuleMode::MatchAny,
+            [&start, &get_query]
+        ));
+        let error = example_step().run(&ctx, None).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::AccessDenied);
+        assert!(
+            error
+                .message
+                .contains("needs glue:BatchCreatePartition on arn:aws:glue")
+                && !error.message.contains("bug"),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn done_keeps_a_first_row_that_is_no_header() {
+        for (kind, expected) in [
+            (StatementType::Ddl, vec![Some("status"), Some("ok")]),
+            (StatementType::Utility, vec![Some("status"), Some("ok")]),
+            (StatementType::Dml, vec![Some("ok")]),
+        ] {
+            let get_query = mock!(Client::get_query_execution).then_output(move || {
+                let status = QueryExecutionStatus::builder()
+                    .state(QueryExecutionState::Succeeded)
+                    .build();
+                let query = QueryExecution::builder()
+                    .status(status)
+                    .statement_type(kind.clone())
+                    .build();
+                GetQueryExecutionOutput::builder()
+                    .query_execution(query)
+                    .build()
+            });
+            let get_results = mock!(Client::get_query_results)
+                .then_output(|| results_page(&[Some("status"), Some("ok")]));
+            let start = start_succeeds();
+            let ctx = testing::context(mock_client!(
+                aws_sdk_athena,
+                RuleMode::MatchAny,
+                [&start, &get_query, &get_results]
+            ));
+            let result = expect_done(example_step().run(&ctx, None).await);
+            let rows: Vec<_> = result.rows.iter().map(|row| row[0].as_deref()).collect();
+            assert_eq!(rows, expected);
+        }
+    }
+
+    #[test]
+    fn the_session_reads_encrypted_and_lake_formation_tables() {
+        let scope = ArnScope {
+            partition: "aws".into(),
+            region: "eu-west-1".into(),
+            account_id: "222222222222".into(),
+        };
+        let policy = example_step().permissions().session_policy(&scope).unwrap();
+        for part in [
+            r#""Action":["kms:Decrypt","kms:Encrypt","kms:GenerateDataKey"]"#,
+            r#""Condition":{"StringLike":{"kms:ViaService":["s3.*","glue.*"]}}"#,
+            "lakeformation:GetDataAccess",
+            "arn:aws:s3:::results/*",
+        ] {
+            assert!(policy.contains(part), "{part} is not in {policy}");
+        }
+    }
+
+    #[tokio::test]
     async fn cancel_stops_the_query_even_without_its_id() {
         let stop = mock!(Client::stop_query_execution)
             .match_requests(|request| request.query_execution_id() == Some("q-1"))
@@ -757,6 +849,10 @@ mod tests {
             "s3:PutObject",
             "s3:AbortMultipartUpload",
             "s3:ListMultipartUploadParts",
+            "lakeformation:GetDataAccess",
+            "kms:Decrypt",
+            "kms:Encrypt",
+            "kms:GenerateDataKey",
         ];
         let unchecked = "The local cloud does not check what a query reads and writes.";
         let mut unenforced = vec![(
@@ -765,7 +861,7 @@ mod tests {
         )];
         unenforced.extend(table_access.map(|action| (action, unchecked)));
 
-        prove_permissions::<Query>(&unenforced, async |scene| {
+        prove_permissions::<RunQuery>(&unenforced, async |scene| {
             let bucket = scene.name("results");
             let resource =
                 json!({ "Type": "AWS::S3::Bucket", "Properties": { "BucketName": bucket } });

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::update::{find_group, latest_failure, update_sizes};
+use crate::update::{failure_reasons, find_group, update_sizes};
 use crate::{Sizes, has_capacity, has_instance_in_transition, suspended_process, units_in_service};
 use aws_sdk_autoscaling::Client;
 use schemars::JsonSchema;
@@ -46,9 +46,9 @@ const POLL_INTERVAL: Duration = Duration::from_secs(10);
 ///
 /// With `wait_for_capacity`:
 ///
-/// - If a launch or a termination fails, the step fails with AWS's reason, unless the group is
-///   still launching or terminating other instances to reach its capacity. The group keeps its new
-///   sizes and tries again.
+/// - If a launch or a termination fails, Auto Scaling tries again, also in other Availability Zones.
+///   The log contains AWS's reason, and the step keeps waiting. If the group has not reached its
+///   capacity after 30 minutes, the step fails with all reasons. The group keeps its new sizes.
 /// - If a process that the change needs (`Launch` or `Terminate`) is suspended, the step fails with
 ///   `Conflict`. It changes nothing if the process is suspended before the change.
 ///
@@ -108,9 +108,41 @@ struct UpdateState {
     /// so the next poll must confirm it.
     #[serde(default, rename = "doubtful")]
     unconfirmed: Option<i32>,
+    /// The reasons of failed activities that are in the log.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    logged: Vec<String>,
+}
+
+impl UpdateState {
+    /// Logs the reasons that are not in the log yet.
+    fn log_new_reasons(&mut self, ctx: &Context, reasons: &[String]) {
+        for reason in reasons {
+            if !self.logged.contains(reason) {
+                ctx.log(reason);
+                self.logged.push(reason.clone());
+            }
+        }
+    }
 }
 
 impl UpdateGroup {
+    /// The error when failed activities have kept the group from its capacity for the whole time.
+    fn capacity_not_reached(
+        &self,
+        progress: &str,
+        reasons: &[String],
+        current: Sizes,
+        previous: Sizes,
+    ) -> StepError {
+        ErrorName::StepFailed.with_message(format!(
+            "group {:?} has {progress} after {} minutes: {}; Auto Scaling tries again, with the \
+             new sizes ({current}); fix the cause, or restore the previous sizes ({previous})",
+            self.group_name,
+            Self::TIMEOUT.as_secs() / 60,
+            reasons.join("; "),
+        ))
+    }
+
     /// The sizes of the group after the update.
     ///
     /// # Errors
@@ -210,8 +242,9 @@ impl Step for UpdateGroup {
         ),
         (
             ErrorName::StepFailed,
-            "A launch or a termination failed. The message has AWS's reason; remove the cause, or \
-             set the sizes back.",
+            "Launches or terminations failed, and the group did not reach its capacity within 30 \
+             minutes. The message has AWS's reasons; remove the causes, or restore the previous \
+             sizes.",
         ),
         (
             ErrorName::TimedOut,
@@ -292,6 +325,7 @@ impl Step for UpdateGroup {
     ) -> Result<Progress<UpdatedGroup>, StepError> {
         let (autoscaling, name) = (ctx.client(Client::new), &self.group_name);
         let started_at = resume.as_ref().map(|resume| resume.since);
+        let elapsed = resume.as_ref().map_or(Duration::ZERO, Resume::elapsed);
         let retry_after = Resume::poll_interval(resume.as_ref(), POLL_INTERVAL);
         let state: Option<UpdateState> = resume.map(|resume| resume.state()).transpose()?;
         let group = find_group(&autoscaling, name).await?;
@@ -300,6 +334,7 @@ impl Step for UpdateGroup {
             previous: current,
             accepted: None,
             unconfirmed: None,
+            logged: Vec::new(),
         });
         let units = units_in_service(&group).sum();
         let blocking_process = |desired| {
@@ -373,21 +408,23 @@ impl Step for UpdateGroup {
             )));
         }
 
-        // In the first call, no activity of this update can have failed yet.
-        if let (Some(since), false) = (started_at, has_instance_in_transition(&group, desired))
-            && let Some(failure) = latest_failure(&autoscaling, name, since).await?
-        {
-            let activity = failure.description().unwrap_or("a scaling activity");
-            let reason = failure.status_message().unwrap_or("AWS gave no reason");
-            return Err(ErrorName::StepFailed.with_message(format!(
-                "{activity} failed in group {name:?} with {units} of {desired} in service: \
-                 {reason}; the group keeps {current} and tries again; remove the cause, or set the \
-                 sizes back ({})",
-                state.previous
-            )));
-        }
         let progress = format!("{units} of {desired} in service");
-        Progress::pending(&state, retry_after, progress)
+        // In the first call, no activity of this update can have failed yet.
+        let (Some(since), false) = (started_at, has_instance_in_transition(&group, desired)) else {
+            return Progress::pending(&state, retry_after, progress);
+        };
+        let reasons = failure_reasons(&autoscaling, name, since).await?;
+        if reasons.is_empty() {
+            return Progress::pending(&state, retry_after, progress);
+        }
+        state.log_new_reasons(ctx, &reasons);
+        // Auto Scaling tries again, also in other Availability Zones, so a failure is final only at
+        // the step's time limit.
+        if elapsed + retry_after < Self::TIMEOUT {
+            let progress = format!("{progress}; {}; Auto Scaling tries again", reasons[0]);
+            return Progress::pending(&state, retry_after, progress);
+        }
+        Err(self.capacity_not_reached(&progress, &reasons, current, state.previous))
     }
 }
 
@@ -403,9 +440,10 @@ mod tests {
     use aws_sdk_autoscaling::types::{
         Activity, AutoScalingGroup, Instance, LifecycleState, SuspendedProcess,
     };
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{Rule, RuleMode, mock};
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
+    use stepward::mock_client;
     use stepward::model::permissions::ArnScope;
     use stepward::testing::{self, expect_done, expect_pending};
     use stepward_testkit::proof::prove_permissions;
@@ -815,6 +853,50 @@ mod tests {
             next.since = 0;
             resume = Some(next);
         }
+    }
+
+    #[tokio::test]
+    async fn failed_launch_does_not_end_the_wait_for_another_zone() {
+        let wanted = sizes(1, 2, 3);
+        let reason = "no capacity in eu-west-1a. Launching EC2 instance failed.";
+        let describe = describes(vec![
+            group_in_service(wanted, 1),
+            group_in_service(wanted, 1),
+            group_in_service(wanted, 1),
+            group_in_service(wanted, 2),
+        ]);
+        let activities = mock!(Client::describe_scaling_activities).then_output(move || {
+            let failed = |id: &str| {
+                Activity::builder()
+                    .description(format!("Launching a new EC2 instance: {id}"))
+                    .status_message(reason)
+                    .build()
+            };
+            DescribeScalingActivitiesOutput::builder()
+                .activities(failed("i-1"))
+                .activities(failed("i-2"))
+                .build()
+        });
+        let ctx = context(&[&describe, &activities]);
+        let step = step(json!({ "desired_capacity": 2, "wait_for_capacity": true }));
+        let mut resume = None;
+        for expected in [
+            "1 of 2 in service".to_owned(),
+            format!(
+                "1 of 2 in service; Launching a new EC2 instance failed: {reason}; Auto Scaling tries again"
+            ),
+            format!(
+                "1 of 2 in service; Launching a new EC2 instance failed: {reason}; Auto Scaling tries again"
+            ),
+        ] {
+            let (next, _, progress) = expect_pending(step.run(&ctx, resume).await);
+            assert_eq!(progress, expected);
+            resume = Some(next);
+        }
+        assert_eq!(expect_done(step.run(&ctx, resume).await).current, wanted);
+        let lines = testing::log_lines(&ctx);
+        let logged = lines.iter().filter(|line| line.contains(reason));
+        assert_eq!(logged.count(), 1, "each reason is logged once: {lines:?}");
     }
 
     #[tokio::test]

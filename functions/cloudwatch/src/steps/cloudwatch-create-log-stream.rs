@@ -176,9 +176,10 @@ mod tests {
     use aws_sdk_cloudwatchlogs::operation::create_log_stream::{
         CreateLogStreamError, CreateLogStreamOutput,
     };
-    use aws_smithy_mocks::{Rule, mock, mock_client};
+    use aws_smithy_mocks::{Rule, mock};
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
+    use stepward::mock_client;
     use stepward::model::permissions::ArnScope;
     use stepward::testing;
     use stepward_testkit::proof::prove_permissions;

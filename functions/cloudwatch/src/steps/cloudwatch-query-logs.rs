@@ -41,6 +41,8 @@ use stepward::{
 /// - A query searches up to 50 log groups and has up to 9,900 characters.
 /// - The output has up to 10,000 rows.
 /// - CloudWatch Logs ends a query after 60 minutes.
+/// - Data that a data protection policy masks stays masked: the session does not allow
+///   `logs:Unmask`. CloudWatch Logs itself decrypts log groups that have a KMS key.
 ///
 /// # Proof
 ///
@@ -238,9 +240,10 @@ mod tests {
     use aws_sdk_cloudwatchlogs::types::{
         InputLogEvent, QueryInfo, QueryStatistics, QueryStatus, ResultField,
     };
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{Rule, RuleMode, mock};
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
+    use stepward::mock_client;
     use stepward::testing;
     use stepward_testkit::proof::prove_permissions;
 
@@ -279,7 +282,8 @@ mod tests {
         ))
     }
 
-    /// The start of the mark, the same in the context of every test.
+    /// The start of the mark. It is the same in all tests, because their contexts have the same
+    /// client token.
     fn mark_prefix() -> String {
         let ctx = context([]);
         format!("# stepward {} ", &ctx.client_token("query")[..12])
@@ -295,8 +299,8 @@ mod tests {
         mock!(Client::describe_queries).then_output(move || list_output(queries.clone()))
     }
 
-    /// CloudWatch Logs lists these queries if the request asks for this state and for the language
-    /// that has comments.
+    /// Returns these queries if the request filters by this state and by `CWLI`, the only language
+    /// with documented comments.
     fn list_queries_in_state(state: &QueryStatus, queries: Vec<QueryInfo>) -> Rule {
         let state = state.clone();
         mock!(Client::describe_queries)
@@ -652,7 +656,10 @@ mod tests {
             ),
             (QueryStatus::Cancelled, "was stopped outside of this job"),
             (QueryStatus::Timeout, "limit of 60 minutes"),
-            (QueryStatus::UnknownValue, "unknown state"),
+            (
+                QueryStatus::UnknownValue,
+                "a status that Stepward does not know",
+            ),
         ] {
             let get_results = mock!(Client::get_query_results)
                 .then_output(move || results_page(status.clone(), &[]));

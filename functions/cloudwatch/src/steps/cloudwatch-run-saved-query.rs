@@ -53,6 +53,8 @@ const MAX_NAME_CHARACTERS: usize = 255;
 /// - A query searches up to 50 log groups.
 /// - The output has up to 10,000 rows.
 /// - CloudWatch Logs ends a query after 60 minutes.
+/// - Data that a data protection policy masks stays masked: the session does not allow
+///   `logs:Unmask`. CloudWatch Logs itself decrypts log groups that have a KMS key.
 ///
 /// # Proof
 ///
@@ -386,9 +388,10 @@ mod tests {
     use aws_sdk_cloudwatchlogs::operation::start_query::{StartQueryInput, StartQueryOutput};
     use aws_sdk_cloudwatchlogs::operation::stop_query::StopQueryOutput;
     use aws_sdk_cloudwatchlogs::types::{QueryInfo, QueryParameter, QueryStatus, ResultField};
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{Rule, RuleMode, mock};
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
+    use stepward::mock_client;
     use stepward::testing;
     use stepward_testkit::proof::prove_permissions;
 

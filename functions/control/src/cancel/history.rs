@@ -12,7 +12,7 @@ pub(super) struct StepCall {
     pub(super) function: String,
     pub(super) payload: Value,
     pub(super) called_at: SystemTime,
-    /// Whether the call has returned. Otherwise its function may still run.
+    /// Whether the call has returned. Otherwise its function may still be running.
     pub(super) has_returned: bool,
 }
 
@@ -180,7 +180,7 @@ mod tests {
                 .iter()
                 .all(|call| call.payload["resume"].is_null())
         );
-        // Only the function of the first call may still run.
+        // Only the function of the first call may still be running.
         let has_returned: Vec<_> = open_calls.iter().map(|call| call.has_returned).collect();
         assert_eq!(has_returned, [false, true]);
     }

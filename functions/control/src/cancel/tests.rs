@@ -9,7 +9,8 @@ use aws_sdk_sfn::operation::get_execution_history::GetExecutionHistoryOutput;
 use aws_sdk_sfn::operation::list_executions::ListExecutionsOutput;
 use aws_sdk_sfn::primitives::DateTime;
 use aws_sdk_sfn::types::{ExecutionListItem, HistoryEventType, MapRunStartedEventDetails};
-use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+use aws_smithy_mocks::{Rule, RuleMode, mock};
+use stepward::mock_client;
 
 use super::testing::{envelope, event, scheduled, scheduled_details, succeeded};
 use super::*;
@@ -212,7 +213,7 @@ async fn long_running_calls_are_left_to_the_retry() {
     let (result, cancelled_after) = cancel_running_call(5, Some(900)).await;
     let error = result.unwrap_err();
     assert!(
-        error.name == ErrorName::StepFailed && error.message.contains("may still run"),
+        error.name == ErrorName::StepFailed && error.message.contains("may still be running"),
         "{error}"
     );
     assert!(

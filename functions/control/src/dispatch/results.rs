@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use stepward::model::error::StepError;
 use stepward::node::dispatch::{ExecutorKind, ItemEnd, ItemInput, MapResults, PlannedItem};
-use stepward::node::{CommandResults, Node, Outcome, Status};
+use stepward::node::{Node, Outcome, Status};
 
 use super::store::ArtifactStore;
 
@@ -64,6 +64,8 @@ pub(crate) struct NodeOutcome {
     /// The step's ID within the job.
     pub(crate) step: String,
     pub(crate) outcome: Outcome,
+    /// How many characters of the outcome's output are left out.
+    pub(crate) omitted_characters: usize,
     /// The key of the step's whole output, if it has one.
     pub(crate) output_key: Option<String>,
 }
@@ -78,10 +80,12 @@ pub(crate) async fn read_results(
     let manifest: ResultManifest = store.get(&map_results.details.key).await?;
     let mut item_ends: BTreeMap<usize, ItemEnd> = BTreeMap::new();
     for file in manifest.result_files.into_values().flatten() {
-        let children: Vec<ChildExecution> = store.get(&file.key).await?;
+        let children: Vec<Value> = store.get(&file.key).await?;
         item_ends.extend(
             children
                 .into_iter()
+                // The nodes of an item without a readable result are unknown.
+                .filter_map(|child| serde_json::from_value(child).ok())
                 .filter_map(parse_item_end)
                 .map(|end| (end.item.place, end)),
         );
@@ -147,7 +151,7 @@ async fn read_item(
 
         let mut succeeded = Vec::new();
         for node_index in remaining {
-            let outcome = match &output {
+            let mut outcome = match &output {
                 Some(output) => output.outcome_on(nodes.get(node_index).copied()),
                 None => outcome_without_result(end),
             };
@@ -157,7 +161,8 @@ async fn read_item(
             outcomes.push(NodeOutcome {
                 node_index,
                 step: step.clone(),
-                outcome: truncate_output(outcome),
+                omitted_characters: truncate_output(&mut outcome),
+                outcome,
                 output_key: stored.map(|stored| stored.artifact.key.clone()),
             });
         }
@@ -166,10 +171,17 @@ async fn read_item(
     Ok(outcomes)
 }
 
+/// The part of [`CommandResults`](stepward::node::CommandResults) that a dispatch reads.
+#[derive(Debug, Deserialize)]
+struct InstanceResults {
+    nodes: BTreeMap<String, Value>,
+}
+
 /// The output of a step that an item called.
 enum StepOutput {
-    /// Outcomes of a command, by instance ID.
-    Instances(BTreeMap<String, Outcome>),
+    /// Outcomes of a command, by instance ID. Each is read on its own, so that a malformed one does
+    /// not hide the others.
+    Instances(BTreeMap<String, Value>),
     /// The outcome of a command in the item's container.
     Container(Outcome),
     /// A step of the catalog succeeded. Its output does not matter.
@@ -182,7 +194,7 @@ impl StepOutput {
     fn parse(executor_kind: ExecutorKind, output: Value) -> Self {
         let parsed = match executor_kind {
             ExecutorKind::Ssm => serde_json::from_value(output)
-                .map(|results: CommandResults| Self::Instances(results.nodes)),
+                .map(|results: InstanceResults| Self::Instances(results.nodes)),
             ExecutorKind::Ecs => serde_json::from_value(output).map(Self::Container),
             ExecutorKind::Step => Ok(Self::Done),
         };
@@ -193,7 +205,9 @@ impl StepOutput {
         let outcome = match self {
             Self::Instances(outcomes) => node
                 .and_then(|node| outcomes.get(node.get("instanceId")?))
-                .cloned(),
+                .map(|outcome| {
+                    Outcome::deserialize(outcome).unwrap_or_else(|error| malformed_outcome(&error))
+                }),
             Self::Container(outcome) => Some(outcome.clone()),
             Self::Done => Some(outcome_without_output(Status::Succeeded, None)),
             Self::Unreadable => None,
@@ -204,6 +218,15 @@ impl StepOutput {
             outcome_without_output(Status::Unknown, Some(message.into()))
         })
     }
+}
+
+/// The outcome on a node whose result Stepward cannot read.
+fn malformed_outcome(error: &serde_json::Error) -> Outcome {
+    let message = format!(
+        "check on the node whether the step ran, because its result has an unexpected format: \
+         {error}"
+    );
+    outcome_without_output(Status::Unknown, Some(message))
 }
 
 /// The outcome on a node whose item has no result for a step.
@@ -249,13 +272,16 @@ pub(crate) fn outcome_without_output(status: Status, message: Option<String>) ->
     }
 }
 
-/// An outcome with only the end of long outputs.
-fn truncate_output(mut outcome: Outcome) -> Outcome {
+/// Keeps only the end of long outputs, after `…`. Returns how many characters it leaves out.
+fn truncate_output(outcome: &mut Outcome) -> usize {
+    let mut total_omitted = 0;
     for text in [&mut outcome.output, &mut outcome.error_output] {
-        let length = text.chars().count();
-        if length > MAX_OUTPUT_CHARACTERS {
-            *text = text.chars().skip(length - MAX_OUTPUT_CHARACTERS).collect();
+        let omitted = text.chars().count().saturating_sub(MAX_OUTPUT_CHARACTERS);
+        if omitted > 0 {
+            let end: String = text.chars().skip(omitted).collect();
+            *text = format!("…{end}");
         }
+        total_omitted += omitted;
     }
-    outcome
+    total_omitted
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 use stepward::model::error::{ErrorName, StepError};
+use stepward::model::text::counted;
 use stepward::node::dispatch::{
     End, FailedNode, Found, JobOutcome, MapResults, NextRound, NodeStep, Object, Options,
     RankOrder, SourceFailure, State, Summary,
@@ -11,6 +12,7 @@ use stepward::node::dispatch::{
 use stepward::node::{Node, NodeResult, Outcome, Status, StepResult, order};
 use stepward::runtime::node_source;
 
+use super::catalog;
 use super::items::Round;
 use super::results::{NO_REASON, NOT_REACHED, outcome_without_output, read_results};
 use super::store::ArtifactStore;
@@ -42,6 +44,7 @@ pub(crate) async fn plan_first_round(
         let (nodes, failures) = gather_nodes(store, found).await?;
         (options, nodes, failures)
     };
+    catalog::check_steps(&options.steps)?;
     nodes.retain(|node| filter.matches(node));
     order::sort_nodes(
         &mut nodes,
@@ -71,11 +74,11 @@ pub(crate) async fn plan_first_round(
 fn no_nodes_error(options: &Options, failures: &[SourceFailure]) -> StepError {
     if let Some(failure) = failures.first() {
         return ErrorName::StepFailed.with_message(format!(
-            "no node was found; failed node sources: {}, the first in {}/{} with {}: {}; fix the \
-             failures and run the job again",
-            failures.len(),
-            failure.account,
+            "no node was found, and {} to list nodes failed, for example {} in account {}: {}: {}; \
+             fix the failures and run the job again",
+            counted(failures.len(), "request"),
             failure.source,
+            failure.account,
             failure.error,
             failure.message
         ));
@@ -105,6 +108,7 @@ pub(crate) async fn collect_round(
         state.nodes[result.node_index].steps.push(StepResult {
             step: result.step,
             outcome: result.outcome,
+            omitted_characters: result.omitted_characters,
             result: result.output_key,
         });
     }
@@ -167,6 +171,7 @@ fn result_without_artifact(step: &str, outcome: Outcome) -> StepResult {
     StepResult {
         step: step.to_owned(),
         outcome,
+        omitted_characters: 0,
         result: None,
     }
 }
@@ -239,6 +244,7 @@ fn summarize_node(entry: &NodeResult) -> FailedNode {
     let result = entry.decisive_step();
     FailedNode {
         node: entry.node.nodename.clone(),
+        id: entry.node.aws_id(),
         account: attribute("account"),
         region: attribute("region"),
         step: result.map(|result| result.step.clone()),

@@ -1,6 +1,7 @@
 //! Routes to nodes: which executor reaches a node, and the calls that it makes.
 
 use serde_json::{Map, Value};
+use stepward::model::bucket::is_bucket_name;
 use stepward::model::envelope::Target;
 use stepward::node::Node;
 use stepward::node::dispatch::{
@@ -8,7 +9,8 @@ use stepward::node::dispatch::{
     Options, Params, Shell,
 };
 use stepward::node::reference::expand_references;
-use stepward::node::shell::quote_all;
+use stepward::node::run_command::{MAX_TIMEOUT, is_log_group_name, is_node_id};
+use stepward::node::shell::quote;
 
 /// Shells that accept a script as the argument of `-c`, followed by the script's arguments.
 const SHELLS: [&str; 6] = ["ash", "bash", "dash", "ksh", "sh", "zsh"];
@@ -60,7 +62,10 @@ impl Route {
         };
         let required = |name: &str| {
             attribute(name).ok_or_else(|| {
-                format!("the node has no attribute \"{name}\"; set it in the node source's mapping")
+                format!(
+                    "the node has no attribute \"{name}\"; set it in the mapping of the step that \
+                     lists the node (ec2-nodes or ecs-nodes)"
+                )
             })
         };
         let target = Target {
@@ -75,18 +80,51 @@ impl Route {
         let executor = match executor_name.as_str() {
             // The name of the node source, Stepward's name, and Rundeck's name.
             "ec2" | "ssm" | "awsssmexecutor" => {
-                required("instanceId")?;
-                let is_windows = attribute("osFamily").as_deref() == Some("windows");
+                let instance_id = required("instanceId")?;
+                check_attribute(
+                    "instanceId",
+                    Some(&instance_id),
+                    is_node_id,
+                    "an ID such as i-0123456789abcdef0 or mi-0123456789abcdef0",
+                )?;
+                let timeout = attribute("ssm-execution-timeout");
+                let parse_timeout = |seconds: &str| {
+                    seconds
+                        .parse()
+                        .ok()
+                        .filter(|s| (1..=MAX_TIMEOUT).contains(s))
+                };
+                check_attribute(
+                    "ssm-execution-timeout",
+                    timeout.as_deref(),
+                    |seconds| parse_timeout(seconds).is_some(),
+                    "1 to 172,800 seconds",
+                )?;
+                let log_group = attribute("cloudwatch-log-group");
+                check_attribute(
+                    "cloudwatch-log-group",
+                    log_group.as_deref(),
+                    is_log_group_name,
+                    "1 to 512 letters, digits and _ - / . #",
+                )?;
+                let bucket = attribute("ssm-copier-bucket");
+                check_attribute(
+                    "ssm-copier-bucket",
+                    bucket.as_deref(),
+                    is_bucket_name,
+                    "the name of a bucket",
+                )?;
+                let is_windows = attribute("osFamily")
+                    .is_some_and(|family| family.eq_ignore_ascii_case("windows"));
                 Executor::Ssm(SsmSettings {
                     shell: if is_windows {
                         Shell::Powershell
                     } else {
                         Shell::Bash
                     },
-                    log_group: attribute("cloudwatch-log-group"),
-                    timeout: attribute("ssm-execution-timeout")
-                        .and_then(|seconds| seconds.parse().ok()),
-                    bucket: attribute("ssm-copier-bucket"),
+                    log_group,
+                    timeout: timeout.as_deref().and_then(parse_timeout),
+                    bucket,
                 })
             }
             "ecs" | "ecs-exec" => Executor::Ecs(Container {
@@ -253,14 +291,40 @@ impl Container {
     }
 }
 
+/// Checks the value of an attribute, if the node has it. SSM rejects a command as a whole, so a
+/// malformed value of one node must not become part of the command for many nodes.
+fn check_attribute(
+    name: &str,
+    value: Option<&str>,
+    is_valid: impl Fn(&str) -> bool,
+    expected: &str,
+) -> Result<(), String> {
+    match value {
+        Some(value) if !is_valid(value) => Err(format!(
+            "attribute \"{name}\": expected {expected}, got {value:?}; correct it in the mapping \
+             of the step that lists the node, or in the node's tags"
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// The command line that runs a script in a container. The shell gets the script as an argument,
 /// because no file can be copied to a container.
 fn container_command(script: &str, args: &[String], interpreter: Option<&str>) -> String {
     let shell = interpreter.unwrap_or("/bin/sh");
-    let arguments = [script, shell]
-        .into_iter()
-        .chain(args.iter().map(String::as_str));
-    format!("{shell} -c {}", quote_all(arguments))
+    let mut command = format!("{shell} -c {} {}", quote(script), quote(shell));
+    for arg in args {
+        command.push(' ');
+        command.push_str(&quote_with_carriage_returns(arg));
+    }
+    command
+}
+
+/// Quotes an argument that can contain carriage returns. The step `ecs-exec` converts the line
+/// endings of the whole command line, so the shell itself makes the carriage returns of arguments.
+fn quote_with_carriage_returns(arg: &str) -> String {
+    let parts: Vec<_> = arg.split('\r').map(quote).collect();
+    parts.join(r#""$(printf '\r')""#)
 }
 
 /// The parameters with all references to the node replaced, in texts at any depth.

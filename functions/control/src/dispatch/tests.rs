@@ -155,16 +155,22 @@ async fn failed_of_runs_exactly_the_failed_nodes_again() {
         .collect();
     assert_eq!(node_names(&summary["failed_nodes"]), expected);
     assert_eq!(summary["failed_nodes"][0]["exit_code"], 1);
+    assert_eq!(
+        summary["failed_nodes"][0]["id"],
+        format!("i-{:017x}", failing[0])
+    );
     let all = bucket.get(summary["all"]["key"].as_str().unwrap());
     assert_eq!(all["nodes"].as_array().unwrap().len(), 1000);
     let step = &all["nodes"][0]["steps"][0];
     assert_eq!(
         (
-            step["output"].as_str().unwrap().len(),
+            step["output"].as_str().unwrap().chars().count(),
             step["status"].as_str()
         ),
-        (1000, Some("succeeded"))
+        (1001, Some("succeeded"))
     );
+    assert!(step["output"].as_str().unwrap().starts_with("…x"), "{step}");
+    assert_eq!(step["omitted_characters"], 2000);
     assert!(
         step["result"]
             .as_str()
@@ -306,7 +312,8 @@ async fn step_parameters_can_refer_to_all_attributes_of_the_node() {
         "open": "a ${node.name",
         "n": 1,
     });
-    let steps = json!([{ "id": "s", "run": { "step": { "function": "f", "params": params } } }]);
+    let steps =
+        json!([{ "id": "s", "run": { "step": { "function": "ec2-start", "params": params } } }]);
     let plan = bucket
         .plan("e", &[node], options(&json!({ "steps": steps })))
         .await
@@ -337,6 +344,131 @@ async fn nodes_missing_in_the_output_are_unknown() {
         .map(|node| &node["status"])
         .collect();
     assert_eq!(statuses, ["unknown", "unknown"]);
+}
+
+#[tokio::test]
+async fn a_malformed_result_leaves_the_other_results() {
+    let bucket = FakeBucket::default();
+    let plan = bucket
+        .plan("e", &[2, 4, 6].map(ec2_node), options(&json!({})))
+        .await
+        .unwrap();
+    assert_eq!(bucket.items(&plan).len(), 1);
+    let malformed = format!("i-{:017x}", 4);
+    let results = bucket.run_items("e", &plan, |_, call| {
+        let mut output = ssm_output(call, |id| id == format!("i-{:017x}", 6));
+        output["nodes"][&malformed] = json!({ "status": "new", "exit_code": 0 });
+        output["failed"] = json!(0);
+        Ok(output)
+    });
+    let end = bucket.collect("e", &plan, results).await.unwrap();
+    let summary = &end["summary"];
+    assert_eq!(
+        node_names(&summary["failed_nodes"]),
+        ["web-0004", "web-0006"]
+    );
+    assert_eq!(
+        (
+            &summary["failed_nodes"][0]["status"],
+            &summary["failed_nodes"][1]["status"]
+        ),
+        (&json!("unknown"), &json!("failed"))
+    );
+    let message = summary["failed_nodes"][0]["message"].as_str().unwrap();
+    assert!(message.contains("`new`"), "{message}");
+}
+
+#[tokio::test]
+async fn nodes_with_malformed_attributes_leave_the_other_nodes() {
+    let bucket = FakeBucket::default();
+    let malformed = [
+        ("instanceId", "web-1"),
+        ("ssm-execution-timeout", "5m"),
+        ("ssm-execution-timeout", "172801"),
+        ("cloudwatch-log-group", "a b"),
+        ("ssm-copier-bucket", "Files"),
+    ];
+    let mut nodes = vec![ec2_node(2)];
+    for (index, (name, value)) in malformed.iter().enumerate() {
+        let mut node = ec2_node(2 * index + 4);
+        node[*name] = json!(value);
+        nodes.push(node);
+    }
+    let plan = bucket.plan("e", &nodes, options(&json!({}))).await.unwrap();
+    let items = bucket.items(&plan);
+    assert_eq!(
+        items[0]["calls"][0]["params"]["instance_ids"],
+        json!([format!("i-{:017x}", 2)])
+    );
+    assert_eq!(items.len(), 1);
+    let results = bucket.run_items("e", &plan, |_, call| Ok(ssm_output(call, |_| false)));
+    let end = bucket.collect("e", &plan, results).await.unwrap();
+    let failed = end["summary"]["failed_nodes"].as_array().unwrap();
+    for (node, (name, value)) in failed.iter().zip(malformed) {
+        let message = node["message"].as_str().unwrap();
+        assert_eq!(node["status"], "unmanaged", "{message}");
+        assert!(
+            message.contains(name) && message.contains(value),
+            "{message}"
+        );
+    }
+    assert_eq!(failed.len(), malformed.len());
+}
+
+#[tokio::test]
+async fn the_family_of_the_operating_system_selects_the_shell() {
+    for (family, shell) in [
+        ("windows", "powershell"),
+        ("Windows", "powershell"),
+        ("unix", "bash"),
+    ] {
+        let bucket = FakeBucket::default();
+        let mut node = ec2_node(2);
+        node["osFamily"] = json!(family);
+        let plan = bucket
+            .plan("e", &[node], options(&json!({})))
+            .await
+            .unwrap();
+        assert_eq!(
+            bucket.items(&plan)[0]["calls"][0]["params"]["shell"],
+            shell,
+            "{family}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_script_in_a_container_keeps_line_endings_of_arguments() {
+    let bucket = FakeBucket::default();
+    let script = json!({ "script": { "text": "cd /\r\nprintf '%s|' \"$@\"\r\n",
+        "args": ["a\r\nb", "\r", "c"] } });
+    let steps = json!([{ "id": "run", "run": script }]);
+    let plan = bucket
+        .plan("e", &[ecs_node(1)], options(&json!({ "steps": steps })))
+        .await
+        .unwrap();
+    let command = bucket.items(&plan)[0]["calls"][0]["params"]["command"].clone();
+    // The step `ecs-exec` changes the line endings of the command.
+    let output = std::process::Command::new("/bin/sh")
+        .args(["-c", &command.as_str().unwrap().replace("\r\n", "\n")])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "a\r\nb|\r|c|");
+}
+
+#[tokio::test]
+async fn steps_that_the_catalog_lacks_are_refused() {
+    let bucket = FakeBucket::default();
+    for function in ["accounts", "ec2-restart:1", "ec2-restar", ""] {
+        let step = json!({ "step": { "function": function, "params": {} } });
+        let steps = json!([{ "id": "s", "run": step }]);
+        let error = bucket
+            .plan("e", &[ec2_node(2)], options(&json!({ "steps": steps })))
+            .await
+            .unwrap_err();
+        assert_eq!(error.name, ErrorName::InvalidInput, "{error}");
+        assert!(error.message.contains(&format!("{function:?}")), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -402,7 +402,8 @@ mod tests {
         DescribeSnapshotsInput, DescribeSnapshotsOutput,
     };
     use aws_sdk_ec2::types::{SnapshotInfo, TagSpecification, VolumeType};
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{Rule, RuleMode, mock};
+    use stepward::mock_client;
     use stepward::testing::{self, expect_done, expect_pending, resume_from};
     use stepward_testkit::proof::prove_permissions;
 

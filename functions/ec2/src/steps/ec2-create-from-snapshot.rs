@@ -418,7 +418,8 @@ mod tests {
         ArchitectureValues, Image, ImageState, InstanceState, InstanceStateName, Snapshot,
         SnapshotState, StateReason, StorageTier, SummaryStatus, VolumeType,
     };
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{Rule, RuleMode, mock};
+    use stepward::mock_client;
     use stepward::model::permissions::ArnScope;
     use stepward::testing::{self, expect_done, expect_pending, resume_from};
     use stepward_testkit::proof::prove_permissions;

@@ -293,12 +293,12 @@ impl Step for Nodes {
 mod tests {
     use std::sync::{Arc, Mutex};
 
-    use aws_sdk_ec2::Client;
     use aws_sdk_ec2::types::{ResourceType, Tag, TagSpecification};
+    use aws_sdk_ec2::{Client, config};
     use aws_smithy_http_client::test_util::infallible_client_fn;
     use aws_smithy_types::body::SdkBody;
     use serde_json::json;
-    use stepward::testing::{self, expect_done};
+    use stepward::testing::{self, RequestRecorder, expect_done};
     use stepward_testkit::proof::prove_permissions;
 
     use super::*;
@@ -333,9 +333,11 @@ mod tests {
             let (status, xml) = respond(&region, &body);
             http::Response::builder().status(status).body(xml).unwrap()
         });
+        let config = config::Builder::from(&testing::config_with_http_client(client))
+            .interceptor(RequestRecorder);
         (
             testing::with_regions(
-                testing::context(Client::new(&testing::config_with_http_client(client))),
+                testing::context(Client::from_conf(config.build())),
                 &REGIONS,
             ),
             requests,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::batch::{Failures, refused, request_in_parts};
 use crate::error::ec2_error;
 use crate::instance_health;
 use crate::instances::{
@@ -43,13 +44,14 @@ const POLL_INTERVAL: Duration = Duration::from_secs(15);
 /// a longer time for operating systems that shut down slowly.
 ///
 /// EC2 also has no client token for a reboot. If the function is interrupted after the request
-/// and before its response, a retry reboots the instances a second time. Later retries do not. When
-/// the job is stopped, the reboot continues.
+/// and before its response, a retry reboots the instances a second time. After the first response, no
+/// retry does. When the job is stopped, the reboot continues.
 ///
 /// # Failures
 ///
-/// The step fails if an instance stops or is terminated after the reboot. The other instances
-/// complete their reboot.
+/// If EC2 refuses to reboot an instance, or an instance stops or is terminated after the reboot, the
+/// step completes the reboot of the others. It then fails and names each instance that failed, with
+/// the reason.
 ///
 /// # Cost
 ///
@@ -72,9 +74,9 @@ pub struct Restart {
     /// with `Conflict` and restarts nothing.
     #[serde(default)]
     tags: BTreeMap<String, String>,
-    /// Seconds between the request and the first poll of the status checks, 0 to 900. Set it longer
-    /// than the shutdown of the operating system takes: until then, the checks still pass as before
-    /// the reboot.
+    /// Seconds between the request and the first poll of the status checks, 0 to 900. Set more seconds
+    /// than the operating system needs to shut down: until it has, the checks pass as before the
+    /// reboot.
     #[serde(default = "default_settle_seconds")]
     settle_seconds: u64,
 }
@@ -84,9 +86,15 @@ fn default_settle_seconds() -> u64 {
 }
 
 /// The resume state.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 struct RestartState {
     instances: Vec<ChangedInstance>,
+    /// The instances whose reboot the next call must request.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    left: Vec<String>,
+    /// The instances that EC2 refused to reboot, or that stopped after the reboot.
+    #[serde(default, skip_serializing_if = "Failures::is_empty")]
+    failures: Failures,
 }
 
 impl Restart {
@@ -105,8 +113,8 @@ impl Restart {
             .max(inline_wait)
     }
 
-    /// Requests the reboot and returns the instances. With tags, there can be none.
-    async fn reboot_running(
+    /// Returns the running instances. With tags, there can be none.
+    async fn find_running(
         &self,
         ctx: &Context,
         ec2: &Client,
@@ -131,20 +139,38 @@ impl Restart {
             }
             ctx.log(format_args!("Skipped: {states}"));
         }
-
-        let ids: Vec<_> = running
-            .iter()
-            .map(|instance| instance.instance_id.clone())
-            .collect();
-        if !ids.is_empty() {
-            ctx.log(format_args!("Restarting {}", ids.join(", ")));
-            ec2.reboot_instances()
-                .set_instance_ids(Some(ids))
-                .send()
-                .await
-                .map_err(ec2_error)?;
-        }
         Ok(running)
+    }
+
+    /// Requests the reboot of the instances in `left`.
+    async fn request_reboots(
+        &self,
+        ctx: &Context,
+        ec2: &Client,
+        mut state: RestartState,
+    ) -> Result<Progress<ChangedInstances>, StepError> {
+        let ids = std::mem::take(&mut state.left);
+        ctx.log(format_args!("Restarting {}", ids.join(", ")));
+        let request = |ids| {
+            let request = ec2.reboot_instances().set_instance_ids(Some(ids));
+            async { request.send().await.map(drop).map_err(ec2_error) }
+        };
+        if state.instances.len() == 1 {
+            request(ids).await.map_err(refused)?;
+        } else {
+            let requested = request_in_parts(ctx, ids, &mut state.failures, request).await?;
+            state.left = requested.left;
+        }
+
+        if state.failures.len() == state.instances.len() {
+            return Err(state.failures.into_error(state.instances.len()));
+        }
+        let progress = format!("0 of {} instances are back", state.instances.len());
+        Progress::pending(
+            &state,
+            self.first_poll_delay(settings::inline_wait()),
+            progress,
+        )
     }
 }
 
@@ -206,7 +232,8 @@ impl Step for Restart {
         ),
         (
             ErrorName::StepFailed,
-            "An instance stopped or was terminated after the reboot; check its system log.",
+            "An instance stopped or was terminated after the reboot, or instances failed for \
+             different reasons. The message names each of them; the others are back.",
         ),
         (
             ErrorName::TimedOut,
@@ -243,53 +270,64 @@ impl Step for Restart {
     ) -> Result<Progress<ChangedInstances>, StepError> {
         let ec2 = ctx.client(Client::new);
         let Some(resume) = resume else {
-            let instances = self.reboot_running(ctx, &ec2).await?;
+            let instances = self.find_running(ctx, &ec2).await?;
             if instances.is_empty() {
                 ctx.log("No running instance carries these tags; nothing to do");
                 return Ok(Progress::Done(with_console_url(ctx, instances)));
             }
-            let progress = format!("0 of {} instances are back", instances.len());
-            return Progress::pending(
-                &RestartState { instances },
-                self.first_poll_delay(settings::inline_wait()),
-                progress,
-            );
+            let state = RestartState {
+                left: instances
+                    .iter()
+                    .map(|instance| instance.instance_id.clone())
+                    .collect(),
+                instances,
+                failures: Failures::default(),
+            };
+            return self.request_reboots(ctx, &ec2, state).await;
         };
 
         let retry_after = Resume::poll_interval(Some(&resume), POLL_INTERVAL);
-        let RestartState { instances } = resume.state()?;
-        let ids: Vec<_> = instances
-            .iter()
-            .map(|instance| instance.instance_id.clone())
+        let mut state: RestartState = resume.state()?;
+        if !state.left.is_empty() {
+            return self.request_reboots(ctx, &ec2, state).await;
+        }
+        let rebooted = state.instances.iter().map(|instance| &instance.instance_id);
+        let ids: Vec<_> = rebooted
+            .filter(|id| !state.failures.contains(id))
+            .cloned()
             .collect();
-        let health = instance_health(&ec2, &ids).await?;
-        if let Some(lost) = health
-            .iter()
-            .find(|instance| instance.state != InstanceStateName::Running)
-        {
-            return Err(ErrorName::StepFailed.with_message(format!(
-                "instance {} is {} after the reboot: somebody changed its state, or its operating \
-                 system shut down; check its system log",
-                lost.instance_id, lost.state
-            )));
+        let (mut back, mut not_ok) = (0, Vec::new());
+        for instance in instance_health(&ec2, &ids).await? {
+            let id = &instance.instance_id;
+            if instance.state != InstanceStateName::Running {
+                let error = ErrorName::StepFailed.with_message(format!(
+                    "instance {id} is {} after the reboot: somebody changed its state, or its \
+                     operating system shut down; check its system log",
+                    instance.state
+                ));
+                ctx.log(format_args!("{id}: {}", error.message));
+                state.failures.add(id, &error);
+            } else if instance.is_ok {
+                back += 1;
+            } else {
+                not_ok.push(format!("{id}: {}", instance.checks));
+            }
         }
 
-        let total = instances.len();
-        let not_ok: Vec<_> = health
-            .iter()
-            .filter(|instance| !instance.is_ok)
-            .map(|instance| format!("{}: {}", instance.instance_id, instance.checks))
-            .collect();
-        let back = health.len() - not_ok.len();
-        if back == total {
-            ctx.log(format_args!("{back} of {total} instances are back"));
-            return Ok(Progress::Done(with_console_url(ctx, instances)));
+        let (total, failed) = (state.instances.len(), state.failures.len());
+        let mut progress = format!("{back} of {total} instances are back");
+        if failed > 0 {
+            progress = format!("{progress}, {failed} failed");
         }
-        let progress = format!(
-            "{back} of {total} instances are back ({})",
-            not_ok.join("; ")
-        );
-        Progress::pending(&RestartState { instances }, retry_after, progress)
+        if back + failed < total {
+            let progress = format!("{progress} ({})", not_ok.join("; "));
+            return Progress::pending(&state, retry_after, progress);
+        }
+        ctx.log(progress);
+        if failed > 0 {
+            return Err(state.failures.into_error(total));
+        }
+        Ok(Progress::Done(with_console_url(ctx, state.instances)))
     }
 }
 
@@ -301,8 +339,9 @@ mod tests {
     };
     use aws_sdk_ec2::operation::reboot_instances::{RebootInstancesError, RebootInstancesOutput};
     use aws_sdk_ec2::types::SummaryStatus;
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{Rule, RuleMode, mock};
     use serde_json::json;
+    use stepward::mock_client;
     use stepward::testing::{self, expect_done, expect_pending};
     use stepward_testkit::proof::prove_permissions;
 
@@ -310,6 +349,7 @@ mod tests {
 
     const ID: &str = "i-0123456789abcdef0";
     const OTHER: &str = "i-0123456789abcdef1";
+    const THIRD: &str = "i-0123456789abcdef2";
 
     fn step(params: serde_json::Value) -> Restart {
         serde_json::from_value(params).unwrap()
@@ -561,6 +601,59 @@ mod tests {
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
+    }
+
+    #[tokio::test]
+    async fn failed_instances_do_not_stop_the_reboot_of_others() {
+        let all = [ID, OTHER, THIRD];
+        let describe = mock!(Client::describe_instances).then_output(move || {
+            instances_output(all.map(|id| instance(id, InstanceStateName::Running)))
+        });
+        let refuse = mock!(Client::reboot_instances)
+            .match_requests(|request| request.instance_ids().iter().any(|id| id == ID))
+            .then_error(|| {
+                RebootInstancesError::generic(error_response("IncorrectState", "cannot reboot"))
+            });
+        let reboot = mock!(Client::reboot_instances)
+            .match_requests(|request| request.instance_ids() == [OTHER, THIRD])
+            .then_output(|| RebootInstancesOutput::builder().build());
+        // Of the two rebooted instances, one stops and the other passes its checks later.
+        let health = |last: SummaryStatus| {
+            move || {
+                let mut output =
+                    status_output(OTHER, InstanceStateName::Stopped, SummaryStatus::Ok);
+                let third = status_output(THIRD, InstanceStateName::Running, last.clone());
+                let statuses = output.instance_statuses.get_or_insert_default();
+                statuses.extend(third.instance_statuses.unwrap());
+                output
+            }
+        };
+        let status = mock!(Client::describe_instance_status)
+            .match_requests(|request| request.instance_ids() == [OTHER, THIRD])
+            .then_output(health(SummaryStatus::Initializing));
+        let later = mock!(Client::describe_instance_status)
+            .match_requests(|request| request.instance_ids() == [THIRD])
+            .then_output(|| status_output(THIRD, InstanceStateName::Running, SummaryStatus::Ok));
+        let rules = [&describe, &refuse, &reboot, &status, &later];
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
+        let step = step(json!({ "instance_ids": all }));
+        let (resume, ..) = expect_pending(step.run(&ctx, None).await);
+        let (resume, _, progress) = expect_pending(step.run(&ctx, Some(resume)).await);
+        assert!(
+            progress.starts_with("0 of 3 instances are back, 2 failed"),
+            "{progress}"
+        );
+        let error = step.run(&ctx, Some(resume)).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::StepFailed);
+        assert!(
+            error.message.contains(&format!("{ID}: cannot reboot"))
+                && error
+                    .message
+                    .contains(&format!("instance {OTHER} is stopped after the reboot"))
+                && !error.message.contains(THIRD),
+            "{error}"
+        );
+        assert_eq!(reboot.num_calls(), 1);
     }
 
     #[test]

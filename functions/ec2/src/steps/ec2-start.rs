@@ -34,12 +34,9 @@ use stepward::{
 ///
 /// # Failures
 ///
-/// - If an instance returns to `stopped`, the step fails with EC2's reason, for example missing
-///   capacity for the instance type. It also fails if someone stops the instance while the step
-///   waits.
-/// - If an instance is terminated, the step fails with `Conflict`.
-///
-/// The other instances continue to start.
+/// An instance fails if EC2 refuses to start it, if it returns to `stopped` (for example for missing
+/// capacity, or because somebody stops it), or if it is terminated. The step starts the other
+/// instances and waits for them. It then fails and names each failed instance with EC2's reason.
 ///
 /// # Cost
 ///
@@ -130,14 +127,15 @@ impl Step for Start {
         ),
         (
             ErrorName::Conflict,
-            "An instance is terminated, its state does not allow a start, or more than 500 \
-             instances carry the tags; leave the instance out, or set more `tags` to select fewer \
-             instances.",
+            "An instance is terminated or its state does not allow a start; leave it out. The other \
+             instances are running. Or more than 500 instances carry the tags, and none was \
+             started; set more `tags` to select fewer instances.",
         ),
         (
             ErrorName::StepFailed,
-            "An instance returned to `stopped`; the message has EC2's reason. Remove the cause and \
-             run the step again.",
+            "An instance returned to `stopped`, EC2 has no capacity for it, or instances failed for \
+             different reasons. The message names each of them with EC2's reason; the others are \
+             running. Remove the causes and run the step again.",
         ),
     ];
     const TIMEOUT: Duration = Duration::from_mins(15);
@@ -162,6 +160,7 @@ impl Step for Start {
             final_state: InstanceStateName::Running,
             act_on: vec![InstanceStateName::Stopped],
             action: "Starting",
+            is_all_or_nothing: false,
             log_line: |_| None,
         };
         drive_to_state(
@@ -189,8 +188,9 @@ mod tests {
     use aws_sdk_ec2::operation::describe_instances::DescribeInstancesError;
     use aws_sdk_ec2::operation::start_instances::{StartInstancesError, StartInstancesOutput};
     use aws_sdk_ec2::types::{Instance, Tag};
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{Rule, RuleMode, mock};
     use serde_json::json;
+    use stepward::mock_client;
     use stepward::model::permissions::ArnScope;
     use stepward::testing::{self, expect_done, expect_pending};
     use stepward_testkit::proof::prove_permissions;
@@ -538,6 +538,122 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    /// Describes the instances as EC2 returns them, poll by poll.
+    fn describes_all<const N: usize>(polls: impl IntoIterator<Item = [Instance; N]>) -> Rule {
+        let mut polls = polls.into_iter();
+        let first = polls.next().unwrap();
+        let rule = mock!(Client::describe_instances)
+            .sequence()
+            .output(move || instances_output(first.clone()));
+        polls
+            .fold(rule, |rule, instances| {
+                rule.output(move || instances_output(instances.clone()))
+            })
+            .build()
+    }
+
+    #[tokio::test]
+    async fn failed_instances_do_not_keep_others_from_starting() {
+        for (code, message, name) in [
+            (
+                "InvalidParameterValue",
+                "Instance does not have a volume attached at root",
+                ErrorName::StepFailed,
+            ),
+            (
+                "IncorrectInstanceState",
+                "it cannot be started",
+                ErrorName::Conflict,
+            ),
+            (
+                "InsufficientInstanceCapacity",
+                "no capacity",
+                ErrorName::StepFailed,
+            ),
+            (
+                "InstanceLimitExceeded",
+                "the limit is 5",
+                ErrorName::StepFailed,
+            ),
+        ] {
+            let all = [0, 1, 2, 3].map(|n| format!("i-{n:017x}"));
+            let refused = all[2].clone();
+            let states = |state: InstanceStateName| {
+                [0, 1, 2, 3].map(|n| {
+                    let is_running = n != 2 && state == InstanceStateName::Running;
+                    let now = if is_running {
+                        state.clone()
+                    } else {
+                        InstanceStateName::Stopped
+                    };
+                    instance(&format!("i-{n:017x}"), now)
+                })
+            };
+            let describe =
+                describes_all([InstanceStateName::Stopped, InstanceStateName::Running].map(states));
+            let has_refused = {
+                let refused = refused.clone();
+                move |ids: &[String]| ids.contains(&refused)
+            };
+            let refuse = mock!(Client::start_instances)
+                .match_requests({
+                    let has_refused = has_refused.clone();
+                    move |request| has_refused(request.instance_ids())
+                })
+                .then_error(move || StartInstancesError::generic(error_response(code, message)));
+            let start = mock!(Client::start_instances)
+                .match_requests(move |request| !has_refused(request.instance_ids()))
+                .then_output(|| StartInstancesOutput::builder().build());
+            let rules = [&describe, &refuse, &start];
+            let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
+            let step = step(json!({ "tags": { "env": "test" } }));
+            let (resume, _, progress) = expect_pending(step.run(&ctx, None).await);
+            assert_eq!(progress, "0 of 4 instances running, 1 failed", "{code}");
+            let error = step.run(&ctx, Some(resume)).await.unwrap_err();
+            assert_eq!(error.name, name, "{code}");
+            let text =
+                format!("1 of 4 instances failed, the others are done: {refused}: {message}");
+            assert!(error.message.starts_with(&text), "{error}");
+            assert!(
+                testing::log_lines(&ctx).contains(&format!("EC2 refused {refused}: {message}"))
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn failed_instance_does_not_end_the_wait_for_others() {
+        let both = |first: Instance, state: InstanceStateName| [first, instance(OTHER, state)];
+        let failed = || stopped_instance(ID, "Server.InsufficientInstanceCapacity", "no capacity");
+        let describe = describes_all([
+            both(
+                instance(ID, InstanceStateName::Stopped),
+                InstanceStateName::Stopped,
+            ),
+            both(
+                instance(ID, InstanceStateName::Pending),
+                InstanceStateName::Pending,
+            ),
+            both(failed(), InstanceStateName::Pending),
+            both(failed(), InstanceStateName::Running),
+        ]);
+        let start = mock!(Client::start_instances).then_output(starting_output);
+        let rules = [&describe, &start];
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
+        let step = step(json!({ "instance_ids": [ID, OTHER] }));
+        let mut state = None;
+        for _ in 0..3 {
+            state = Some(expect_pending(step.run(&ctx, state).await).0);
+        }
+        let error = step.run(&ctx, state).await.unwrap_err();
+        assert_eq!((error.name, start.num_calls()), (ErrorName::StepFailed, 1));
+        assert!(
+            error.message.contains(&format!(
+                "1 of 2 instances failed, the others are done: {ID}: "
+            )) && error.message.contains("no capacity"),
+            "{error}"
+        );
     }
 
     #[tokio::test]

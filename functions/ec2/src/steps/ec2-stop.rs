@@ -44,8 +44,10 @@ use stepward::{
 ///
 /// # Failures
 ///
-/// The step fails with `Conflict` if an instance has stop protection, or if you set `hibernate` and
-/// an instance does not support it. Instances that are stopping continue to stop.
+/// An instance fails if EC2 refuses to stop it (for example because of stop protection, because it is
+/// a one-time Spot Instance, or because you set `hibernate` and it does not support it), or if it is
+/// terminated. The step stops the other instances and waits for them. It then fails and names each
+/// failed instance with EC2's reason.
 ///
 /// # Cost
 ///
@@ -159,13 +161,14 @@ impl Step for Stop {
         ),
         (
             ErrorName::Conflict,
-            "An instance is terminated, has stop protection or cannot hibernate, or more than 500 \
-             instances carry the tags. Remove the cause, which the message names, and run the step \
-             again.",
+            "An instance is terminated, has stop protection or cannot hibernate; the others are \
+             stopped. Or more than 500 instances carry the tags, and none was stopped. Remove the \
+             cause, which the message names, and run the step again.",
         ),
         (
             ErrorName::StepFailed,
-            "An instance was terminated while the step waited for it to stop.",
+            "An instance was terminated while the step waited for it to stop, or instances failed \
+             for different reasons. The message names each of them; the others are stopped.",
         ),
     ];
     type Output = ChangedInstances;
@@ -205,6 +208,7 @@ impl Step for Stop {
             final_state: InstanceStateName::Stopped,
             act_on,
             action: "Stopping",
+            is_all_or_nothing: false,
             log_line,
         };
         drive_to_state(
@@ -237,8 +241,9 @@ mod tests {
         DescribeInstancesError, DescribeInstancesOutput,
     };
     use aws_sdk_ec2::operation::stop_instances::{StopInstancesError, StopInstancesOutput};
-    use aws_smithy_mocks::{RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{RuleMode, mock};
     use serde_json::json;
+    use stepward::mock_client;
     use stepward::testing::{self, expect_done, expect_pending};
     use stepward_testkit::proof::prove_permissions;
 
@@ -496,6 +501,55 @@ mod tests {
             .unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
         assert!(error.message.contains("disableApiStop"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn failed_instances_do_not_keep_others_from_stopping() {
+        const OTHER: &str = "i-0123456789abcdef1";
+        for (params, code, message) in [
+            (
+                json!({}),
+                "UnsupportedOperation",
+                "one-time Spot instances cannot be stopped",
+            ),
+            (
+                json!({ "hibernate": true }),
+                "UnsupportedHibernationConfiguration",
+                "not enabled for hibernation",
+            ),
+        ] {
+            let both = |other: InstanceStateName| {
+                move || {
+                    instances_output([
+                        instance(ID, InstanceStateName::Running),
+                        instance(OTHER, other.clone()),
+                    ])
+                }
+            };
+            let describe = mock!(Client::describe_instances)
+                .sequence()
+                .output(both(InstanceStateName::Running))
+                .output(both(InstanceStateName::Stopped))
+                .build();
+            let refuse = mock!(Client::stop_instances)
+                .match_requests(|request| request.instance_ids().iter().any(|id| id == ID))
+                .then_error(move || StopInstancesError::generic(error_response(code, message)));
+            let stop_request = mock!(Client::stop_instances)
+                .match_requests(|request| request.instance_ids() == [OTHER])
+                .then_output(|| StopInstancesOutput::builder().build());
+            let rules = [&describe, &refuse, &stop_request];
+            let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
+            let mut params = params;
+            params["instance_ids"] = json!([ID, OTHER]);
+            let step = step(params);
+            let (resume, ..) = expect_pending(step.run(&ctx, None).await);
+            let error = step.run(&ctx, Some(resume)).await.unwrap_err();
+            assert_eq!(error.name, ErrorName::Conflict);
+            assert!(
+                error.message.contains(&format!("{ID}: {message}")),
+                "{error}"
+            );
+        }
     }
 
     #[tokio::test]

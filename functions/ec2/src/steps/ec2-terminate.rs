@@ -315,6 +315,7 @@ impl Step for Terminate {
             final_state: InstanceStateName::Terminated,
             act_on: LIVE_STATES.into(),
             action: "Terminating",
+            is_all_or_nothing: true,
             log_line: |_| None,
         };
         drive_to_state(ctx, by_id, resume, &goal, terminate_unprotected).await
@@ -331,8 +332,9 @@ mod tests {
         TerminateInstancesError, TerminateInstancesOutput,
     };
     use aws_sdk_ec2::types::AttributeBooleanValue;
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{Rule, RuleMode, mock};
     use serde_json::json;
+    use stepward::mock_client;
     use stepward::testing::{self, expect_done, expect_pending};
     use stepward_testkit::proof::prove_permissions;
 

@@ -51,8 +51,8 @@ pub struct DataKeyRequest {
 /// Why the data channel cannot continue.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum ProtocolError {
-    /// The agent acknowledges nothing.
-    #[error("the agent in the container acknowledges nothing")]
+    /// The agent acknowledges no more messages.
+    #[error("the agent in the container stopped acknowledging messages")]
     NotAcknowledged,
     /// The handshake is malformed.
     #[error(transparent)]

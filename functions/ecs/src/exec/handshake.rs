@@ -80,7 +80,7 @@ struct ProcessedAction<'a> {
     action_type: &'a str,
     action_status: u8,
     action_result: Value,
-    error: &'a str,
+    error: String,
 }
 
 /// Parses the payload of a handshake request.
@@ -131,7 +131,7 @@ pub fn build_response(actions: &[ClientAction], data_key: Option<&DataKey>) -> V
 
     let process = |action| {
         let (action_type, action_status, action_result, error) = match (action, data_key) {
-            (&ClientAction::SessionType, _) => ("SessionType", SUCCESS, Value::Null, ""),
+            (&ClientAction::SessionType, _) => ("SessionType", SUCCESS, Value::Null, String::new()),
             (ClientAction::KmsEncryption { challenge, .. }, Some(data_key)) => {
                 let mut result = json!({
                     "KMSCipherTextKey": base64::encode(&data_key.ciphertext),
@@ -140,13 +140,16 @@ pub fn build_response(actions: &[ClientAction], data_key: Option<&DataKey>) -> V
                 if challenge.is_some() {
                     result["ChallengeAcknowledgement"] = true.into();
                 }
-                ("KMSEncryption", SUCCESS, result, "")
+                ("KMSEncryption", SUCCESS, result, String::new())
             }
             (ClientAction::KmsEncryption { .. }, None) => {
-                ("KMSEncryption", FAILED, Value::Null, "no data key")
+                let error =
+                    "Failed to process action KMSEncryption: the client has no data key".into();
+                ("KMSEncryption", FAILED, Value::Null, error)
             }
             (ClientAction::Unknown(name), _) => {
-                (name.as_str(), UNSUPPORTED, Value::Null, "unsupported")
+                let error = format!("Unsupported action {name}");
+                (name.as_str(), UNSUPPORTED, Value::Null, error)
             }
         };
         ProcessedAction {
@@ -157,10 +160,17 @@ pub fn build_response(actions: &[ClientAction], data_key: Option<&DataKey>) -> V
         }
     };
 
+    let processed_client_actions: Vec<_> = actions.iter().map(process).collect();
+    // AWS's client repeats the errors of the actions here, and sends null instead of an empty list.
+    let errors: Vec<_> = processed_client_actions
+        .iter()
+        .map(|action| action.error.clone())
+        .filter(|error| !error.is_empty())
+        .collect();
     let response = HandshakeResponse {
         client_version: CLIENT_VERSION,
-        processed_client_actions: actions.iter().map(process).collect(),
-        errors: None,
+        processed_client_actions,
+        errors: (!errors.is_empty()).then_some(errors),
     };
     // A struct of strings and numbers always serializes.
     serde_json::to_vec(&response).unwrap_or_default()
@@ -265,6 +275,27 @@ mod tests {
             |index: usize| response["ProcessedClientActions"][index]["ActionStatus"].clone();
         assert_eq!((status(0), status(1)), (json!(2), json!(3)));
         assert_eq!(response["ProcessedClientActions"][1]["ActionType"], "Dance");
+    }
+
+    #[test]
+    fn errors_of_the_response_repeat_those_of_its_actions() {
+        let encryption = ClientAction::KmsEncryption {
+            kms_key_id: "k".into(),
+            challenge: None,
+        };
+        let errors = |actions: &[ClientAction], data_key: Option<&DataKey>| -> Value {
+            let response = build_response(actions, data_key);
+            serde_json::from_slice::<Value>(&response).unwrap()["Errors"].take()
+        };
+        let without_key = "Failed to process action KMSEncryption: the client has no data key";
+        let unknown = ClientAction::Unknown("Dance".into());
+        assert_eq!(
+            errors(&[encryption.clone(), unknown], None),
+            json!([without_key, "Unsupported action Dance"])
+        );
+        let actions = [ClientAction::SessionType, encryption];
+        assert_eq!(errors(&actions, None), json!([without_key]));
+        assert_eq!(errors(&actions, Some(&data_key())), Value::Null);
     }
 
     #[test]

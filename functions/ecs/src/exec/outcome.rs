@@ -46,9 +46,8 @@ pub fn command_outcome(run: CommandRun) -> Result<node::Outcome, StepError> {
             (Status::Unknown, None, Some(already_started(other_sessions)))
         }
         (Some(CommandEnd::NotClaimed), _) => {
-            let message = "could not create the claim file in /tmp of the container, which \
-                           prevents a second run of the command; the command did not run; make \
-                           /tmp writable";
+            let message = "the command did not run: the step could not create a file in the \
+                           container's /tmp that prevents a second run; make /tmp writable";
             (Status::Failed, None, Some(message.into()))
         }
         (None, EndReason::NoDataKey(error)) => {
@@ -153,8 +152,8 @@ fn describe_unknown_end(
     };
     let session = match terminate_error {
         Some(error) => format!(
-            "; its session {session_id} could not be terminated: {error}; the command may still \
-             run; to end it, use `aws ssm terminate-session --session-id {session_id}`"
+            "; its session {session_id} could not be terminated: {error}; the command may still be \
+             running; to end it, use `aws ssm terminate-session --session-id {session_id}`"
         ),
         None if has_session_ended => String::new(),
         None => "; the session was terminated".into(),
@@ -331,7 +330,7 @@ mod tests {
             });
             assert_eq!(status, Status::Unknown, "{message}");
             let expected = "; its session s-1 could not be terminated: AWS denied it; the command \
-                            may still run";
+                            may still be running";
             assert!(message.contains(expected), "{message}");
             assert!(!message.contains("was terminated"), "{message}");
         }

@@ -47,7 +47,7 @@ pub struct CommandRun {
     pub has_started: bool,
     /// The ID of the session.
     pub session_id: String,
-    /// Why the session could not be terminated, so that it may still run.
+    /// Why the session could not be terminated, so that it may still be running.
     pub terminate_error: Option<StepError>,
     /// If an earlier call had started the command: this execution's other sessions in the
     /// container.
@@ -307,7 +307,7 @@ impl SessionServices for ExecSession<'_> {
 /// Terminates a session, which kills its command. A session that has already ended is success.
 ///
 /// # Errors
-/// Why the session may still run.
+/// Why the session may still be running.
 pub async fn terminate_session(ctx: &Context, session_id: &str) -> Result<(), StepError> {
     let request = ctx
         .client(aws_sdk_ssm::Client::new)

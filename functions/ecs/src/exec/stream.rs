@@ -85,7 +85,7 @@ struct SentMessage {
     last_sent: Instant,
 }
 
-/// The agent acknowledges nothing, so the client cannot send more.
+/// The agent acknowledges no more messages, so the client cannot send more.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct NotAcknowledged;
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use stepward::model::input::require;
 use stepward::model::permissions::{arn, literal};
-use stepward::node;
+use stepward::node::{self, shell};
 use stepward::{
     Context, ErrorName, Example, FunctionConfig, Permissions, Progress, Resume, RundeckPlugin,
     Step, StepError,
@@ -57,10 +57,11 @@ const END_MARGIN: Duration = Duration::from_secs(8);
 ///    still starting. If ECS Exec cannot work in the task, the step names the cause and runs
 ///    nothing.
 /// 2. It starts a session and opens its data channel. If the cluster encrypts sessions with a KMS
-///    key, the step takes part in the encryption.
+///    key, the step encrypts and decrypts the session's data with a data key from this KMS key.
 /// 3. The command runs. Standard output and standard error come back as one output, in the order
 ///    in which they were written. Bytes that are not UTF-8 are replaced, so let the command encode
-///    binary output as base64. If the image has no `stty`, `\r\n` in the output becomes `\n`.
+///    binary output as base64. If the image has no `stty`, the terminal adds `\r` to each line,
+///    so the step changes every `\r\n` in the output to `\n`.
 /// 4. The step terminates the session in every case. This kills the command's shell. Background
 ///    processes of the command receive SIGHUP, and continue if they ignore it.
 ///
@@ -79,13 +80,13 @@ const END_MARGIN: Duration = Duration::from_secs(8);
 ///
 /// # Failures
 ///
-/// - After ECS receives the request for a session, the command may have started, whatever fails
-///   later. The status is then `unknown`, unless the agent reports that it could not start the
+/// - If anything fails after ECS received the request for a session, the command may have started,
+///   and the status is `unknown`, unless the agent reports that it could not start the
 ///   command. Check what the command should change before you run it again in a new execution.
 /// - If a session cannot be terminated, the status is `unknown`, and the message contains the
-///   session ID and the AWS CLI command to terminate it. The command may still run.
+///   session ID and the AWS CLI command to terminate it. The command may still be running.
 /// - If an earlier call started the command, the message names the sessions of this execution that
-///   still run in the container.
+///   are still running in the container.
 ///
 /// # Cost
 ///
@@ -115,7 +116,8 @@ pub struct Exec {
     /// The name of the container. Optional if the task has only one.
     #[serde(default)]
     container: Option<String>,
-    /// The command line for `/bin/sh`: with the script around it, at most 4,096 bytes.
+    /// The command line for `/bin/sh`. Together with the script that reports the exit code, it has
+    /// at most 4,096 bytes. The line endings of Windows (CRLF) become those of Linux.
     command: String,
     /// How many seconds the command may run, 1 to 840. After that the step terminates the session.
     #[serde(default = "default_timeout")]
@@ -147,6 +149,11 @@ fn default_fail_on_error() -> bool {
 }
 
 impl Exec {
+    /// The command line with the line endings of Linux, which the container's shell reads.
+    fn command_line(&self) -> String {
+        shell::with_unix_line_endings(&self.command)
+    }
+
     /// Logs the outcome, and returns it as the step's output or error.
     fn finish(
         &self,
@@ -289,7 +296,7 @@ impl Step for Exec {
         })?;
         // The nonce and the claim file always have the same length.
         let wrapped = wrapper::wrap_command(
-            &self.command,
+            &self.command_line(),
             &wrapper::format_nonce([0; 16]),
             &wrapper::claim_file_path(&"0".repeat(64)),
         );
@@ -339,7 +346,7 @@ impl Step for Exec {
                 [arn("kms", "key/*")],
             )
             .allow(
-                "find the step's sessions when the job is stopped or an earlier call was lost",
+                "find the step's sessions when the job is stopped or an earlier response was lost",
                 &["ssm:DescribeSessions"],
                 ["*"],
             )
@@ -368,8 +375,9 @@ impl Step for Exec {
 
         let deadline = call_end.min(Instant::now() + Duration::from_secs(self.timeout));
         let client_token = ctx.client_token(&format!("ecs-exec {}", self.command));
+        let command = self.command_line();
         let command_run =
-            session::run_command(ctx, &container, &self.command, &client_token, deadline).await?;
+            session::run_command(ctx, &container, &command, &client_token, deadline).await?;
         self.finish(ctx, &container, command_outcome(command_run)?)
     }
 
@@ -411,13 +419,14 @@ mod tests {
     use aws_sdk_ecs::types::{
         Container, ContainerDefinition, Failure, ManagedAgent, ManagedAgentName, Tag, Task,
     };
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{Rule, RuleMode, mock};
     use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
     use aws_smithy_types::body::SdkBody;
     use aws_smithy_types::error::ErrorMetadata;
+    use stepward::mock_client;
     use stepward::model::permissions::ArnScope;
     use stepward::node::Status;
-    use stepward::testing;
+    use stepward::testing::{self, RequestRecorder};
     use stepward_testkit::fake_ecs_agent::{
         AgentFault, CLUSTER, CONTAINER, FakeEcsAgent, NetworkFaults, OWNER, TASK,
     };
@@ -491,6 +500,19 @@ mod tests {
             .credentials_provider(SharedCredentialsProvider::new(credentials))
             .build();
         let mut ctx = testing::context_with_config(config, OWNER);
+        // The step takes these clients from the context.
+        ctx.client(|config| {
+            let config = aws_sdk_ecs::config::Builder::from(config).interceptor(RequestRecorder);
+            Client::from_conf(config.build())
+        });
+        ctx.client(|config| {
+            let config = aws_sdk_kms::config::Builder::from(config).interceptor(RequestRecorder);
+            aws_sdk_kms::Client::from_conf(config.build())
+        });
+        ctx.client(|config| {
+            let config = aws_sdk_ssm::config::Builder::from(config).interceptor(RequestRecorder);
+            aws_sdk_ssm::Client::from_conf(config.build())
+        });
         let since_epoch = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap();
@@ -605,6 +627,12 @@ mod tests {
             (outcome.exit_code, outcome.output.contains("not found")),
             (Some(127), true)
         );
+    }
+
+    #[tokio::test]
+    async fn done_with_windows_line_endings_in_the_command() {
+        let outcome = run_command(&FakeEcsAgent::default(), "cd /tmp\r\npwd\r\n").await;
+        assert_eq!(summary(&outcome), (Status::Succeeded, Some(0), "/tmp\n"));
     }
 
     #[tokio::test]
@@ -900,7 +928,7 @@ mod tests {
             agent.open_sessions()[0]
         );
         assert!(
-            message.contains(&expected) && message.contains("the command may still run"),
+            message.contains(&expected) && message.contains("the command may still be running"),
             "{message}"
         );
         assert!(!message.contains("was terminated"), "{message}");
@@ -1186,7 +1214,7 @@ mod tests {
                 .unwrap();
             let stream = Tag::builder()
                 .key("stepward:stream")
-                .value(agent.stream())
+                .value(agent.stream_base_url())
                 .build();
             let task = ecs
                 .run_task()

@@ -381,13 +381,13 @@ impl Step for Nodes {
 mod tests {
     use std::sync::{Arc, Mutex};
 
-    use aws_sdk_ecs::Client;
     use aws_sdk_ecs::types::ContainerDefinition;
+    use aws_sdk_ecs::{Client, config};
     use aws_smithy_http_client::test_util::infallible_client_fn;
     use aws_smithy_types::body::SdkBody;
     use serde_json::{Value, json};
     use stepward::model::permissions::ArnScope;
-    use stepward::testing::{self, expect_done};
+    use stepward::testing::{self, RequestRecorder, expect_done};
     use stepward_testkit::proof::prove_permissions;
 
     use super::*;
@@ -439,9 +439,11 @@ mod tests {
                 .body(response.to_string())
                 .unwrap()
         });
+        let config = config::Builder::from(&testing::config_with_http_client(client))
+            .interceptor(RequestRecorder);
         (
             testing::with_regions(
-                testing::context(Client::new(&testing::config_with_http_client(client))),
+                testing::context(Client::from_conf(config.build())),
                 &REGIONS,
             ),
             requests,

@@ -288,9 +288,10 @@ mod tests {
     use aws_sdk_ecs::operation::describe_tasks::{DescribeTasksError, DescribeTasksOutput};
     use aws_sdk_ecs::operation::stop_task::{StopTaskError, StopTaskOutput};
     use aws_sdk_ecs::types::{Container, ContainerDefinition, Failure, TaskStopCode};
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{Rule, RuleMode, mock};
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
+    use stepward::mock_client;
     use stepward::model::permissions::ArnScope;
     use stepward::testing;
     use stepward_testkit::proof::prove_permissions;

@@ -43,6 +43,11 @@ const DESCRIBE_TASKS_LIMIT: usize = 100;
 /// - The service scheduler replaced it because of a failed health check.
 /// - An essential container exited with a code other than 0, or ECS gives a reason but no exit code
 ///   for it.
+/// - ECS gives no exit code for an essential container although the task has stopped, for example
+///   because its instance was terminated. After another essential container exited with 0, a
+///   container without exit code does not count: ECS stopped it before it started.
+/// - ECS gives no stop code, and the stopped reason says that the instance was stopped or
+///   terminated (`Host EC2 (…) terminated.`).
 ///
 /// A task does not count as failed if a user stopped it (`UserInitiated`), if scaling or a
 /// deployment stopped it, or if all its essential containers exited with 0.
@@ -373,9 +378,10 @@ mod tests {
     use aws_sdk_ecs::types::{
         Container, ContainerDefinition, Failure, TaskDefinition, TaskStopCode,
     };
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{Rule, RuleMode, mock};
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
+    use stepward::mock_client;
     use stepward::model::permissions::ArnScope;
     use stepward::testing;
     use stepward_testkit::proof::prove_permissions;
@@ -663,6 +669,42 @@ mod tests {
                 expected,
                 "{description}"
             );
+        }
+    }
+
+    #[tokio::test]
+    async fn done_counts_tasks_without_any_code_as_failed() {
+        let host = "Host EC2 (instance i-0abc) terminated.";
+        let app = || container("app", None, None);
+        let app_succeeded = || container("app", Some(0), None);
+        let sidecar = || container("sidecar", None, None);
+        let exited = "Essential container in task exited";
+        for (reason, is_stopped, containers, expected) in [
+            (host, true, vec![app()], true),
+            (host, true, vec![], true),
+            (host, true, vec![app(), sidecar()], true),
+            ("", true, vec![app()], true),
+            // ECS stopped the sidecar before it started.
+            (exited, true, vec![app_succeeded(), sidecar()], false),
+            // The task is still stopping, so the container can still exit with 0.
+            (exited, false, vec![app()], false),
+        ] {
+            let description = format!("{reason} {is_stopped} {containers:?}");
+            let stopped = task("t", TaskStopCode::UserInitiated, reason, containers);
+            let without_code = Task::builder()
+                .task_arn(stopped.task_arn().unwrap())
+                .task_definition_arn(stopped.task_definition_arn().unwrap())
+                .stopped_reason(reason)
+                .set_stopped_at(stopped.stopped_at.filter(|_| is_stopped))
+                .set_containers(stopped.containers)
+                .build();
+            let ctx = context(&[
+                &list_rule(&["t"]),
+                &describe_rule(vec![without_code]),
+                &definition_rule(),
+            ]);
+            let output = run_step(&ctx, &step(json!({ "cluster": "production" }))).await;
+            assert_eq!(output.failed_tasks.len() == 1, expected, "{description}");
         }
     }
 

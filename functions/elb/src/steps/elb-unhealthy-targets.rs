@@ -312,9 +312,10 @@ mod tests {
         Action, ActionTypeEnum, LoadBalancer, ProtocolEnum, TargetDescription, TargetHealth,
         TargetHealthReasonEnum, TargetTypeEnum,
     };
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{Rule, RuleMode, mock};
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
+    use stepward::mock_client;
     use stepward::testing;
     use stepward_testkit::proof::prove_permissions;
 

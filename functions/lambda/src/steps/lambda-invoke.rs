@@ -81,7 +81,7 @@ const TOKEN_KEY: &str = "stepward_token";
 /// context to functions and does not lose responses. Unit tests cover both.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Invoke {
+pub struct InvokeFunction {
     /// The function's name, its ARN, or `account:function:name`, each optionally with `:` and a
     /// version or an alias. An ARN must be in the step's account and Region.
     function_name: String,
@@ -125,7 +125,7 @@ pub struct InvokedFunction {
     console_url: String,
 }
 
-impl Invoke {
+impl InvokeFunction {
     /// Parses `function_name`. If it contains no qualifier, the result has the one of `qualifier`.
     fn function(&self) -> Option<FunctionReference<'_>> {
         let function = FunctionReference::parse(&self.function_name)?;
@@ -145,8 +145,8 @@ impl Invoke {
             return Ok(());
         };
         require(self.invocation_type == Invocation::Request, || {
-            "parameter \"client_context\": Lambda does not pass it to the function of an Event; \
-             use \"payload\""
+            "parameter \"client_context\": Lambda does not pass it to a function with \
+             invocation_type Event; use \"payload\""
                 .into()
         })?;
         let is_valid = context
@@ -183,7 +183,7 @@ impl Invoke {
     }
 }
 
-impl Step for Invoke {
+impl Step for InvokeFunction {
     const NAME: &'static str = "lambda-invoke";
     const RUNDECK: &'static [RundeckPlugin] = &[];
     const EXAMPLES: &'static [Example] = &[
@@ -200,7 +200,7 @@ impl Step for Invoke {
             }"#,
         },
         Example {
-            title: "Run an alias of a function later",
+            title: "Invoke an alias asynchronously",
             parameters: r#"{
                 "function_name": "rotate-logs",
                 "qualifier": "live",
@@ -369,10 +369,11 @@ mod tests {
     use aws_sdk_lambda::config::http::HttpResponse;
     use aws_sdk_lambda::operation::invoke::{InvokeError, InvokeInput, InvokeOutput};
     use aws_sdk_lambda::primitives::SdkBody;
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{Rule, RuleMode, mock};
     use aws_smithy_types::error::ErrorMetadata;
+    use stepward::mock_client;
     use stepward::model::permissions::ArnScope;
-    use stepward::testing;
+    use stepward::testing::{self, RequestRecorder};
     use stepward_testkit::proof::prove_permissions;
     use tokio::net::TcpListener;
     use tokio::time::timeout;
@@ -381,7 +382,7 @@ mod tests {
 
     // no proof of already: an invocation leaves no state that a later one could find.
 
-    fn step_with(params: Value) -> Invoke {
+    fn step_with(params: Value) -> InvokeFunction {
         serde_json::from_value(params).unwrap()
     }
 
@@ -406,7 +407,7 @@ mod tests {
             .build()
     }
 
-    async fn run_step(step: &Invoke, rule: &Rule) -> Result<InvokedFunction, StepError> {
+    async fn run_step(step: &InvokeFunction, rule: &Rule) -> Result<InvokedFunction, StepError> {
         let ctx = testing::context(mock_client!(aws_sdk_lambda, RuleMode::MatchAny, [rule]));
         step.validate()?;
         match step.run(&ctx, None).await? {
@@ -485,7 +486,7 @@ mod tests {
             InvokeError::generic(
                 ErrorMetadata::builder()
                     .code("ResourceNotFoundException")
-                    .message("none")
+                    .message("Function not found")
                     .build(),
             )
         });
@@ -494,7 +495,10 @@ mod tests {
             .unwrap_err();
         assert_eq!(
             (error.name, error.message.as_str()),
-            (ErrorName::NotFound, "function rotate-logs: none")
+            (
+                ErrorName::NotFound,
+                "function rotate-logs: Function not found"
+            )
         );
     }
 
@@ -656,6 +660,7 @@ mod tests {
         let config = aws_sdk_lambda::Config::builder()
             .with_test_defaults_v2()
             .endpoint_url(url)
+            .interceptor(RequestRecorder)
             .build();
         let ctx = testing::context(Client::from_conf(config));
         let error = step_with(json!({ "function_name": "f" }))
@@ -699,7 +704,7 @@ mod tests {
 
     #[test]
     fn permissions_match_what_the_local_cloud_enforces() {
-        prove_permissions::<Invoke>(&[], async |scene| {
+        prove_permissions::<InvokeFunction>(&[], async |scene| {
             let name = scene.name("rotate");
             let code =
                 "def handler(event, context):\n    print('hello')\n    return event['days'] + 1\n";

@@ -410,10 +410,11 @@ mod tests {
     use aws_sdk_lambda::operation::get_function::{GetFunctionError, GetFunctionOutput};
     use aws_sdk_lambda::operation::invoke::{InvokeError, InvokeOutput};
     use aws_sdk_lambda::types::{FunctionConfiguration, LogType, Runtime, State, TagsError};
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{Rule, RuleMode, mock};
     use aws_smithy_types::base64;
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
+    use stepward::mock_client;
     use stepward::model::permissions::ArnScope;
     use stepward::testing::{self, expect_done};
     use stepward_testkit::proof::prove_permissions;
@@ -443,7 +444,7 @@ mod tests {
         testing::context(mock_client!(aws_sdk_lambda, RuleMode::MatchAny, rules))
     }
 
-    /// The token of the step, the same in the context of every test.
+    /// The token of the step, which is the same in all tests.
     fn step_token() -> String {
         context(&[]).client_token("run-code")
     }
@@ -551,7 +552,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn done_creates_runs_and_deletes_the_function() {
+    async fn done_after_the_function_is_created_run_and_deleted() {
         let create = mock!(Client::create_function)
             .match_requests(|request| {
                 let tags = request.tags().unwrap();
@@ -574,8 +575,9 @@ mod tests {
             .output(|| get_function_output(State::Pending))
             .output(|| get_function_output(State::Active))
             .build();
-        let (mark, run, delete) = (create_alias("run-1"), invoke_succeeds(), delete_succeeds());
-        let ctx = context(&[&create, &get_function, &mark, &run, &delete]);
+        let (create_alias_rule, invoke, delete) =
+            (create_alias("run-1"), invoke_succeeds(), delete_succeeds());
+        let ctx = context(&[&create, &get_function, &create_alias_rule, &invoke, &delete]);
         let step = step_with(valid_params());
 
         let (state, retry_after, progress) = pending_parts(step.run(&ctx, None).await.unwrap());
@@ -604,7 +606,7 @@ mod tests {
             })
         );
         assert_eq!(
-            [&create, &mark, &run, &delete].map(Rule::num_calls),
+            [&create, &create_alias_rule, &invoke, &delete].map(Rule::num_calls),
             [1, 1, 1, 1]
         );
     }

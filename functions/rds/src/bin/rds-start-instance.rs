@@ -1,5 +1,5 @@
 //! The function of the step `rds-start-instance`. Written by `cargo xtask generate`.
 
 fn main() -> std::process::ExitCode {
-    stepward::serve::<stepward_rds::steps::rds_start_instance::Start>()
+    stepward::serve::<stepward_rds::steps::rds_start_instance::StartInstance>()
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::database::encryption_permissions;
 use crate::snapshot::{CaptureProgress, CapturedSnapshot, SnapshotTask, TOKEN_TAG};
 use crate::{Identifier, MAX_DATABASE_NAME, POLL_INTERVAL};
 use aws_sdk_rds::Client;
@@ -34,7 +35,8 @@ const MAX_SNAPSHOT_NAME: usize = 255;
 ///   snapshot.
 /// - When the snapshot starts, RDS can suspend the I/O of a Single-AZ instance for seconds to
 ///   minutes. The database does not respond during this time.
-/// - RDS encrypts the snapshot of an encrypted instance with the same KMS key.
+/// - RDS encrypts the snapshot of an encrypted instance with the same KMS key. The policy of a
+///   customer managed key must allow the step's role to use the key.
 /// - While RDS takes the snapshot, the step reports its progress in percent. The first snapshot of
 ///   a large instance can take hours.
 ///
@@ -67,7 +69,7 @@ const MAX_SNAPSHOT_NAME: usize = 255;
 /// RDS refuses.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Capture {
+pub struct CaptureSnapshot {
     /// The instance's name: 1 to 63 letters, digits and hyphens, in upper or lower case.
     instance: Identifier,
     /// The snapshot's name: 1 to 255 letters, digits and hyphens, in upper or lower case, with a
@@ -79,7 +81,7 @@ pub struct Capture {
     tags: BTreeMap<String, String>,
 }
 
-impl Step for Capture {
+impl Step for CaptureSnapshot {
     const NAME: &'static str = "rds-capture-snapshot";
     const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
         provider_type: "aws-rds-instance-capture-snapshot-step",
@@ -169,8 +171,9 @@ impl Step for Capture {
             let fits = (1..=128).contains(&key.chars().count()) && value.chars().count() <= 256;
             require(fits && is_tag_text(key) && is_tag_text(value), || {
                 format!(
-                    "parameter \"tags\": expected a key of 1 to 128 and a value of up to 256 \
-                     letters, digits, spaces and _ . : / = + - @, got \"{key}\": \"{value}\""
+                    "parameter \"tags\": expected a key of 1 to 128 characters and a value \
+                     of up to 256, only letters, digits, spaces and _ . : / = + - @, got \
+                     \"{key}\": \"{value}\""
                 )
             })?;
 
@@ -207,6 +210,9 @@ impl Step for Capture {
                 [instance, snapshot.clone()],
             )
             .allow("tag the snapshot", &["rds:AddTagsToResource"], [snapshot])
+            .and(encryption_permissions(
+                "take the snapshot of an instance that is encrypted with a customer managed key",
+            ))
     }
 
     async fn run(
@@ -247,15 +253,15 @@ mod tests {
 
     use super::*;
     use crate::testing::{
-        cluster_member, create_instance, error_metadata, expect_pending_calls, instance_statuses,
-        rds_context, unknown_instance,
+        NO_ENCRYPTION, assert_allows_keys_through_rds, cluster_member, create_instance,
+        error_metadata, expect_pending_calls, instance_statuses, rds_context, unknown_instance,
     };
 
     const STARTED: &str = "snapshot before-42 of orders is creating, 0 %";
     const BUSY: &str = "orders is backing-up; the snapshot starts later";
     const NOT_SHOWN: &str = "snapshot before-42 exists, but RDS does not list it yet";
 
-    fn orders_step() -> Capture {
+    fn orders_step() -> CaptureSnapshot {
         parse_step(json!({
             "instance": "Orders",
             "snapshot_name": "Before-42",
@@ -263,7 +269,7 @@ mod tests {
         }))
     }
 
-    /// The token is the same in the context of every test.
+    /// The token, which is the same in all tests.
     fn snapshot_token() -> String {
         rds_context([]).client_token("snapshot")
     }
@@ -433,7 +439,9 @@ mod tests {
             "snapshot_name": "before-42",
             "tags": { "team": "ops + co" },
         });
-        parse_step::<Capture>(valid.clone()).validate().unwrap();
+        parse_step::<CaptureSnapshot>(valid.clone())
+            .validate()
+            .unwrap();
         let too_many: BTreeMap<_, _> = (0..50).map(|n| (format!("key-{n}"), "value")).collect();
         for (field, value) in [
             ("instance", json!("orders-")),
@@ -453,7 +461,7 @@ mod tests {
         ] {
             let mut params = valid.clone();
             params[field] = value;
-            let error = parse_step::<Capture>(params.clone())
+            let error = parse_step::<CaptureSnapshot>(params.clone())
                 .validate()
                 .unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput, "{params}");
@@ -647,12 +655,18 @@ mod tests {
     }
 
     #[test]
+    fn customer_managed_keys_are_allowed_through_rds() {
+        assert_allows_keys_through_rds(&orders_step());
+    }
+
+    #[test]
     fn permissions_match_what_the_local_cloud_enforces() {
-        let unenforced = [(
+        let tags = [(
             "rds:AddTagsToResource",
             "The local cloud does not require it to tag a new resource.",
         )];
-        prove_permissions::<Capture>(&unenforced, async |scene| {
+        let unenforced = [&tags[..], &NO_ENCRYPTION].concat();
+        prove_permissions::<CaptureSnapshot>(&unenforced, async |scene| {
             let name = create_instance(scene).await;
             json!({
                 "instance": name,

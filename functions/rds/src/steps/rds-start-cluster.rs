@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::database::encryption_permissions;
 use crate::error::rds_error;
 use crate::{AVAILABLE, Database, DatabaseChange, Identifier, MAX_DATABASE_NAME, drive_to_state};
 use schemars::JsonSchema;
@@ -28,12 +29,15 @@ use stepward::{
 ///
 /// # Failures
 ///
-/// If the status of the cluster or of one of its instances cannot lead to `available`, the message
-/// says what the status means and what to do.
+/// If RDS cannot start it from the current status of the cluster or of one of its instances, the
+/// message says what the status means and what to do.
 ///
 /// AWS can stop and start Aurora clusters. If AWS refuses to start a cluster, for example a
 /// Multi-AZ DB cluster, the step fails with `Conflict`. AWS documents the restrictions:
 /// <https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/aurora-cluster-stop-start.html>
+///
+/// If the cluster is encrypted with a customer managed key, the policy of the key must allow the
+/// step's role to use it.
 ///
 /// # Cost
 ///
@@ -49,12 +53,12 @@ use stepward::{
 /// cover waiting, instances that are slower than their cluster, and the requests that RDS refuses.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Start {
+pub struct StartCluster {
     /// The cluster's name: 1 to 63 letters, digits and hyphens, in upper or lower case.
     cluster: Identifier,
 }
 
-impl Step for Start {
+impl Step for StartCluster {
     const NAME: &'static str = "rds-start-cluster";
     const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
         provider_type: "aws-rds-cluster-start-step",
@@ -83,8 +87,8 @@ impl Step for Start {
         ),
         (
             ErrorName::Conflict,
-            "AWS cannot start this cluster, or a status cannot lead to `available`. The message \
-             says what to do.",
+            "AWS cannot start this kind of cluster, or not from the current status of the cluster \
+             or of one of its instances. The message says what to do.",
         ),
         (
             ErrorName::StepFailed,
@@ -105,7 +109,11 @@ impl Step for Start {
     }
 
     fn permissions(&self) -> Permissions {
-        Database::Cluster(&self.cluster).permissions("rds:StartDBCluster", "start the cluster")
+        Database::Cluster(&self.cluster)
+            .permissions("rds:StartDBCluster", "start the cluster")
+            .and(encryption_permissions(
+                "start a cluster that is encrypted with a customer managed key",
+            ))
     }
 
     async fn run(
@@ -142,9 +150,11 @@ mod tests {
 
     use super::*;
     use crate::testing::change::{ChangeSuite, DatabaseKind};
-    use crate::testing::{create_cluster, error_metadata};
+    use crate::testing::{
+        NO_ENCRYPTION, assert_allows_keys_through_rds, create_cluster, error_metadata,
+    };
 
-    const SUITE: ChangeSuite<Start> = ChangeSuite {
+    const SUITE: ChangeSuite<StartCluster> = ChangeSuite {
         build_step: || parse_step(json!({ "cluster": "Shop" })),
         kind: DatabaseKind::Cluster,
         statuses: ["stopped", "starting", "available"],
@@ -205,7 +215,7 @@ mod tests {
     #[tokio::test]
     async fn failed_when_the_cluster_or_an_instance_is_stuck() {
         let message =
-            "shop-2 is incompatible-parameters and cannot become available: it does not start";
+            "shop-2 is incompatible-parameters and cannot become available: RDS cannot start it";
         SUITE
             .assert_fails(
                 ("starting", ["available", "incompatible-parameters"]),
@@ -230,8 +240,13 @@ mod tests {
     }
 
     #[test]
+    fn customer_managed_keys_are_allowed_through_rds() {
+        assert_allows_keys_through_rds(&parse_step::<StartCluster>(json!({ "cluster": "shop" })));
+    }
+
+    #[test]
     fn permissions_match_what_the_local_cloud_enforces() {
-        prove_permissions::<Start>(&[], async |scene| {
+        prove_permissions::<StartCluster>(&NO_ENCRYPTION, async |scene| {
             let name = create_cluster(scene).await;
             let rds = scene.client(Client::new);
             rds.stop_db_cluster()

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::database::encryption_permissions;
 use crate::error::rds_error;
 use crate::{AVAILABLE, Database, DatabaseChange, Identifier, MAX_DATABASE_NAME, drive_to_state};
 use schemars::JsonSchema;
@@ -32,11 +33,14 @@ use stepward::{
 ///
 /// # Failures
 ///
-/// If a status cannot lead to `available`, such as `storage-full` or `incompatible-parameters`, the
-/// message says what the status means and what to do.
+/// If RDS cannot start it from its current status, such as `storage-full` or
+/// `incompatible-parameters`, the message says what the status means and what to do.
 ///
 /// AWS documents which instances it cannot stop and start:
 /// <https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/USER_StopInstance.html>
+///
+/// If the instance is encrypted with a customer managed key, the policy of the key must allow the
+/// step's role to use it.
 ///
 /// # Cost
 ///
@@ -52,12 +56,12 @@ use stepward::{
 /// status. Unit tests cover waiting and the requests that RDS refuses.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Start {
+pub struct StartInstance {
     /// The instance's name: 1 to 63 letters, digits and hyphens, in upper or lower case.
     instance: Identifier,
 }
 
-impl Step for Start {
+impl Step for StartInstance {
     const NAME: &'static str = "rds-start-instance";
     const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
         provider_type: "aws-rds-instance-start-step",
@@ -83,8 +87,8 @@ impl Step for Start {
         ),
         (
             ErrorName::Conflict,
-            "The status cannot lead to `available`, or the instance belongs to a cluster. The \
-             message says what to do.",
+            "RDS cannot start the instance from its current status, or the instance belongs to a \
+             cluster. The message says what to do.",
         ),
         (
             ErrorName::StepFailed,
@@ -105,7 +109,11 @@ impl Step for Start {
     }
 
     fn permissions(&self) -> Permissions {
-        Database::Instance(&self.instance).permissions("rds:StartDBInstance", "start the instance")
+        Database::Instance(&self.instance)
+            .permissions("rds:StartDBInstance", "start the instance")
+            .and(encryption_permissions(
+                "start an instance that is encrypted with a customer managed key",
+            ))
     }
 
     async fn run(
@@ -142,9 +150,12 @@ mod tests {
 
     use super::*;
     use crate::testing::change::{ChangeSuite, DatabaseKind, everywhere};
-    use crate::testing::{create_instance, error_metadata, instance_statuses, rds_context};
+    use crate::testing::{
+        NO_ENCRYPTION, assert_allows_keys_through_rds, create_instance, error_metadata,
+        instance_statuses, rds_context,
+    };
 
-    const SUITE: ChangeSuite<Start> = ChangeSuite {
+    const SUITE: ChangeSuite<StartInstance> = ChangeSuite {
         build_step: || parse_step(json!({ "instance": "Orders" })),
         kind: DatabaseKind::Instance,
         statuses: ["stopped", "starting", "available"],
@@ -204,7 +215,7 @@ mod tests {
     #[tokio::test]
     async fn failed_when_the_instance_is_stuck() {
         let message =
-            "orders is incompatible-parameters and cannot become available: it does not start";
+            "orders is incompatible-parameters and cannot become available: RDS cannot start it";
         SUITE
             .assert_fails(everywhere("incompatible-parameters"), message)
             .await;
@@ -244,8 +255,15 @@ mod tests {
     }
 
     #[test]
+    fn customer_managed_keys_are_allowed_through_rds() {
+        assert_allows_keys_through_rds(&parse_step::<StartInstance>(
+            json!({ "instance": "orders" }),
+        ));
+    }
+
+    #[test]
     fn permissions_match_what_the_local_cloud_enforces() {
-        prove_permissions::<Start>(&[], async |scene| {
+        prove_permissions::<StartInstance>(&NO_ENCRYPTION, async |scene| {
             let name = create_instance(scene).await;
             let rds = scene.client(Client::new);
             rds.stop_db_instance()

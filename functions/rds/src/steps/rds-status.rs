@@ -44,7 +44,7 @@ const EVENTS_MINUTES: i32 = 60;
 /// than `available` and `stopped`, pending changes, and events in several pages.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Look {
+pub struct ShowStatus {
     /// The instance's name: 1 to 63 letters, digits and hyphens, in upper or lower case.
     instance: Identifier,
     /// Whether the step fails if the status is not `available`.
@@ -118,7 +118,7 @@ struct InstanceEvent {
     categories: Vec<String>,
 }
 
-impl Look {
+impl ShowStatus {
     async fn read_events(&self, rds: &Client) -> Result<Vec<InstanceEvent>, StepError> {
         let mut events = rds
             .describe_events()
@@ -136,7 +136,7 @@ impl Look {
     }
 }
 
-impl Step for Look {
+impl Step for ShowStatus {
     const NAME: &'static str = "rds-status";
     const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
         provider_type: "aws-rds-status",
@@ -381,7 +381,7 @@ mod tests {
         assert_accepts_only_names, create_instance, rds_context, throttled_poll, unknown_instance,
     };
 
-    fn orders_step() -> Look {
+    fn orders_step() -> ShowStatus {
         parse_step(json!({ "instance": "Orders" }))
     }
 
@@ -513,7 +513,7 @@ mod tests {
 
     #[test]
     fn invalid_names_are_rejected_before_any_call() {
-        assert_accepts_only_names::<Look>("instance");
+        assert_accepts_only_names::<ShowStatus>("instance");
     }
 
     #[tokio::test(start_paused = true)]
@@ -546,7 +546,7 @@ mod tests {
             assert!(output.trouble.unwrap().contains(advice), "{status}");
 
             let ctx = rds_context([&describe_instances(status), &describe_events()]);
-            let strict: Look =
+            let strict: ShowStatus =
                 parse_step(json!({ "instance": "orders", "fail_unless_available": true }));
             let error = strict.run(&ctx, None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::StepFailed);
@@ -564,7 +564,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_available_instance_passes_the_strict_check() {
-        let strict: Look =
+        let strict: ShowStatus =
             parse_step(json!({ "instance": "orders", "fail_unless_available": true }));
         expect_done(
             strict
@@ -578,7 +578,7 @@ mod tests {
 
     #[test]
     fn permissions_match_what_the_local_cloud_enforces() {
-        prove_permissions::<Look>(&[], async |scene| {
+        prove_permissions::<ShowStatus>(&[], async |scene| {
             let name = create_instance(scene).await;
             json!({ "instance": name, "fail_unless_available": true })
         });

@@ -53,12 +53,12 @@ use stepward::{
 /// cover waiting, the time of the automatic restart, and the requests that RDS refuses.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Stop {
+pub struct StopCluster {
     /// The cluster's name: 1 to 63 letters, digits and hyphens, in upper or lower case.
     cluster: Identifier,
 }
 
-impl Step for Stop {
+impl Step for StopCluster {
     const NAME: &'static str = "rds-stop-cluster";
     const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
         provider_type: "aws-rds-cluster-stop-step",
@@ -87,8 +87,8 @@ impl Step for Stop {
         ),
         (
             ErrorName::Conflict,
-            "AWS cannot stop this cluster, or a status does not allow it. The message says what to \
-             do.",
+            "AWS cannot stop this kind of cluster, or the status of the cluster or of one of its \
+             instances does not allow it. The message says what to do.",
         ),
         (
             ErrorName::StepFailed,
@@ -148,7 +148,7 @@ mod tests {
     use crate::testing::change::{ChangeSuite, DatabaseKind, everywhere};
     use crate::testing::{create_cluster, error_metadata};
 
-    const SUITE: ChangeSuite<Stop> = ChangeSuite {
+    const SUITE: ChangeSuite<StopCluster> = ChangeSuite {
         build_step: || parse_step(json!({ "cluster": "Shop" })),
         kind: DatabaseKind::Cluster,
         statuses: ["available", "stopping", "stopped"],
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn permissions_match_what_the_local_cloud_enforces() {
-        prove_permissions::<Stop>(
+        prove_permissions::<StopCluster>(
             &[],
             async |scene| json!({ "cluster": create_cluster(scene).await }),
         );

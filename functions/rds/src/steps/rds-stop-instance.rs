@@ -54,12 +54,12 @@ use stepward::{
 /// RDS refuses.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Stop {
+pub struct StopInstance {
     /// The instance's name: 1 to 63 letters, digits and hyphens, in upper or lower case.
     instance: Identifier,
 }
 
-impl Step for Stop {
+impl Step for StopInstance {
     const NAME: &'static str = "rds-stop-instance";
     const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
         provider_type: "aws-rds-instance-stop-step",
@@ -146,7 +146,7 @@ mod tests {
     use crate::testing::change::{ChangeSuite, DatabaseKind, everywhere};
     use crate::testing::{create_instance, error_metadata};
 
-    const SUITE: ChangeSuite<Stop> = ChangeSuite {
+    const SUITE: ChangeSuite<StopInstance> = ChangeSuite {
         build_step: || parse_step(json!({ "instance": "Orders" })),
         kind: DatabaseKind::Instance,
         statuses: ["available", "stopping", "stopped"],
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn permissions_match_what_the_local_cloud_enforces() {
-        prove_permissions::<Stop>(
+        prove_permissions::<StopInstance>(
             &[],
             async |scene| json!({ "instance": create_instance(scene).await }),
         );

@@ -380,9 +380,10 @@ mod tests {
     };
     use aws_sdk_s3::types::Bucket;
     use aws_sdk_s3::types::error::{BucketAlreadyExists, BucketAlreadyOwnedByYou};
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{Rule, RuleMode, mock};
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
+    use stepward::mock_client;
     use stepward::testing;
     use stepward_testkit::proof::prove_permissions;
 

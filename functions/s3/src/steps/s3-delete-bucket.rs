@@ -378,9 +378,10 @@ mod tests {
         BucketVersioningStatus, DeleteMarkerEntry, EncodingType, Error, MultipartUpload,
         ObjectVersion, VersioningConfiguration,
     };
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{Rule, RuleMode, mock};
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
+    use stepward::mock_client;
     use stepward::testing;
     use stepward_testkit::proof::prove_permissions;
 

@@ -44,9 +44,10 @@ const MAX_PATH_BYTES: usize = 4096;
 ///
 /// # Behavior
 ///
+/// - The file is copied byte for byte, with its line endings.
 /// - `content` is uploaded as a temporary object: to `bucket`, or to Stepward's artifacts bucket if
 ///   you pass none. The step removes it when all nodes have finished, when the step fails and when
-///   the job is stopped. After an error that Step Functions retries, the object stays for the
+///   the job is stopped. After an error that Step Functions retries, the object is kept for the
 ///   retry.
 /// - For `source`, the step uses the SHA-256 that S3 stores for the whole object. If S3 has none,
 ///   the step reads the object once to compute it.

@@ -68,8 +68,8 @@ const MAX_COMMAND_BYTES: usize = 44 * 1024;
 ///
 /// # Failures
 ///
-/// - If AWS rejects a batch after the step sent other batches, the step waits for these and starts
-///   no more nodes. The remaining nodes get the status `not_started` with AWS's reason.
+/// - If AWS rejects a batch after the step sent other batches, the step waits for these and does
+///   not send the command to more nodes. The remaining nodes get the status `not_started` with AWS's reason.
 /// - If SSM does not report how the command ended on a node, the node gets the status `unknown`.
 ///   Check on the node whether the command ran before you run it again.
 ///
@@ -86,7 +86,7 @@ const MAX_COMMAND_BYTES: usize = 44 * 1024;
 ///
 /// # Proof
 ///
-/// Proven on the local cloud, whose nodes are directories on one machine. Only unit tests show what
+/// Proven on the local cloud, whose nodes are directories on one machine. Only unit tests cover what
 /// the step sends and reads for Windows, for nodes that disconnect while they run, for SSM's own
 /// rate control, and for outputs in CloudWatch Logs and S3.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -97,8 +97,9 @@ pub struct RunCommand(Merged<RunCommandParameters, CommandOptions>);
 #[serde(deny_unknown_fields)]
 struct RunCommandParameters {
     /// The command: any text that the shell accepts, 1 to 45,056 bytes. With `bash`, the node's
-    /// `sh` runs it, unless the first line names another program, for example `#!/bin/bash`. Use
-    /// `ssm-run-script` for longer commands.
+    /// `sh` runs it, unless the first line names another program, for example `#!/bin/bash`; the
+    /// line endings of Windows (CRLF) become those of Linux. Use `ssm-run-script` for longer
+    /// commands.
     command: String,
     /// How many seconds SSM tries to deliver the command to a node, 30 to 2,592,000 (30 days). If a
     /// batch has more nodes than `concurrency`, later nodes wait for earlier ones. The step then
@@ -336,6 +337,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn done_with_windows_line_endings_in_the_command() {
+        let sent_text = async |shell: &str, command: &str| {
+            let fake = FakeSsm::default();
+            let step = step(json!({ "shell": shell, "command": command }));
+            run_to_end(&step, &fake.context(&[])).await.unwrap();
+            fake.lock().commands[0].text().to_owned()
+        };
+        let run_with_sh = |text: &str| {
+            let output = std::process::Command::new("/bin/sh")
+                .args(["-c", text])
+                .output()
+                .unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+
+        let text = sent_text("bash", "cd /tmp\r\npwd\r\n").await;
+        assert_eq!(text, "cd /tmp\npwd\n");
+        // A command with braces is sent in Base64.
+        let text = sent_text("bash", "cd /tmp\r\necho '{{x}}' $PWD\r\n").await;
+        assert_eq!(run_with_sh(&text), "{{x}} /tmp\n");
+        let text = sent_text("powershell", "cd C:\\\r\nGet-Date\r\n").await;
+        assert_eq!(text, "cd C:\\\r\nGet-Date\r\n");
+    }
+
+    #[tokio::test]
     async fn already_sent_commands_are_found_and_not_repeated() {
         let fake = FakeSsm::default();
         let (step, ctx) = (step(json!({})), fake.context(&[]));
@@ -345,7 +371,7 @@ mod tests {
         assert!(
             log_lines(&ctx)
                 .iter()
-                .any(|line| line.contains("whose response was lost"))
+                .any(|line| line.contains("sent before its response was lost"))
         );
     }
 

@@ -54,11 +54,13 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 ///
 /// - The script is uploaded as a temporary object: to `bucket`, or to Stepward's artifacts bucket
 ///   if you pass none. The step removes it when all nodes have finished, when the step fails and
-///   when the job is stopped. After an error that Step Functions retries, the object stays for the
+///   when the job is stopped. After an error that Step Functions retries, the object is kept for the
 ///   retry.
 /// - Each node gets a Run Command that downloads the script through a link into a private
 ///   directory. The link opens only this object and expires after 15 minutes.
 /// - The node checks size and SHA-256 of the script, runs it with the arguments and removes it.
+/// - With `bash`, the line endings of Windows in the script (CRLF) become those of Linux, and a
+///   byte order mark is removed. With `powershell`, the script is unchanged. Arguments always are.
 /// - The script's exit code is the exit code of the node.
 /// - Batches, `concurrency`, retries, stopping and the output work as in `ssm-run-command`. Because
 ///   the link expires, a batch has at most `concurrency` nodes.
@@ -121,13 +123,19 @@ impl RunScript {
 
     fn file_source(&self) -> FileSource {
         let Merged(parameters, _) = &self.0;
-        let mut content = parameters.script.clone();
-        if self.shell() == Shell::Powershell && !content.starts_with(BYTE_ORDER_MARK) {
-            content.insert(0, BYTE_ORDER_MARK);
-        }
         FileSource::Content {
-            content: content.into_bytes(),
+            content: self.script_for_shell().into_bytes(),
             bucket: parameters.bucket.clone(),
+        }
+    }
+
+    /// The script as its shell reads it.
+    fn script_for_shell(&self) -> String {
+        let Merged(RunScriptParameters { script, .. }, _) = &self.0;
+        match self.shell() {
+            Shell::Bash => shell::with_unix_line_endings(script),
+            Shell::Powershell if script.starts_with(BYTE_ORDER_MARK) => script.clone(),
+            Shell::Powershell => format!("{BYTE_ORDER_MARK}{script}"),
         }
     }
 
@@ -142,7 +150,7 @@ impl RunScript {
                 .join(" ")
         });
         given
-            .or_else(|| quote::shebang_interpreter(&parameters.script))
+            .or_else(|| quote::shebang_interpreter(&self.script_for_shell()))
             .unwrap_or_else(|| shell::quote("/bin/sh"))
     }
 
@@ -403,6 +411,27 @@ mod tests {
             "{}",
             sent.text()
         );
+    }
+
+    #[tokio::test]
+    async fn done_with_windows_line_endings_in_the_script() {
+        let uploaded = async |shell: &str, script: &str| {
+            let (fake, artifacts) = (FakeSsm::default(), FakeBucket::default());
+            let step = step(json!({ "shell": shell, "script": script, "args": ["a\r\nb"] }));
+            step.run(&context(&fake, &artifacts), None).await.unwrap();
+            let content = artifacts.lock().stored.values().next().unwrap().clone();
+            let text = fake.lock().commands[0].text().to_owned();
+            (String::from_utf8(content).unwrap(), text)
+        };
+
+        let (content, text) = uploaded("bash", "\u{feff}#!/bin/bash\r\ncd /tmp\r\n").await;
+        assert_eq!(content, "#!/bin/bash\ncd /tmp\n");
+        assert!(
+            text.contains(r#"'/bin/bash' "$dir/script""#) && text.contains("'a\r\nb'"),
+            "{text}"
+        );
+        let (content, _) = uploaded("powershell", "cd C:\\\r\nGet-Date\r\n").await;
+        assert_eq!(content, "\u{feff}cd C:\\\r\nGet-Date\r\n");
     }
 
     #[tokio::test]

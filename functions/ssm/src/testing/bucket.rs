@@ -8,8 +8,9 @@ use aws_sdk_s3::operation::delete_object::DeleteObjectOutput;
 use aws_sdk_s3::operation::get_object::{GetObjectError, GetObjectOutput};
 use aws_sdk_s3::operation::head_object::{HeadObjectError, HeadObjectOutput};
 use aws_sdk_s3::operation::put_object::PutObjectOutput;
-use aws_smithy_mocks::{MockResponse, Rule, RuleMode, mock, mock_client};
+use aws_smithy_mocks::{MockResponse, Rule, RuleMode, mock};
 use aws_smithy_types::error::ErrorMetadata;
+use stepward::mock_client;
 
 /// A fake of S3 that counts the requests.
 #[derive(Clone, Debug, Default)]

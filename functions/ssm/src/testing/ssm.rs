@@ -19,9 +19,10 @@ use aws_sdk_ssm::types::{
     CommandFilterKey, CommandInvocation, CommandPlugin, InstanceInformation, PingStatus,
     PlatformType,
 };
-use aws_smithy_mocks::{MockResponse, Rule, RuleMode, mock, mock_client};
+use aws_smithy_mocks::{MockResponse, Rule, RuleMode, mock};
 use aws_smithy_types::DateTime;
 use aws_smithy_types::error::ErrorMetadata;
+use stepward::mock_client;
 use stepward::{Context, testing};
 
 use super::command::SentCommand;
@@ -43,8 +44,8 @@ pub(crate) struct SsmState {
     pub(crate) output: String,
     /// What each node writes to standard error.
     pub(crate) error_output: String,
-    /// How many nodes end at most with each list of commands; 0 for all that run.
-    pub(crate) nodes_per_poll: usize,
+    /// How many nodes of each command finish per poll, at most; 0 means all running nodes.
+    pub(crate) finished_per_poll: usize,
     /// How many of the next `SendCommand` requests are accepted and get no response.
     pub(crate) lost_responses: usize,
     /// Errors for the next `SendCommand` requests, the last one first.
@@ -87,7 +88,7 @@ impl SsmState {
 
     /// Ends the command on running nodes, except stuck ones.
     fn advance(&mut self) {
-        let limit = match self.nodes_per_poll {
+        let limit = match self.finished_per_poll {
             0 => usize::MAX,
             limit => limit,
         };

@@ -230,7 +230,7 @@ async fn a_failed_cleanup_is_logged_and_keeps_the_results() {
     assert!(
         testing::log_lines(&ctx)
             .join("")
-            .contains("remove it manually: removal denied")
+            .contains("delete it: removal denied")
     );
 }
 
@@ -399,7 +399,7 @@ async fn commands_of_a_lost_call_count_for_max_errors() {
         let mut ssm = fake.lock();
         ssm.stuck_nodes.clear();
         ssm.failing_nodes = [node_id(0)].into();
-        ssm.nodes_per_poll = 1;
+        ssm.finished_per_poll = 1;
     }
     let results = run_from(state, &plan, &ctx).await.unwrap();
     let status_of = |number| results.nodes[&node_id(number)].status;

@@ -36,10 +36,11 @@ use stepward::{Context, ErrorName, Example, Progress, Resume, RundeckPlugin, Ste
 /// The name of the error says which part failed:
 ///
 /// - `NotFound` or `Conflict`: the record.
-/// - `AccessDenied`: the role refuses Stepward.
+/// - `AccessDenied`: the role refuses Stepward, or AWS rejects the credentials, for example in a
+///   Region that the account has not enabled.
 /// - `TrustBroken`: the role accepts callers without the right external ID, or the credentials
 ///   belong to another account.
-/// - `TimedOut`: a probe got no clear response.
+/// - `TimedOut`: an AssumeRole call of the trust proof failed without a clear result.
 ///
 /// The customer's CloudTrail shows four refused `AssumeRole` calls for each run: two without an
 /// external ID and two with a wrong one. These are the probes, not an attack.
@@ -98,8 +99,9 @@ impl Step for ValidateCredentials {
         ),
         (
             ErrorName::AccessDenied,
-            "The role refuses Stepward. Add the broker role and the external ID to its trust \
-             policy.",
+            "The role refuses Stepward, or AWS rejected the credentials. The message says which. \
+             Add the broker role and the external ID to the trust policy, or enable the Region in \
+             the account.",
         ),
         (
             ErrorName::TrustBroken,
@@ -109,7 +111,9 @@ impl Step for ValidateCredentials {
         ),
         (
             ErrorName::TimedOut,
-            "A probe got no clear response, so the trust policy is not proven. Run the step again.",
+            "An AssumeRole call of the trust proof failed without a clear result, for example \
+             because of a timeout or throttling, so the trust policy is not proven. Run the step \
+             again.",
         ),
     ];
     const PROVES_TRUST: bool = true;
@@ -174,9 +178,10 @@ mod tests {
     use aws_sdk_sts::operation::get_caller_identity::{
         GetCallerIdentityError, GetCallerIdentityOutput,
     };
-    use aws_smithy_mocks::{RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{RuleMode, mock};
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
+    use stepward::mock_client;
     use stepward::testing;
     use stepward_testkit::proof::prove_permissions;
 

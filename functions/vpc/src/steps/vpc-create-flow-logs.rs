@@ -345,6 +345,7 @@ impl Step for CreateFlowLogs {
         ctx: &Context,
         resume: Option<Resume>,
     ) -> Result<Progress<FlowLogs>, StepError> {
+        self.settings().check_partition(&ctx.scope.partition)?;
         if let Some((role_account, _)) = self.settings().role_account_and_name() {
             let account_id = &ctx.scope.account_id;
             require(role_account == account_id, || {
@@ -394,8 +395,9 @@ mod tests {
     use aws_sdk_ec2::types::{
         FlowLogsResourceType, LogDestinationType, UnsuccessfulItem, UnsuccessfulItemError,
     };
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{Rule, RuleMode, mock};
     use aws_smithy_types::error::ErrorMetadata;
+    use stepward::mock_client;
     use stepward::model::permissions::ArnScope;
     use stepward::testing;
     use stepward_testkit::proof::prove_permissions;
@@ -645,6 +647,24 @@ mod tests {
                 .await
                 .unwrap_err();
             assert_eq!(error.name, ErrorName::NotFound, "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn invalid_is_an_arn_of_another_partition() {
+        for params in [
+            json!({ "log_group_name": "a", "role_arn": ROLE.replace("arn:aws:", "arn:aws-cn:") }),
+            json!({ "s3_arn": BUCKET.replace("arn:aws:", "arn:aws-us-gov:") }),
+        ] {
+            let mut all = json!({
+                "resource_ids": [ID], "resource_type": "Subnet", "traffic_type": "All",
+            });
+            all.as_object_mut()
+                .unwrap()
+                .extend(params.as_object().unwrap().clone());
+            let error = step(all).run(&context(&[]), None).await.unwrap_err();
+            assert_eq!(error.name, ErrorName::InvalidInput);
+            assert!(error.message.contains("partition \"aws\""), "{error}");
         }
     }
 

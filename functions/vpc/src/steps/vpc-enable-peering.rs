@@ -152,7 +152,7 @@ fn permissions_on_each_side(
     );
     if step.accept {
         permissions = permissions.allow(
-            "accept the request, if accept is true",
+            "accept the request, if `accept` is true",
             &["ec2:AcceptVpcPeeringConnection"],
             vpc_and_connections(vpc_id),
         );
@@ -310,8 +310,8 @@ impl Step for EnablePeering {
         ] {
             require(value.as_deref() != Some(""), || {
                 format!(
-                    "parameter \"{field}\": the text is empty; omit the parameter to use that of \
-                     the target"
+                    "parameter \"{field}\": expected a name or an ID, got \"\"; omit the parameter to \
+                     use the target's"
                 )
             })?;
         }
@@ -426,8 +426,9 @@ mod tests {
         VpcCidrBlockState, VpcCidrBlockStateCode, VpcPeeringConnection,
         VpcPeeringConnectionStateReason, VpcPeeringConnectionVpcInfo,
     };
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_mocks::{Rule, RuleMode, mock};
     use aws_smithy_types::error::ErrorMetadata;
+    use stepward::mock_client;
     use stepward::testing::{self, expect_done};
     use stepward_testkit::proof::prove_permissions;
 
@@ -1045,7 +1046,7 @@ mod tests {
             );
             let location = "account 333333333333, eu-central-1";
             let expected = format!(
-                "{CONNECTION} is active and stays; still missing: the route to 10.0.0.0/16 to \
+                "Peering connection {CONNECTION} is active; still missing: the route to 10.0.0.0/16 to \
                  rtb-2 in {location}: AWS says {code}"
             );
             resume = Some(expect_pending(
@@ -1159,7 +1160,7 @@ mod tests {
         assert!(
             error
                 .message
-                .contains(&format!("{CONNECTION} is active and stays")),
+                .contains(&format!("{CONNECTION} is active and was kept")),
             "{error}"
         );
     }

@@ -163,6 +163,9 @@ pub enum JobOutcome {
 pub struct FailedNode {
     /// The node's name.
     pub node: String,
+    /// The node's ID at AWS, because several nodes can have the same name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     /// The node's account.
     pub account: Option<String>,
     /// The node's Region.

@@ -9,8 +9,9 @@ use aws_sdk_s3::operation::get_object::{GetObjectError, GetObjectOutput};
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::operation::put_object::PutObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
-use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
+use aws_smithy_mocks::{MockResponse, RuleMode, mock};
 use serde_json::{Value, json};
+use stepward::mock_client;
 use stepward::model::error::StepError;
 use stepward::runtime::Event;
 
@@ -40,9 +41,11 @@ impl FakeBucket {
                 let code = ErrorMetadata::builder().code("NoSuchKey").build();
                 return MockResponse::Error(GetObjectError::generic(code));
             };
-            let response =
-                GetObjectOutput::builder().content_length(i64::try_from(body.len()).unwrap());
-            MockResponse::Output(response.body(ByteStream::from(body.clone())).build())
+            let response = GetObjectOutput::builder()
+                .content_length(i64::try_from(body.len()).unwrap())
+                .body(ByteStream::from(body.clone()))
+                .build();
+            MockResponse::Output(response)
         });
         let list = mock!(Client::list_objects_v2).then_compute_output(move |request| {
             let objects = for_list.0.lock().unwrap();

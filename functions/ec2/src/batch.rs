@@ -1,0 +1,344 @@
+//! Requests for many instances of which EC2 refuses some.
+//!
+//! EC2 refuses a whole request if it refuses one of its instances, and does not always say which.
+//! The steps then divide the request, so that the other instances are changed, and name at the end
+//! each instance that was not.
+
+use std::future::Future;
+
+use serde::{Deserialize, Serialize};
+use stepward::{Context, ErrorName, StepError};
+
+/// The maximum number of requests in one call of a step. EC2 allows 2 of these requests per second
+/// after a burst, and a call must end within a minute. The next call continues.
+/// <https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html>
+const MAX_REQUESTS: usize = 20;
+/// A permission is missing for all instances if EC2 has denied this many and accepted none.
+const MAX_DENIED: usize = 5;
+/// The maximum number of different reasons, which keeps the resume state small.
+const MAX_REASONS: usize = 20;
+/// The maximum length of a reason, in characters.
+const MAX_REASON_LENGTH: usize = 300;
+/// Stands for the ID of the instance in a reason, so that equal reasons are stored once.
+const ID_PLACEHOLDER: &str = "<instance>";
+
+/// The instances that a step could not change, with the reasons.
+#[derive(Debug, Default, Deserialize, Serialize)]
+pub struct Failures(Vec<Failure>);
+
+#[derive(Debug, Deserialize, Serialize)]
+struct Failure {
+    error: ErrorName,
+    reason: String,
+    ids: Vec<String>,
+}
+
+/// Returns the error of a refused request. EC2 calls an instance that it cannot change an invalid
+/// value, but `InvalidInput` would say that the step's parameters are wrong and nothing was done.
+#[must_use]
+pub fn refused(mut error: StepError) -> StepError {
+    if error.name == ErrorName::InvalidInput {
+        error.name = ErrorName::StepFailed;
+    }
+    error
+}
+
+/// What [`request_in_parts`] achieved.
+#[derive(Debug)]
+pub struct Requested<T> {
+    /// The instances for which EC2 accepted a request.
+    pub accepted: Vec<String>,
+    /// The responses of the accepted requests.
+    pub responses: Vec<T>,
+    /// The instances that the next call must request.
+    pub left: Vec<String>,
+}
+
+/// Sends a request for all instances. If EC2 refuses it, divides the instances in halves until the
+/// refused ones are found, and records these in `failures` and in the log.
+///
+/// # Errors
+/// The error of a request that does not depend on the instances, unless other requests were
+/// accepted: a throttled request, no response, or a permission that is missing for all instances.
+pub async fn request_in_parts<T, F, Fut>(
+    ctx: &Context,
+    ids: Vec<String>,
+    failures: &mut Failures,
+    request: F,
+) -> Result<Requested<T>, StepError>
+where
+    F: Fn(Vec<String>) -> Fut + Send,
+    Fut: Future<Output = Result<T, StepError>> + Send,
+    T: Send,
+{
+    let mut requested = Requested {
+        accepted: Vec::new(),
+        responses: Vec::new(),
+        left: Vec::new(),
+    };
+    let mut groups = vec![ids];
+    let (mut requests, mut denied) = (0, 0);
+
+    while let Some(mut group) = groups.pop() {
+        if requests == MAX_REQUESTS {
+            requested.left.extend(group);
+            continue;
+        }
+        requests += 1;
+        let error = match request(group.clone()).await {
+            Ok(response) => {
+                requested.responses.push(response);
+                requested.accepted.extend(group);
+                continue;
+            }
+            Err(error) => refused(error),
+        };
+
+        let is_independent = matches!(
+            error.name,
+            ErrorName::Throttled | ErrorName::TimedOut | ErrorName::Internal
+        );
+        denied += usize::from(error.name == ErrorName::AccessDenied && group.len() == 1);
+        if is_independent || denied == MAX_DENIED {
+            if requested.accepted.is_empty() {
+                return Err(error);
+            }
+            if is_independent {
+                requested.left.extend(group);
+                requested.left.extend(groups.drain(..).flatten());
+                continue;
+            }
+        }
+        if let [id] = &group[..] {
+            ctx.log(format_args!("EC2 refused {id}: {}", error.message));
+            failures.add(id, &error);
+        } else {
+            groups.push(group.split_off(group.len() / 2));
+            groups.push(group);
+        }
+    }
+    Ok(requested)
+}
+
+impl Failures {
+    /// Records the reason why an instance cannot be changed.
+    pub fn add(&mut self, id: &str, error: &StepError) {
+        let reason = error.message.replace(id, ID_PLACEHOLDER);
+        let reason: String = reason.chars().take(MAX_REASON_LENGTH).collect();
+        let is_full = self.0.len() >= MAX_REASONS;
+        let known = self.0.iter_mut().find(|failure| {
+            (failure.error, &failure.reason) == (error.name, &reason)
+                || is_full && failure.error == error.name
+        });
+        match known {
+            Some(failure) => failure.ids.push(id.to_owned()),
+            None => self.0.push(Failure {
+                error: error.name,
+                reason,
+                ids: vec![id.to_owned()],
+            }),
+        }
+    }
+
+    /// Whether the instance is recorded.
+    #[must_use]
+    pub fn contains(&self, id: &str) -> bool {
+        self.0
+            .iter()
+            .any(|failure| failure.ids.iter().any(|failed| failed == id))
+    }
+
+    /// The number of recorded instances.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.iter().map(|failure| failure.ids.len()).sum()
+    }
+
+    /// Whether no instance is recorded.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The step's error, which names each recorded instance of `total`. It has the name of the
+    /// reasons' errors if they have the same, otherwise `StepFailed`.
+    #[must_use]
+    pub fn into_error(self, total: usize) -> StepError {
+        let count = self.len();
+        let name = match &self.0[..] {
+            [first, rest @ ..] if rest.iter().all(|other| other.error == first.error) => {
+                first.error
+            }
+            _ => ErrorName::StepFailed,
+        };
+        let reasons: Vec<_> = self
+            .0
+            .into_iter()
+            .map(|failure| failure.describe(total))
+            .collect();
+        let reasons = reasons.join("; ");
+        if total == 1 {
+            return name.with_message(reasons);
+        }
+        name.with_message(format!(
+            "{count} of {total} instances failed, the others are done: {reasons}; fix the causes, \
+             then run the step again"
+        ))
+    }
+}
+
+impl Failure {
+    fn describe(&self, total: usize) -> String {
+        match &self.ids[..] {
+            [id] if total == 1 => self.reason.replace(ID_PLACEHOLDER, id),
+            [id] => format!("{id}: {}", self.reason.replace(ID_PLACEHOLDER, id)),
+            ids => format!("{}: {}", ids.join(", "), self.reason),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use stepward::mock_client;
+    use stepward::testing::{self, log_lines};
+
+    use super::*;
+
+    fn ids(count: usize) -> Vec<String> {
+        (0..count).map(|n| format!("i-{n:08x}")).collect()
+    }
+
+    fn context() -> Context {
+        testing::context(mock_client!(aws_sdk_ec2, []))
+    }
+
+    /// Requests the instances of an EC2 that refuses those whose numbers `is_refused`.
+    async fn request_all(
+        count: usize,
+        error: ErrorName,
+        is_refused: impl Fn(usize) -> bool + Sync,
+    ) -> (Result<Requested<usize>, StepError>, Failures, usize) {
+        let (all, requests) = (ids(count), Mutex::new(0));
+        let mut failures = Failures::default();
+        let requested = request_in_parts(&context(), all.clone(), &mut failures, |group| {
+            *requests.lock().unwrap() += 1;
+            let refused = group
+                .iter()
+                .find(|id| is_refused(all.iter().position(|other| other == *id).unwrap()));
+            let result = match refused {
+                Some(id) => Err(error.with_message(format!("instance {id} is not allowed"))),
+                None => Ok(group.len()),
+            };
+            async move { result }
+        })
+        .await;
+        let requests = *requests.lock().unwrap();
+        (requested, failures, requests)
+    }
+
+    #[tokio::test]
+    async fn one_request_is_enough_if_ec2_accepts_it() {
+        let (requested, failures, requests) =
+            request_all(500, ErrorName::Conflict, |_| false).await;
+        assert_eq!((requested.unwrap().accepted, requests), (ids(500), 1));
+        assert!(failures.is_empty());
+    }
+
+    #[tokio::test]
+    async fn one_refused_instance_of_500_is_found_in_one_call() {
+        let (requested, failures, requests) =
+            request_all(500, ErrorName::Conflict, |n| n == 321).await;
+        let requested = requested.unwrap();
+        assert_eq!((requested.accepted.len(), requested.left.len()), (499, 0));
+        assert!(failures.contains("i-00000141"), "{failures:?}");
+        assert!(requests < MAX_REQUESTS, "{requests}");
+    }
+
+    #[tokio::test]
+    async fn what_exceeds_the_requests_of_a_call_is_left() {
+        let (requested, failures, requests) = request_all(500, ErrorName::Conflict, |_| true).await;
+        let requested = requested.unwrap();
+        assert_eq!(requests, MAX_REQUESTS);
+        assert!(
+            failures.len() >= 5,
+            "every call makes progress: {failures:?}"
+        );
+        assert_eq!(failures.len() + requested.left.len(), 500);
+    }
+
+    #[tokio::test]
+    async fn a_permission_that_all_instances_lack_is_one_error() {
+        let (requested, ..) = request_all(500, ErrorName::AccessDenied, |_| true).await;
+        assert_eq!(requested.unwrap_err().name, ErrorName::AccessDenied);
+        let (requested, failures, _) = request_all(4, ErrorName::AccessDenied, |n| n == 0).await;
+        assert_eq!((requested.unwrap().accepted.len(), failures.len()), (3, 1));
+    }
+
+    #[tokio::test]
+    async fn a_throttled_request_is_not_divided() {
+        let (requested, failures, requests) =
+            request_all(4, ErrorName::Throttled, |n| n == 3).await;
+        assert_eq!(requested.unwrap_err().name, ErrorName::Throttled);
+        assert_eq!((failures.len(), requests), (0, 1));
+    }
+
+    #[tokio::test]
+    async fn each_refusal_is_logged() {
+        let ctx = context();
+        let mut failures = Failures::default();
+        let refused = request_in_parts::<(), _, _>(&ctx, ids(1), &mut failures, |_| async {
+            Err(ErrorName::Conflict.with_message("it is a one-time Spot instance"))
+        });
+        refused.await.unwrap();
+        let line = "EC2 refused i-00000000: it is a one-time Spot instance";
+        assert_eq!(log_lines(&ctx), [line]);
+    }
+
+    #[test]
+    fn equal_reasons_are_one_text_for_many_instances() {
+        let mut failures = Failures::default();
+        for id in ids(500) {
+            let reason = format!("The instance '{id}' has no root volume");
+            failures.add(&id, &ErrorName::Conflict.with_message(reason));
+        }
+        let size = serde_json::to_string(&failures).unwrap().len();
+        assert!(size < 10_000, "{size} bytes");
+        let error = failures.into_error(501);
+        assert_eq!(error.name, ErrorName::Conflict);
+        assert!(
+            error
+                .message
+                .starts_with("500 of 501 instances failed, the others are done: i-00000000, ")
+                && error
+                    .message
+                    .contains("The instance '<instance>' has no root volume"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn different_errors_are_a_failed_step() {
+        let mut failures = Failures::default();
+        failures.add("i-1", &ErrorName::Conflict.with_message("i-1 is protected"));
+        failures.add("i-2", &ErrorName::NotFound.with_message("gone"));
+        let error = failures.into_error(3);
+        assert_eq!(error.name, ErrorName::StepFailed);
+        assert!(
+            error.message.contains("i-1: i-1 is protected; i-2: gone"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn many_different_reasons_keep_the_state_small() {
+        let mut failures = Failures::default();
+        for id in ids(500) {
+            let reason = format!("reason {}", id.repeat(100).replace('0', "x"));
+            failures.add(&id, &ErrorName::Conflict.with_message(reason));
+        }
+        assert_eq!(failures.len(), 500);
+        assert!(serde_json::to_string(&failures).unwrap().len() < 32_000);
+    }
+}
