@@ -215,8 +215,8 @@ impl Step for S3Copy {
         ),
         (
             ErrorName::InvalidInput,
-            "A parameter is wrong, a path or link leaves the local root, or this deployment has no \
-             local root. Correct the parameter that the message names.",
+            "A parameter is wrong, a path or link leaves the local root, this deployment has no \
+             local root, or a bucket is in another Region. Correct the parameter that the message names.",
         ),
         (
             ErrorName::Conflict,

@@ -123,8 +123,8 @@ impl CreateBucket {
     }
 }
 
-/// The Region of the account's own bucket with this name. The step lists buckets instead of reading
-/// the bucket itself, because if S3 refuses that, it does not reveal whether another account owns
+/// The Region of the account's own bucket with this name; empty if S3 does not return it. The
+/// step lists buckets instead of reading the bucket itself, because if S3 refuses that, it does not reveal whether another account owns
 /// the bucket.
 async fn find_own_bucket(s3: &Client, name: &str) -> Result<Option<String>, StepError> {
     let mut pages = s3
@@ -194,6 +194,12 @@ async fn create_bucket(s3: &Client, name: &str, region: &str) -> Result<bool, St
 }
 
 fn other_region_error(name: &str, existing: &str, region: &str) -> StepError {
+    if existing.is_empty() {
+        return ErrorName::Conflict.with_message(format!(
+            "the account already has bucket \"{name}\", but S3 did not return its Region; use the \
+             bucket if it is in {region}, or choose another name"
+        ));
+    }
     ErrorName::Conflict.with_message(format!(
         "the account already has bucket \"{name}\" in {existing}, not in {region}; use that Region \
          or another name"
@@ -601,6 +607,20 @@ mod tests {
         .await
         .unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
+    }
+
+    #[tokio::test]
+    async fn already_in_an_unknown_region_is_a_conflict() {
+        let list = mock!(Client::list_buckets).then_output(|| {
+            let bucket = Bucket::builder().name(NAME).build();
+            ListBucketsOutput::builder().buckets(bucket).build()
+        });
+        let error = run_step(&context(&[&list])).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::Conflict);
+        assert!(
+            error.message.contains("S3 did not return its Region"),
+            "{error}"
+        );
     }
 
     // no proof of not_found: a missing bucket is created.

@@ -178,8 +178,8 @@ impl Step for S3Move {
         (
             ErrorName::InvalidInput,
             "A parameter is wrong, a path or link leaves the local root, this deployment has no \
-             local root, or the destination is the source or below it. Correct the parameter that \
-             the message names.",
+             local root, a bucket is in another Region, or the destination is the source or under \
+             it. Correct the parameter that the message names.",
         ),
         (
             ErrorName::Conflict,

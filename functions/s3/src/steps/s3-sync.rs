@@ -188,8 +188,8 @@ impl Step for S3Sync {
         ),
         (
             ErrorName::InvalidInput,
-            "A parameter is wrong, or a path leaves the local root. Correct the parameter that the \
-             message names.",
+            "A parameter is wrong, a path leaves the local root, or a bucket is in another Region. \
+             Correct the parameter that the message names.",
         ),
         (
             ErrorName::AccessDenied,

@@ -146,6 +146,7 @@ fn find_operation(method: &str, query: &BTreeMap<String, String>) -> &'static st
         "HEAD" => "HeadObject",
         "GET" if has("list-type") => "ListObjectsV2",
         "GET" if has("tagging") => "GetObjectTagging",
+        "GET" if has("versions") => "ListObjectVersions",
         "GET" if has("uploads") => "ListMultipartUploads",
         "POST" if has("delete") => "DeleteObjects",
         "POST" if has("uploads") => "CreateMultipartUpload",
