@@ -63,7 +63,10 @@ pub(crate) fn run_steps(filter: Option<&str>) -> Result<(), String> {
         println!("{}: {}", row.step, row.result);
         results.push(row);
     }
-    println!("\n{}", moto_results::results_table(&results));
+    println!(
+        "\n{}",
+        moto_results::results_table(results.iter().map(|row| row.step.as_str()), &results)
+    );
     if filter.is_none() {
         let path = root().join(moto_results::PATH);
         std::fs::write(&path, moto_results::format_results(&results))

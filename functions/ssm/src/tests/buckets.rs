@@ -1,8 +1,9 @@
 //! Tests of the steps with buckets in another Region, which S3 names in a header of its response.
 
 use aws_sdk_s3::Client;
-use aws_smithy_mocks::{RuleMode, mock, mock_client};
+use aws_smithy_mocks::{RuleMode, mock};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use stepward::mock_client;
 use stepward::{Step, testing};
 
 use super::*;
