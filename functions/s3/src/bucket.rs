@@ -225,7 +225,6 @@ mod tests {
     use super::*;
     use crate::steps::s3_copy::S3Copy;
     use crate::steps::s3_delete::S3Delete;
-    use crate::steps::s3_delete_bucket::DeleteBucket;
     use crate::steps::s3_list::S3List;
     use crate::steps::s3_move::S3Move;
     use crate::steps::s3_sync::S3Sync;
@@ -337,10 +336,6 @@ mod tests {
                 (
                     target,
                     error_of::<S3List>(&s3, json!({ "uri": there })).await,
-                ),
-                (
-                    target,
-                    error_of::<DeleteBucket>(&s3, json!({ "uri": "s3://elsewhere" })).await,
                 ),
             ] {
                 let advice = format!(

@@ -1,6 +1,7 @@
 //! Transfers one object: uploads, downloads, and copies between buckets.
 
 mod completed_move;
+mod content_type;
 mod context;
 mod copy;
 mod download;

@@ -64,7 +64,7 @@ mod tests {
     use aws_sdk_s3::error::SdkError;
     use aws_sdk_s3::operation::delete_bucket::DeleteBucketError;
     use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-    use aws_smithy_types::error::ErrorMetadata;
+    use aws_smithy_types::body::SdkBody;
 
     use super::*;
     use crate::testing::{assert_rejections_are_explained, service_error};
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn a_bucket_in_another_region_is_named_with_the_parameter() {
         for (code, status, is_other_region) in [
-            ("PermanentRedirect", 301_u16, true),
+            ("PermanentRedirect", 301, true),
             ("TemporaryRedirect", 307, true),
             ("AuthorizationHeaderMalformed", 400, true),
             ("IllegalLocationConstraintException", 400, true),
@@ -83,10 +83,11 @@ mod tests {
             ("BadDigest", 400, false),
         ] {
             let error = || {
-                let mut response = HttpResponse::new(status.try_into().unwrap(), "".into());
+                let error = service_error(DeleteBucketError::generic, code, status);
+                let status = error.raw_response().unwrap().status();
+                let mut response = HttpResponse::new(status, SdkBody::empty());
                 response.headers_mut().insert(REGION_HEADER, "eu-central-1");
-                let metadata = ErrorMetadata::builder().code(code).build();
-                SdkError::service_error(DeleteBucketError::generic(metadata), response)
+                SdkError::service_error(error.into_service_error(), response)
             };
             for (error, parameter) in [
                 (s3_error(error()), "the target's Region"),

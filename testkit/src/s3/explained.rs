@@ -246,9 +246,78 @@ pub const EXPLANATIONS: &[Explanation] = &[
         },
     },
     Explanation {
-        reason: "The steps know the content types of more file extensions than the AWS CLI (for \
-             example `.log`). If a name has two extensions, they use the last one (`.tar.gz` is \
-             `application/gzip`).",
+        reason: "A copy between buckets of an object from 8 MiB keeps its content type, other \
+             system metadata, user-defined metadata and tags. Version 1 of the AWS CLI loses them, \
+             because it copies such an object in parts.",
+        applies_to: |case, difference| {
+            let Subject::Object(_, _) = &difference.subject else {
+                return false;
+            };
+            let is_large = |description: &str| {
+                description
+                    .split_once(" bytes")
+                    .and_then(|(size, _)| size.parse().ok())
+                    .is_some_and(|size: u64| size >= CLI_PART_THRESHOLD)
+            };
+            let [cli, step] = [&difference.cli, &difference.step].map(|text| without_headers(text));
+            is_copy_between_buckets(case)
+                && is_large(&difference.cli)
+                && difference.cli.contains("application/octet-stream")
+                && !difference.cli.contains("x-amz-meta-")
+                && cli == step
+        },
+    },
+    Explanation {
+        reason: "With `delete`, the steps keep the object of a source file that they cannot read: \
+             a pipe, a socket, a device or a broken link, or a file in a directory that they \
+             cannot read. The AWS CLI skips the file with a warning and deletes the object.",
+        applies_to: |case, difference| {
+            let is_unreadable = |name: &str| {
+                case.files.iter().any(|(path, node)| {
+                    let cannot_be_read = match node {
+                        Node::Fifo => true,
+                        Node::Link(target) => target == "nowhere",
+                        _ => false,
+                    };
+                    cannot_be_read
+                        && path
+                            .rsplit('/')
+                            .next()
+                            .is_some_and(|last| name.rsplit('/').next() == Some(last))
+                })
+            };
+            let is_kept = match &difference.subject {
+                Subject::Object(_, key) => {
+                    difference.cli == "nothing"
+                        && difference.step.ends_with("unchanged")
+                        && is_unreadable(key)
+                }
+                Subject::Plan(line) => line.starts_with("delete") && is_unreadable(line),
+                _ => false,
+            };
+            case.operation.delete && is_upload(case) && is_kept
+        },
+    },
+    Explanation {
+        reason: "A bucket without a key (`s3://bucket`) is the source of a copy or move only with \
+             `recursive`, and `s3-delete` refuses it without `recursive`. In these cases the AWS \
+             CLI transfers nothing and exits with status 0; its `rm` deletes the folder markers in \
+             the bucket.",
+        applies_to: |case, difference| {
+            let operation = &case.operation;
+            let is_bare = parse_uri(&operation.source).is_some_and(|(_, key)| key.is_empty());
+            let is_refused = difference.subject != Subject::Outcome
+                || difference.step.contains("names a whole bucket")
+                || difference.step.contains("names a prefix and not an object");
+            !operation.is_recursive() && is_bare && is_refused
+        },
+    },
+    Explanation {
+        reason: "The steps know the content types of more file extensions than the AWS CLI, for \
+             example `.log` and `.ts` (which they take for video). The AWS CLI takes its types \
+             from its version of Python. For the extensions that Python 3.11 knows, the steps use \
+             the same types, except `.js`, which is `text/javascript`. If a name has two \
+             extensions, they use the last one (`.tar.gz` is `application/gzip`).",
         applies_to: |case, difference| {
             let has_extension = |name: &str| {
                 [".log", ".gz"]
@@ -264,6 +333,9 @@ pub const EXPLANATIONS: &[Explanation] = &[
         },
     },
 ];
+
+/// The AWS CLI copies objects from this size in parts, in bytes.
+const CLI_PART_THRESHOLD: u64 = 8 << 20;
 
 /// Returns the page `docs/AWS-CLI.md`.
 #[must_use]
@@ -302,6 +374,14 @@ fn is_download(case: &Case) -> bool {
 
 fn is_upload(case: &Case) -> bool {
     !case.operation.source.starts_with("s3://")
+}
+
+fn is_copy_between_buckets(case: &Case) -> bool {
+    let operation = &case.operation;
+    operation.verb != Verb::Rm
+        && [&operation.source, &operation.destination]
+            .iter()
+            .all(|location| location.starts_with("s3://"))
 }
 
 /// Returns the index of a URI's bucket, and the prefix or key.
@@ -474,6 +554,15 @@ fn is_moved_through_link(case: &Case, path: &str) -> bool {
     case.operation.verb == Verb::Mv
         && is_upload(case)
         && stray_links(case).any(directory_contains_file)
+}
+
+/// Returns the parts of an object's description, except the content type and user-defined metadata.
+fn without_headers(description: &str) -> Vec<&str> {
+    without_content_type(description)
+        .into_iter()
+        .map(|part| part.trim_matches(['{', '}']))
+        .filter(|part| !part.is_empty() && !part.starts_with("\"x-amz-meta-"))
+        .collect()
 }
 
 /// Returns the parts of an object's description, except the content type.

@@ -586,6 +586,17 @@ mod tests {
     }
 
     #[test]
+    fn invalid_is_a_file_with_a_final_slash_and_it_is_kept() {
+        run_in_root(async |root| {
+            fs::write(root.join("file"), "x").unwrap();
+            let step = move_step(json!({ "source": "file/", "destination": "s3://data/" }));
+            let error = step.run(&FakeS3::default().context(), None).await;
+            assert_eq!(error.unwrap_err().name, ErrorName::InvalidInput);
+            assert!(root.join("file").exists());
+        });
+    }
+
+    #[test]
     fn invalid_are_links_that_leave_the_root() {
         run_in_root(async |root| {
             let outside = root.with_extension("outside");

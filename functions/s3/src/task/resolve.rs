@@ -190,6 +190,9 @@ async fn resolve_local_source(
             Some(stat) if stat.is_dir => {
                 return invalid("is a directory: set recursive, or name a file");
             }
+            Some(_) if parameter.ends_with('/') => {
+                return invalid("ends with a slash but is a file; omit the slash");
+            }
             stat => stat.map(|stat| Entry {
                 key: name.into(),
                 size: stat.size,

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
 use stepward::{ErrorName, StepError};
 
+use super::content_type::guess_content_type;
 use super::context::TransferContext;
 use super::partial::{PartialTransfer, StartedUpload, TransferProgress};
 use crate::body::{CHUNK_BYTES, Checksum, run_blocking};
@@ -159,10 +160,4 @@ impl TransferContext<'_> {
         };
         Box::pin(upload.run(started, progress, create, part)).await
     }
-}
-
-/// The content type that the file's name suggests. `None` leaves the choice to S3.
-fn guess_content_type(path: &str) -> Option<String> {
-    let name = path.rsplit('/').next().unwrap_or(path);
-    mime_guess::from_path(name).first_raw().map(str::to_owned)
 }
