@@ -16,7 +16,7 @@ const CONNECTION_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A server on a free port. It handles one request at a time.
 pub(crate) struct Server {
-    server: Arc<tiny_http::Server>,
+    listener: Arc<tiny_http::Server>,
     thread: Option<JoinHandle<()>>,
     // Ends the thread of `open_connections` when dropped.
     _end: Sender<()>,
@@ -51,7 +51,7 @@ impl Server {
                 .for_each(&mut handle);
         });
         Self {
-            server,
+            listener: server,
             thread: Some(thread),
             _end: end,
         }
@@ -59,7 +59,7 @@ impl Server {
 
     /// Address and port.
     pub(crate) fn address(&self) -> String {
-        self.server.server_addr().to_string()
+        self.listener.server_addr().to_string()
     }
 }
 
@@ -79,7 +79,7 @@ fn open_connections(address: SocketAddr, ended: &Receiver<()>) {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.server.unblock();
+        self.listener.unblock();
         // A panic of the thread has been printed, and its test has failed because it got no
         // response.
         let _ = self.thread.take().map(JoinHandle::join);
