@@ -5,20 +5,30 @@
 //! each instance that was not.
 
 use std::future::Future;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use stepward::{Context, ErrorName, StepError};
+use tokio::time::Instant;
 
 /// The maximum number of requests in one call of a step. EC2 allows 2 of these requests per second
-/// after a burst, and a call must end within a minute. The next call continues.
+/// after a burst. The next call continues.
 /// <https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html>
 const MAX_REQUESTS: usize = 20;
+/// A call sends no more requests when less than this is left until its deadline. A request that EC2
+/// refuses with status 500, such as for missing capacity, takes several seconds, because the SDK
+/// repeats it.
+const RESPONSE_RESERVE: Duration = Duration::from_secs(20);
 /// A permission is missing for all instances if EC2 has denied this many and accepted none.
 const MAX_DENIED: usize = 5;
 /// The maximum number of different reasons, which keeps the resume state small.
 const MAX_REASONS: usize = 20;
 /// The maximum length of a reason, in characters.
 const MAX_REASON_LENGTH: usize = 300;
+/// The reason of the instances whose own reason exceeds `MAX_REASONS`.
+const OTHER_REASONS: &str = "other reasons, which the log of this step names";
+/// The maximum number of instances that an error names as still waiting.
+const MAX_WAITING_IN_MESSAGE: usize = 20;
 /// Stands for the ID of the instance in a reason, so that equal reasons are stored once.
 const ID_PLACEHOLDER: &str = "<instance>";
 
@@ -57,12 +67,16 @@ pub struct Requested<T> {
 /// Sends a request for all instances. If EC2 refuses it, divides the instances in halves until the
 /// refused ones are found, and records these in `failures` and in the log.
 ///
+/// `is_first` says that no call of this step has changed an instance or recorded a failure yet.
+///
 /// # Errors
-/// The error of a request that does not depend on the instances, unless other requests were
-/// accepted: a throttled request, no response, or a permission that is missing for all instances.
+/// Only if `is_first` and EC2 accepted no request: the error of a request that does not depend on
+/// the instances, such as a throttled one, or of a permission that is missing for all instances.
+/// Otherwise the next call must request the instances that are left.
 pub async fn request_in_parts<T, F, Fut>(
     ctx: &Context,
     ids: Vec<String>,
+    is_first: bool,
     failures: &mut Failures,
     request: F,
 ) -> Result<Requested<T>, StepError>
@@ -77,10 +91,14 @@ where
         left: Vec::new(),
     };
     let mut groups = vec![ids];
+    let failed_before = failures.len();
     let (mut requests, mut denied) = (0, 0);
 
     while let Some(mut group) = groups.pop() {
-        if requests == MAX_REQUESTS {
+        // A call that records nothing would be repeated without end.
+        let has_progress = !requested.accepted.is_empty() || failures.len() > failed_before;
+        let is_late = Instant::now() + RESPONSE_RESERVE > ctx.deadline();
+        if has_progress && (requests >= MAX_REQUESTS || is_late) {
             requested.left.extend(group);
             continue;
         }
@@ -94,27 +112,36 @@ where
             Err(error) => refused(error),
         };
 
-        let is_independent = matches!(
+        if matches!(
             error.name,
             ErrorName::Throttled | ErrorName::TimedOut | ErrorName::Internal
-        );
-        denied += usize::from(error.name == ErrorName::AccessDenied && group.len() == 1);
-        if is_independent || denied == MAX_DENIED {
-            if requested.accepted.is_empty() {
+        ) {
+            if is_first && !has_progress {
                 return Err(error);
             }
-            if is_independent {
-                requested.left.extend(group);
-                requested.left.extend(groups.drain(..).flatten());
-                continue;
-            }
+            ctx.log(format_args!("{error}; the next poll continues"));
+            requested.left.extend(group);
+            requested.left.extend(groups.drain(..).flatten());
+            break;
         }
-        if let [id] = &group[..] {
-            ctx.log(format_args!("EC2 refused {id}: {}", error.message));
-            failures.add(id, &error);
-        } else {
+        let [id] = &group[..] else {
             groups.push(group.split_off(group.len() / 2));
             groups.push(group);
+            continue;
+        };
+        ctx.log(format_args!("EC2 refused {id}: {error}"));
+        failures.add(id, &error);
+
+        denied += usize::from(error.name == ErrorName::AccessDenied);
+        if denied == MAX_DENIED && requested.accepted.is_empty() {
+            if is_first {
+                return Err(error);
+            }
+            let mut error = error;
+            error.message = error.message.replace(id, ID_PLACEHOLDER);
+            for id in groups.drain(..).flatten() {
+                failures.add(&id, &error);
+            }
         }
     }
     Ok(requested)
@@ -124,13 +151,15 @@ impl Failures {
     /// Records the reason why an instance cannot be changed.
     pub fn add(&mut self, id: &str, error: &StepError) {
         let reason = error.message.replace(id, ID_PLACEHOLDER);
-        let reason: String = reason.chars().take(MAX_REASON_LENGTH).collect();
-        let is_full = self.0.len() >= MAX_REASONS;
-        let known = self.0.iter_mut().find(|failure| {
-            (failure.error, &failure.reason) == (error.name, &reason)
-                || is_full && failure.error == error.name
-        });
-        match known {
+        let mut reason: String = reason.chars().take(MAX_REASON_LENGTH).collect();
+        if let Some(aws) = &error.aws {
+            reason = format!("{reason} ({})", aws.code);
+        }
+        let is_known = self.find(error.name, &reason).is_some();
+        if !is_known && self.0.len() >= MAX_REASONS {
+            OTHER_REASONS.clone_into(&mut reason);
+        }
+        match self.find(error.name, &reason) {
             Some(failure) => failure.ids.push(id.to_owned()),
             None => self.0.push(Failure {
                 error: error.name,
@@ -138,6 +167,11 @@ impl Failures {
                 ids: vec![id.to_owned()],
             }),
         }
+    }
+
+    fn find(&mut self, error: ErrorName, reason: &str) -> Option<&mut Failure> {
+        let is_same = |failure: &&mut Failure| failure.error == error && failure.reason == reason;
+        self.0.iter_mut().find(is_same)
     }
 
     /// Whether the instance is recorded.
@@ -160,30 +194,62 @@ impl Failures {
         self.0.is_empty()
     }
 
-    /// The step's error, which names each recorded instance of `total`. It has the name of the
-    /// reasons' errors if they have the same, otherwise `StepFailed`.
+    /// The step's error, which names each recorded instance of `total`. If all instances failed for
+    /// reasons with the same name, the error has that name, otherwise `StepFailed`: a state machine
+    /// reads names such as `Conflict` as "nothing was changed".
     #[must_use]
     pub fn into_error(self, total: usize) -> StepError {
         let count = self.len();
         let name = match &self.0[..] {
-            [first, rest @ ..] if rest.iter().all(|other| other.error == first.error) => {
+            [first, rest @ ..]
+                if count == total && rest.iter().all(|other| other.error == first.error) =>
+            {
                 first.error
             }
             _ => ErrorName::StepFailed,
         };
-        let reasons: Vec<_> = self
-            .0
-            .into_iter()
-            .map(|failure| failure.describe(total))
-            .collect();
-        let reasons = reasons.join("; ");
+        let reasons = self.describe(total);
         if total == 1 {
             return name.with_message(reasons);
         }
+        let others = if count < total {
+            ", the others are done"
+        } else {
+            ""
+        };
         name.with_message(format!(
-            "{count} of {total} instances failed, the others are done: {reasons}; fix the causes, \
-             then run the step again"
+            "{count} of {total} instances failed{others}: {reasons}; fix the causes, then run the \
+             step again"
         ))
+    }
+
+    /// The error of a step that reached its time limit. It names each recorded instance, and those
+    /// that the step was still waiting for, with their states.
+    #[must_use]
+    pub fn into_timeout(self, progress: &str, limit: Duration, waiting: &[String]) -> StepError {
+        let failed = if self.is_empty() {
+            String::new()
+        } else {
+            format!("; failed: {}", self.describe(usize::MAX))
+        };
+        let more = waiting.len().saturating_sub(MAX_WAITING_IN_MESSAGE);
+        let more = if more > 0 {
+            format!(" and {more} more")
+        } else {
+            String::new()
+        };
+        let named = &waiting[..waiting.len().min(MAX_WAITING_IN_MESSAGE)];
+        ErrorName::TimedOut.with_message(format!(
+            "{progress} after {} minutes; still waiting for {}{more}{failed}; check these \
+             instances in the EC2 console, then run the step again",
+            limit.as_secs() / 60,
+            named.join(", "),
+        ))
+    }
+
+    fn describe(&self, total: usize) -> String {
+        let reasons = self.0.iter().map(|failure| failure.describe(total));
+        reasons.collect::<Vec<_>>().join("; ")
     }
 }
 
@@ -214,26 +280,41 @@ mod tests {
         testing::context(mock_client!(aws_sdk_ec2, []))
     }
 
-    /// Requests the instances of an EC2 that refuses those whose numbers `is_refused`.
+    /// Requests the instances in the first call of a step, from an EC2 that refuses those whose
+    /// numbers `is_refused`. Also returns the failures and the number of requests.
     async fn request_all(
         count: usize,
         error: ErrorName,
         is_refused: impl Fn(usize) -> bool + Sync,
     ) -> (Result<Requested<usize>, StepError>, Failures, usize) {
+        request_all_in_call(true, count, |n| is_refused(n).then_some(error)).await
+    }
+
+    /// As `request_all`, in the first call or a later one. `error` returns the error for the number
+    /// of an instance that EC2 refuses.
+    async fn request_all_in_call(
+        is_first: bool,
+        count: usize,
+        error: impl Fn(usize) -> Option<ErrorName> + Sync,
+    ) -> (Result<Requested<usize>, StepError>, Failures, usize) {
         let (all, requests) = (ids(count), Mutex::new(0));
         let mut failures = Failures::default();
-        let requested = request_in_parts(&context(), all.clone(), &mut failures, |group| {
+        let request = |group: Vec<String>| {
             *requests.lock().unwrap() += 1;
-            let refused = group
-                .iter()
-                .find(|id| is_refused(all.iter().position(|other| other == *id).unwrap()));
+            let refused = group.iter().find_map(|id| {
+                let number = all.iter().position(|other| other == id).unwrap();
+                error(number).map(|error| (id, error))
+            });
             let result = match refused {
-                Some(id) => Err(error.with_message(format!("instance {id} is not allowed"))),
+                Some((id, error)) => {
+                    Err(error.with_message(format!("instance {id} is not allowed")))
+                }
                 None => Ok(group.len()),
             };
             async move { result }
-        })
-        .await;
+        };
+        let ctx = context();
+        let requested = request_in_parts(&ctx, all.clone(), is_first, &mut failures, request).await;
         let requests = *requests.lock().unwrap();
         (requested, failures, requests)
     }
@@ -277,6 +358,49 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_permission_that_instances_lack_in_a_later_call_fails_each() {
+        let denied = |_| Some(ErrorName::AccessDenied);
+        let (requested, failures, requests) = request_all_in_call(false, 500, denied).await;
+        let requested = requested.unwrap();
+        assert_eq!((requested.left.len(), failures.len()), (0, 500));
+        assert!(requests < MAX_REQUESTS, "{requests}");
+        let error = failures.into_error(501);
+        assert_eq!(error.name, ErrorName::StepFailed);
+    }
+
+    #[tokio::test]
+    async fn a_throttled_request_leaves_the_rest_to_the_next_call() {
+        let error = |n| match n {
+            0 => Some(ErrorName::Conflict),
+            3 => Some(ErrorName::Throttled),
+            _ => None,
+        };
+        let (requested, failures, _) = request_all_in_call(true, 4, error).await;
+        let requested = requested.unwrap();
+        assert_eq!((&requested.accepted[..], failures.len()), (&ids(2)[1..], 1));
+        assert_eq!(requested.left, ids(4)[2..]);
+
+        let throttled = |_| Some(ErrorName::Throttled);
+        let (requested, failures, requests) = request_all_in_call(false, 4, throttled).await;
+        assert_eq!(requested.unwrap().left, ids(4));
+        assert_eq!((failures.len(), requests), (0, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_refusals_end_before_the_deadline() {
+        let ctx = context();
+        let mut failures = Failures::default();
+        let requested =
+            request_in_parts::<(), _, _>(&ctx, ids(500), true, &mut failures, |_| async {
+                tokio::time::sleep(Duration::from_secs(4)).await;
+                Err(ErrorName::StepFailed.with_message("no capacity"))
+            });
+        let left = requested.await.unwrap().left.len();
+        assert!(Instant::now() + Duration::from_secs(10) < ctx.deadline());
+        assert!(left > 400 && left + failures.len() == 500, "{left}");
+    }
+
+    #[tokio::test]
     async fn a_throttled_request_is_not_divided() {
         let (requested, failures, requests) =
             request_all(4, ErrorName::Throttled, |n| n == 3).await;
@@ -288,7 +412,7 @@ mod tests {
     async fn each_refusal_is_logged() {
         let ctx = context();
         let mut failures = Failures::default();
-        let refused = request_in_parts::<(), _, _>(&ctx, ids(1), &mut failures, |_| async {
+        let refused = request_in_parts::<(), _, _>(&ctx, ids(1), true, &mut failures, |_| async {
             Err(ErrorName::Conflict.with_message("it is a one-time Spot instance"))
         });
         refused.await.unwrap();
@@ -306,7 +430,6 @@ mod tests {
         let size = serde_json::to_string(&failures).unwrap().len();
         assert!(size < 10_000, "{size} bytes");
         let error = failures.into_error(501);
-        assert_eq!(error.name, ErrorName::Conflict);
         assert!(
             error
                 .message
@@ -319,11 +442,36 @@ mod tests {
     }
 
     #[test]
+    fn the_common_error_name_means_that_nothing_was_changed() {
+        let failures = || {
+            let mut failures = Failures::default();
+            failures.add("i-1", &ErrorName::Conflict.with_message("it is protected"));
+            failures.add(
+                "i-2",
+                &ErrorName::Conflict.with_message("it is a Spot Instance"),
+            );
+            failures
+        };
+        let (all, some) = (failures().into_error(2), failures().into_error(3));
+        assert_eq!(all.name, ErrorName::Conflict);
+        assert!(
+            all.message.starts_with("2 of 2 instances failed: i-1: "),
+            "{all}"
+        );
+        assert_eq!(some.name, ErrorName::StepFailed);
+        assert!(
+            some.message
+                .starts_with("2 of 3 instances failed, the others are done: i-1: "),
+            "{some}"
+        );
+    }
+
+    #[test]
     fn different_errors_are_a_failed_step() {
         let mut failures = Failures::default();
         failures.add("i-1", &ErrorName::Conflict.with_message("i-1 is protected"));
         failures.add("i-2", &ErrorName::NotFound.with_message("gone"));
-        let error = failures.into_error(3);
+        let error = failures.into_error(2);
         assert_eq!(error.name, ErrorName::StepFailed);
         assert!(
             error.message.contains("i-1: i-1 is protected; i-2: gone"),
@@ -339,6 +487,9 @@ mod tests {
             failures.add(&id, &ErrorName::Conflict.with_message(reason));
         }
         assert_eq!(failures.len(), 500);
+        let others = failures.0.last().unwrap();
+        assert_eq!(others.reason, OTHER_REASONS);
+        assert_eq!(others.ids.len(), 500 - MAX_REASONS);
         assert!(serde_json::to_string(&failures).unwrap().len() < 32_000);
     }
 }

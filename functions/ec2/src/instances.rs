@@ -27,6 +27,10 @@ pub const LIVE_STATES: [InstanceStateName; 4] = [
     InstanceStateName::Stopped,
 ];
 
+/// Why an instance failed that EC2 returned before.
+pub const NO_LONGER_KNOWN: &str =
+    "EC2 does not know this instance any more: it was terminated while the step waited for it";
+
 /// The instances that a step works on: by ID, or by tags.
 #[derive(Clone, Copy, Debug)]
 pub struct Selection<'a> {
@@ -185,6 +189,19 @@ impl From<&Instance> for ChangedInstance {
             state,
         }
     }
+}
+
+/// The IDs that EC2 does not know, according to its error, which names all of them. Empty for any
+/// other error.
+#[must_use]
+pub fn unknown_ids(error: &StepError, ids: &[String]) -> Vec<String> {
+    if !error.has_code("InvalidInstanceID.NotFound") {
+        return Vec::new();
+    }
+    ids.iter()
+        .filter(|id| error.message.contains(id.as_str()))
+        .cloned()
+        .collect()
 }
 
 /// An instance's state.

@@ -11,7 +11,8 @@ use stepward::{Context, ErrorName, Progress, Resume, StepError};
 
 use crate::batch::{Failures, Requested, refused, request_in_parts};
 use crate::instances::{
-    ChangedInstance, ChangedInstances, LIVE_STATES, Selection, instance_state, with_console_url,
+    ChangedInstance, ChangedInstances, LIVE_STATES, NO_LONGER_KNOWN, Selection, instance_state,
+    unknown_ids, with_console_url,
 };
 
 /// The shortest time between two polls. EC2 needs 10 to 90 seconds for most state changes.
@@ -37,6 +38,8 @@ pub struct StateGoal {
     /// Whether the step changes no instance if EC2 refuses one of them. Otherwise it changes the
     /// others, waits for them, and then fails and names each instance that could not be changed.
     pub is_all_or_nothing: bool,
+    /// The step's time limit.
+    pub time_limit: Duration,
     /// Returns an additional log line, or `None`, for an instance that the step moved to the final
     /// state.
     pub log_line: fn(&Instance) -> Option<String>,
@@ -72,9 +75,9 @@ struct Transition {
 /// - `NotFound` for an unknown ID, and `Conflict` for tags that too many instances carry. Nothing
 ///   was changed.
 /// - When all other instances have reached the state: an error that names each instance that has
-///   not. It is `Conflict` for instances that were terminated before, `StepFailed` with EC2's
-///   reason for instances that returned to their old state, and the error of `request_change` for
-///   instances that EC2 refused.
+///   not, with the reason. It is `StepFailed`, unless all instances failed with the same error
+///   name.
+/// - `TimedOut` at the time limit, with the instances that have not reached the state.
 pub async fn drive_to_state<F, Fut>(
     ctx: &Context,
     selection: Selection<'_>,
@@ -87,7 +90,9 @@ where
     Fut: Future<Output = Result<Vec<InstanceStateChange>, StepError>> + Send,
 {
     let ec2 = ctx.client(Client::new);
-    let retry_after = Resume::poll_interval(resume.as_ref(), POLL_INTERVAL);
+    let elapsed = resume.as_ref().map_or(Duration::ZERO, Resume::elapsed);
+    let time_left = goal.time_limit.saturating_sub(elapsed);
+    let retry_after = Resume::poll_interval(resume.as_ref(), POLL_INTERVAL).min(time_left);
 
     let (described, mut transition) = match resume {
         None => {
@@ -99,8 +104,8 @@ where
             (described, transition)
         }
         Some(resume) => {
-            let transition: Transition = resume.state()?;
-            let described = transition.describe_instances(&ec2).await?;
+            let mut transition: Transition = resume.state()?;
+            let described = transition.describe_instances(ctx, &ec2, goal).await?;
             (described, transition)
         }
     };
@@ -120,6 +125,7 @@ where
         .collect();
     if !to_request.is_empty() {
         ctx.log(format_args!("{} {}", goal.action, to_request.join(", ")));
+        let is_first = transition.requested.is_empty() && transition.failures.is_empty();
         let request = |ids| request_change(ec2.clone(), ids);
         let Requested {
             accepted,
@@ -133,7 +139,8 @@ where
                 left: Vec::new(),
             }
         } else {
-            request_in_parts(ctx, to_request, &mut transition.failures, request).await?
+            let failures = &mut transition.failures;
+            request_in_parts(ctx, to_request, is_first, failures, request).await?
         };
         for change in responses.into_iter().flatten() {
             if let Some(new_state) = change.current_state.and_then(|state| state.name) {
@@ -154,6 +161,9 @@ where
         progress = format!("{progress}, {failed} failed");
     }
     if finished + failed < total {
+        if time_left.is_zero() {
+            return Err(transition.timed_out(goal, &progress));
+        }
         return Progress::pending(&transition, retry_after, progress);
     }
 
@@ -171,18 +181,62 @@ where
 }
 
 impl Transition {
-    /// Describes the instances that the first call selected.
-    async fn describe_instances(&self, ec2: &Client) -> Result<Vec<Instance>, StepError> {
-        let ids: Vec<_> = self
+    /// Describes the instances that the first call selected and that can still change their state.
+    /// Instances that EC2 no longer knows were terminated.
+    async fn describe_instances(
+        &mut self,
+        ctx: &Context,
+        ec2: &Client,
+        goal: &StateGoal,
+    ) -> Result<Vec<Instance>, StepError> {
+        loop {
+            let ids: Vec<_> = self
+                .instances
+                .iter()
+                .filter(|instance| instance.state != InstanceStateName::Terminated.as_str())
+                .map(|instance| instance.instance_id.clone())
+                .filter(|id| !self.failures.contains(id))
+                .collect();
+            if ids.is_empty() {
+                return Ok(Vec::new());
+            }
+            let by_id = Selection {
+                ids: &ids,
+                tags: &BTreeMap::new(),
+            };
+            let error = match by_id.find_instances(ec2, &LIVE_STATES).await {
+                Ok(described) => return Ok(described),
+                Err(error) => error,
+            };
+            let unknown = unknown_ids(&error, &ids);
+            if unknown.is_empty() {
+                return Err(error);
+            }
+            for id in unknown {
+                self.set_state(Some(&id), &InstanceStateName::Terminated);
+                if goal.final_state != InstanceStateName::Terminated {
+                    ctx.log(format_args!("{id}: {NO_LONGER_KNOWN}"));
+                    let error = ErrorName::StepFailed.with_message(NO_LONGER_KNOWN);
+                    self.failures.add(&id, &error);
+                }
+            }
+        }
+    }
+
+    /// The error at the time limit.
+    fn timed_out(self, goal: &StateGoal, progress: &str) -> StepError {
+        let is_waiting = |instance: &&ChangedInstance| {
+            instance.state != goal.final_state.as_str()
+                && !self.failures.contains(&instance.instance_id)
+        };
+        let waiting: Vec<_> = self
             .instances
             .iter()
-            .map(|instance| instance.instance_id.clone())
+            .filter(is_waiting)
+            .map(|instance| format!("{} ({})", instance.instance_id, instance.state))
             .collect();
-        let by_id = Selection {
-            ids: &ids,
-            tags: &BTreeMap::new(),
-        };
-        by_id.find_instances(ec2, &LIVE_STATES).await
+        self.failures
+            .into_timeout(progress, goal.time_limit, &waiting)
     }
 
     fn set_state(&mut self, id: Option<&str>, state: &InstanceStateName) {

@@ -125,8 +125,8 @@ impl Activation<'_> {
         let (id, ctx) = (&connection.id, vpcs[0].ctx);
         let with_remaining_state = |mut error: StepError| {
             error.message = format!(
-                "{}; the peering connection {id} is active and was kept; fix the cause and run the step \
-                 again to add the missing routes",
+                "{}; the peering connection {id} is active and was kept; fix the cause and run \
+                 the step again to add the missing routes",
                 error.message
             );
             error

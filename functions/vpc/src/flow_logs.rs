@@ -373,8 +373,8 @@ impl CreatedFlowLogs {
         let hidden = self.existing.iter().find(|id| !visible.contains_key(*id));
         match hidden {
             Some(id) => format!(
-                "{text}; AWS says that {id} already has a flow log to this destination; compare that flow log's \
-                 traffic type with `traffic_type`"
+                "{text}; AWS says that {id} already has a flow log to this destination; compare \
+                 that flow log's traffic type with `traffic_type`"
             ),
             None => text,
         }

@@ -94,8 +94,8 @@ impl Vpc<'_> {
             let (vpc, location) = (self.id, self.location());
             return Err(ErrorName::NotFound.with_message(if self.table_ids.is_empty() {
                 format!(
-                    "AWS returned no main route table of {vpc} in {location}; check the VPC ID, the \
-                     account and the Region"
+                    "AWS returned no main route table of {vpc} in {location}; check the VPC ID, \
+                     the account and the Region"
                 )
             } else {
                 format!(
@@ -207,16 +207,19 @@ fn plan_route(
 }
 
 /// Adds the missing routes through an active connection, and records them in `added`, which may
-/// contain routes that an earlier call added. Returns a reason if a route can only be added later.
+/// contain routes that an earlier call added. A route that EC2 refuses does not keep the others
+/// from being added. Returns the reasons if some routes can only be added later.
 ///
 /// # Errors
-/// The error that EC2 returned.
+/// If EC2 refused routes, and no route can be added later: an error that names each refused route.
+/// At once: an error that does not depend on the route, such as a throttled request.
 pub async fn add_missing_routes(
     [first, second]: &[Vpc<'_>; 2],
     connection_id: &str,
     routes: &mut [PeeringRoute],
     added: &mut Vec<String>,
 ) -> Result<Option<String>, StepError> {
+    let (mut delayed, mut refused) = (Vec::new(), Vec::new());
     for route in routes {
         let name = format!("{} to {}", route.destination, route.route_table_id);
         let was_added = added.contains(&name);
@@ -237,8 +240,12 @@ pub async fn add_missing_routes(
             .route_table_id(&route.route_table_id)
             .destination_cidr_block(&route.destination)
             .vpc_peering_connection_id(connection_id);
+        let location = vpc.location();
         match request.send().await.map_err(ec2_error) {
-            Ok(_) => first.ctx.log(format_args!("Added a route to {name}")),
+            Ok(_) => {
+                first.ctx.log(format_args!("Added a route to {name}"));
+                added.push(name);
+            }
             // One side may report the connection as active before the other account or Region
             // knows it. And if the SDK repeats a request whose response was lost, the route of the
             // first request exists, but may not be visible yet.
@@ -246,17 +253,45 @@ pub async fn add_missing_routes(
                 if error.has_code("InvalidVpcPeeringConnectionID.NotFound")
                     || error.has_code("RouteAlreadyExists") =>
             {
-                return Ok(Some(format!(
-                    "the route to {name} in {}: {}",
-                    vpc.location(),
+                delayed.push(format!(
+                    "the route to {name} in {location}: {}",
                     error.message
-                )));
+                ));
             }
-            Err(error) => return Err(error),
+            Err(error)
+                if matches!(
+                    error.name,
+                    ErrorName::Throttled | ErrorName::TimedOut | ErrorName::Internal
+                ) =>
+            {
+                return Err(error);
+            }
+            Err(mut error) => {
+                error.message = format!("the route to {name} in {location}: {}", error.message);
+                refused.push(error);
+            }
         }
-        added.push(name);
     }
-    Ok(None)
+
+    if !delayed.is_empty() {
+        delayed.extend(refused.into_iter().map(|error| error.message));
+        return Ok(Some(delayed.join("; ")));
+    }
+    merge_errors(refused).map_or(Ok(None), Err)
+}
+
+/// Returns one error with all messages, or `None` without errors. It has the name of the errors if
+/// they have the same, otherwise `StepFailed`.
+fn merge_errors(errors: Vec<StepError>) -> Option<StepError> {
+    errors.into_iter().reduce(|mut merged, error| {
+        if merged.name != error.name {
+            merged.name = ErrorName::StepFailed;
+        }
+        // Each error belongs to another request.
+        merged.aws = None;
+        merged.message = format!("{}; {}", merged.message, error.message);
+        merged
+    })
 }
 
 /// Returns the target of a route, for messages.

@@ -13,6 +13,9 @@ use stepward::{
     Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
 };
 
+/// The maximum number of reasons of failed activities in the log. It keeps the resume state small: a
+/// reason can contain an encoded message of AWS that is different each time.
+const MAX_LOGGED_REASONS: usize = 20;
 /// The shortest time between two polls. Instances need a minute or more to come into service.
 const POLL_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -46,17 +49,27 @@ const POLL_INTERVAL: Duration = Duration::from_secs(10);
 ///
 /// With `wait_for_capacity`:
 ///
-/// - If a launch or a termination fails, Auto Scaling tries again, also in other Availability Zones.
-///   The log contains AWS's reason, and the step keeps waiting. If the group has not reached its
-///   capacity after 30 minutes, the step fails with all reasons. The group keeps its new sizes.
-/// - If a process that the change needs (`Launch` or `Terminate`) is suspended, the step fails with
-///   `Conflict`. It changes nothing if the process is suspended before the change.
+/// - If a launch or a termination fails, Auto Scaling tries again, also in other Availability
+///   Zones. The log contains AWS's reason, and the step keeps waiting. If the group has not reached
+///   its capacity after 30 minutes, the step fails with the last five different reasons. The group
+///   keeps its new sizes.
+/// - If a process that the change needs (`Launch` or `Terminate`) is suspended before the change,
+///   the step fails with `Conflict` and changes nothing. If somebody suspends it after the change,
+///   the step fails with `StepFailed`.
 ///
 /// Without `wait_for_capacity`, the step changes the sizes. The log names a suspended process.
 ///
 /// # Cost
 ///
 /// This step itself has no charge; AWS charges for the group's instances while they are running.
+///
+/// # Limits
+///
+/// Auto Scaling launches instances with its own service-linked role, not with the customer's role.
+/// If their volumes are encrypted with a customer managed KMS key, the key's policy must allow that
+/// role to use the key. Otherwise launches fail with `Client.InternalError`. AWS describes the
+/// policy:
+/// <https://docs.aws.amazon.com/autoscaling/ec2/userguide/key-policy-requirements-EBS-encryption.html>.
 ///
 /// # Proof
 ///
@@ -114,10 +127,10 @@ struct UpdateState {
 }
 
 impl UpdateState {
-    /// Logs the reasons that are not in the log yet.
+    /// Logs the reasons that are not in the log yet, at most [`MAX_LOGGED_REASONS`] of them.
     fn log_new_reasons(&mut self, ctx: &Context, reasons: &[String]) {
         for reason in reasons {
-            if !self.logged.contains(reason) {
+            if !self.logged.contains(reason) && self.logged.len() < MAX_LOGGED_REASONS {
                 ctx.log(reason);
                 self.logged.push(reason.clone());
             }
@@ -126,6 +139,39 @@ impl UpdateState {
 }
 
 impl UpdateGroup {
+    /// The time until the next poll, and whether this is the last one before the time limit.
+    fn next_poll(resume: Option<&Resume>) -> (Duration, bool) {
+        let interval = Resume::poll_interval(resume, POLL_INTERVAL);
+        let time_left =
+            Self::TIMEOUT.saturating_sub(resume.map_or(Duration::ZERO, Resume::elapsed));
+        if time_left.is_zero() {
+            (interval, true)
+        } else {
+            (interval.min(time_left), false)
+        }
+    }
+
+    /// The error when a process is suspended that the group needs to reach its capacity. A state
+    /// machine reads `Conflict` as "nothing was changed".
+    fn process_suspended(
+        &self,
+        process: &str,
+        progress: &str,
+        current: Sizes,
+        previous: Sizes,
+    ) -> StepError {
+        let error_name = if previous == current {
+            ErrorName::Conflict
+        } else {
+            ErrorName::StepFailed
+        };
+        error_name.with_message(format!(
+            "the process {process} of group {:?} is suspended with {progress}; the group has \
+             {current}; resume the process",
+            self.group_name
+        ))
+    }
+
     /// The error when failed activities have kept the group from its capacity for the whole time.
     fn capacity_not_reached(
         &self,
@@ -237,14 +283,15 @@ impl Step for UpdateGroup {
         ),
         (
             ErrorName::Conflict,
-            "The process that the change needs (`Launch` or `Terminate`) is suspended, or Auto \
-             Scaling cannot use its service-linked role; resume the process, or check the role.",
+            "The step changed nothing: the process that the change needs (`Launch` or `Terminate`) \
+             is suspended, or Auto Scaling cannot use its service-linked role. Resume the process, \
+             or check the role.",
         ),
         (
             ErrorName::StepFailed,
             "Launches or terminations failed, and the group did not reach its capacity within 30 \
-             minutes. The message has AWS's reasons; remove the causes, or restore the previous \
-             sizes.",
+             minutes, or somebody suspended a process after the change. The message has AWS's \
+             reasons; remove the causes, or restore the previous sizes.",
         ),
         (
             ErrorName::TimedOut,
@@ -325,8 +372,7 @@ impl Step for UpdateGroup {
     ) -> Result<Progress<UpdatedGroup>, StepError> {
         let (autoscaling, name) = (ctx.client(Client::new), &self.group_name);
         let started_at = resume.as_ref().map(|resume| resume.since);
-        let elapsed = resume.as_ref().map_or(Duration::ZERO, Resume::elapsed);
-        let retry_after = Resume::poll_interval(resume.as_ref(), POLL_INTERVAL);
+        let (retry_after, is_last_poll) = Self::next_poll(resume.as_ref());
         let state: Option<UpdateState> = resume.map(|resume| resume.state()).transpose()?;
         let group = find_group(&autoscaling, name).await?;
         let mut current = Sizes::from(&group);
@@ -402,15 +448,14 @@ impl Step for UpdateGroup {
             return Ok(self.output(ctx, state.previous, current, units));
         }
         if let Some(process) = blocking_process(desired) {
-            return Err(ErrorName::Conflict.with_message(format!(
-                "the process {process} of group {name:?} is suspended with {units} of {desired} in \
-                 service; the group has {current}; resume the process"
-            )));
+            let progress = format!("{units} of {desired} in service");
+            return Err(self.process_suspended(process, &progress, current, state.previous));
         }
 
         let progress = format!("{units} of {desired} in service");
         // In the first call, no activity of this update can have failed yet.
-        let (Some(since), false) = (started_at, has_instance_in_transition(&group, desired)) else {
+        let is_changing = has_instance_in_transition(&group, desired) && !is_last_poll;
+        let (Some(since), false) = (started_at, is_changing) else {
             return Progress::pending(&state, retry_after, progress);
         };
         let reasons = failure_reasons(&autoscaling, name, since).await?;
@@ -420,7 +465,7 @@ impl Step for UpdateGroup {
         state.log_new_reasons(ctx, &reasons);
         // Auto Scaling tries again, also in other Availability Zones, so a failure is final only at
         // the step's time limit.
-        if elapsed + retry_after < Self::TIMEOUT {
+        if !is_last_poll {
             let progress = format!("{progress}; {}; Auto Scaling tries again", reasons[0]);
             return Progress::pending(&state, retry_after, progress);
         }
@@ -880,14 +925,14 @@ mod tests {
         let ctx = context(&[&describe, &activities]);
         let step = step(json!({ "desired_capacity": 2, "wait_for_capacity": true }));
         let mut resume = None;
+        let progress_with_reason = format!(
+            "1 of 2 in service; Launching a new EC2 instance failed: {reason}; Auto Scaling tries \
+             again"
+        );
         for expected in [
             "1 of 2 in service".to_owned(),
-            format!(
-                "1 of 2 in service; Launching a new EC2 instance failed: {reason}; Auto Scaling tries again"
-            ),
-            format!(
-                "1 of 2 in service; Launching a new EC2 instance failed: {reason}; Auto Scaling tries again"
-            ),
+            progress_with_reason.clone(),
+            progress_with_reason,
         ] {
             let (next, _, progress) = expect_pending(step.run(&ctx, resume).await);
             assert_eq!(progress, expected);
@@ -915,6 +960,56 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn failed_launches_are_reported_at_the_time_limit_during_another_launch() {
+        use LifecycleState::{InService, Pending};
+        let launching = group(sizes(1, 2, 3), &[InService, Pending]);
+        let ctx = context(&[
+            &describes(vec![launching.clone(), launching]),
+            &describes_activities(Some("no capacity")),
+        ]);
+        let step = step(json!({ "desired_capacity": 2, "wait_for_capacity": true }));
+        let resume = resume_from(step.run(&ctx, None).await.unwrap(), "1 of 2 in service");
+        let error = step.run(&ctx, Some(resume)).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::StepFailed);
+        assert!(error.message.contains("no capacity"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn failed_when_a_process_is_suspended_after_the_change() {
+        for (before, name) in [
+            (sizes(1, 2, 3), ErrorName::StepFailed),
+            (sizes(1, 3, 3), ErrorName::Conflict),
+        ] {
+            let suspended = with_suspended(group_in_service(sizes(1, 3, 3), 2), "Launch");
+            let ctx = context(&[
+                &describes(vec![group_in_service(before, 2), suspended]),
+                &updates(None, Some(3), None),
+            ]);
+            let step = step(json!({ "desired_capacity": 3, "wait_for_capacity": true }));
+            let (resume, ..) = expect_pending(step.run(&ctx, None).await);
+            let error = step.run(&ctx, Some(resume)).await.unwrap_err();
+            assert_eq!(error.name, name, "{error}");
+        }
+    }
+
+    #[test]
+    fn pending_state_stays_small_with_different_reasons() {
+        let mut state = UpdateState {
+            previous: sizes(1, 2, 3),
+            accepted: None,
+            unconfirmed: None,
+            logged: Vec::new(),
+        };
+        let ctx = context(&[]);
+        for n in 0..500 {
+            state.log_new_reasons(&ctx, &[format!("{n}: {}", "x".repeat(1_000))]);
+        }
+        let size = serde_json::to_string(&state).unwrap().len();
+        assert!(size < 32_000, "{size} bytes");
+        assert_eq!(testing::log_lines(&ctx).len(), MAX_LOGGED_REASONS);
+    }
+
+    #[tokio::test]
     async fn failed_launch_gives_the_reason_when_no_instance_starts() {
         use LifecycleState::{InService, Pending};
         let wanted = sizes(1, 2, 3);
@@ -931,7 +1026,7 @@ mod tests {
             &describes_activities(Some(reason)),
         ]);
         let step = step(json!({ "desired_capacity": 2, "wait_for_capacity": true }));
-        let resume = resume_from(step.run(&ctx, None).await.unwrap(), "1 of 2 in service");
+        let (resume, ..) = expect_pending(step.run(&ctx, None).await);
         let resume = resume_from(
             step.run(&ctx, Some(resume)).await.unwrap(),
             "1 of 2 in service",

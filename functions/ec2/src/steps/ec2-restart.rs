@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use crate::batch::{Failures, refused, request_in_parts};
 use crate::error::ec2_error;
-use crate::instance_health;
 use crate::instances::{
-    ChangedInstance, ChangedInstances, LIVE_STATES, Selection, with_console_url,
+    ChangedInstance, ChangedInstances, LIVE_STATES, NO_LONGER_KNOWN, Selection, unknown_ids,
+    with_console_url,
 };
+use crate::{InstanceHealth, instance_health};
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::InstanceStateName;
 use schemars::JsonSchema;
@@ -97,6 +98,37 @@ struct RestartState {
     failures: Failures,
 }
 
+impl RestartState {
+    /// The state and the status checks of the rebooted instances that have not failed. Instances
+    /// that EC2 no longer knows have failed: they were terminated.
+    async fn health(
+        &mut self,
+        ctx: &Context,
+        ec2: &Client,
+    ) -> Result<Vec<InstanceHealth>, StepError> {
+        loop {
+            let rebooted = self.instances.iter().map(|instance| &instance.instance_id);
+            let ids: Vec<_> = rebooted
+                .filter(|id| !self.failures.contains(id))
+                .cloned()
+                .collect();
+            let error = match instance_health(ec2, &ids).await {
+                Ok(health) => return Ok(health),
+                Err(error) => error,
+            };
+            let unknown = unknown_ids(&error, &ids);
+            if unknown.is_empty() {
+                return Err(error);
+            }
+            for id in unknown {
+                ctx.log(format_args!("{id}: {NO_LONGER_KNOWN}"));
+                let error = ErrorName::StepFailed.with_message(NO_LONGER_KNOWN);
+                self.failures.add(&id, &error);
+            }
+        }
+    }
+}
+
 impl Restart {
     fn selection(&self) -> Selection<'_> {
         Selection {
@@ -149,6 +181,7 @@ impl Restart {
         ec2: &Client,
         mut state: RestartState,
     ) -> Result<Progress<ChangedInstances>, StepError> {
+        let is_first = state.left.len() == state.instances.len();
         let ids = std::mem::take(&mut state.left);
         ctx.log(format_args!("Restarting {}", ids.join(", ")));
         let request = |ids| {
@@ -158,7 +191,8 @@ impl Restart {
         if state.instances.len() == 1 {
             request(ids).await.map_err(refused)?;
         } else {
-            let requested = request_in_parts(ctx, ids, &mut state.failures, request).await?;
+            let failures = &mut state.failures;
+            let requested = request_in_parts(ctx, ids, is_first, failures, request).await?;
             state.left = requested.left;
         }
 
@@ -232,13 +266,13 @@ impl Step for Restart {
         ),
         (
             ErrorName::StepFailed,
-            "An instance stopped or was terminated after the reboot, or instances failed for \
-             different reasons. The message names each of them; the others are back.",
+            "EC2 refused to reboot some instances, or they stopped or were terminated after the \
+             reboot. The message names each of them with the reason; the others are back.",
         ),
         (
             ErrorName::TimedOut,
-            "The status checks did not pass within 30 minutes of the reboot; check the instances' \
-             system logs.",
+            "Status checks did not pass within 30 minutes. The message names each of these instances \
+             with its checks, and those that failed; check their system logs.",
         ),
     ];
     type Output = ChangedInstances;
@@ -286,18 +320,14 @@ impl Step for Restart {
             return self.request_reboots(ctx, &ec2, state).await;
         };
 
-        let retry_after = Resume::poll_interval(Some(&resume), POLL_INTERVAL);
+        let time_left = Self::TIMEOUT.saturating_sub(resume.elapsed());
+        let retry_after = Resume::poll_interval(Some(&resume), POLL_INTERVAL).min(time_left);
         let mut state: RestartState = resume.state()?;
         if !state.left.is_empty() {
             return self.request_reboots(ctx, &ec2, state).await;
         }
-        let rebooted = state.instances.iter().map(|instance| &instance.instance_id);
-        let ids: Vec<_> = rebooted
-            .filter(|id| !state.failures.contains(id))
-            .cloned()
-            .collect();
         let (mut back, mut not_ok) = (0, Vec::new());
-        for instance in instance_health(&ec2, &ids).await? {
+        for instance in state.health(ctx, &ec2).await? {
             let id = &instance.instance_id;
             if instance.state != InstanceStateName::Running {
                 let error = ErrorName::StepFailed.with_message(format!(
@@ -320,6 +350,10 @@ impl Step for Restart {
             progress = format!("{progress}, {failed} failed");
         }
         if back + failed < total {
+            if time_left.is_zero() {
+                let failures = state.failures;
+                return Err(failures.into_timeout(&progress, Self::TIMEOUT, &not_ok));
+            }
             let progress = format!("{progress} ({})", not_ok.join("; "));
             return Progress::pending(&state, retry_after, progress);
         }
@@ -337,6 +371,7 @@ mod tests {
         assert_not_found, error_response, instance, instances_output, launch_instance,
         status_output,
     };
+    use aws_sdk_ec2::operation::describe_instance_status::DescribeInstanceStatusError;
     use aws_sdk_ec2::operation::reboot_instances::{RebootInstancesError, RebootInstancesOutput};
     use aws_sdk_ec2::types::SummaryStatus;
     use aws_smithy_mocks::{Rule, RuleMode, mock};
@@ -654,6 +689,55 @@ mod tests {
             "{error}"
         );
         assert_eq!(reboot.num_calls(), 1);
+    }
+
+    #[tokio::test]
+    async fn failed_instance_that_ec2_forgets_does_not_end_the_wait() {
+        let all = [ID, OTHER];
+        let describe = mock!(Client::describe_instances).then_output(move || {
+            instances_output(all.map(|id| instance(id, InstanceStateName::Running)))
+        });
+        let reboot = mock!(Client::reboot_instances)
+            .then_output(|| RebootInstancesOutput::builder().build());
+        let forgotten = mock!(Client::describe_instance_status)
+            .match_requests(|request| request.instance_ids() == [ID, OTHER])
+            .then_error(|| {
+                DescribeInstanceStatusError::generic(error_response(
+                    "InvalidInstanceID.NotFound",
+                    &format!("The instance ID '{ID}' does not exist"),
+                ))
+            });
+        let status = mock!(Client::describe_instance_status)
+            .match_requests(|request| request.instance_ids() == [OTHER])
+            .then_output(|| {
+                status_output(
+                    OTHER,
+                    InstanceStateName::Running,
+                    SummaryStatus::Initializing,
+                )
+            });
+        let rules = [&describe, &reboot, &forgotten, &status];
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
+        let step = step(json!({ "instance_ids": all }));
+        let (resume, ..) = expect_pending(step.run(&ctx, None).await);
+        let (mut resume, _, progress) = expect_pending(step.run(&ctx, Some(resume)).await);
+        assert!(
+            progress.starts_with("0 of 2 instances are back, 1 failed"),
+            "{progress}"
+        );
+
+        resume.since -= 30 * 60;
+        let error = step.run(&ctx, Some(resume)).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::TimedOut);
+        assert!(
+            error
+                .message
+                .contains(&format!("still waiting for {OTHER}: "))
+                && error
+                    .message
+                    .contains(&format!("{ID}: EC2 does not know this instance any more")),
+            "{error}"
+        );
     }
 
     #[test]

@@ -127,15 +127,20 @@ impl Step for Start {
         ),
         (
             ErrorName::Conflict,
-            "An instance is terminated or its state does not allow a start; leave it out. The other \
-             instances are running. Or more than 500 instances carry the tags, and none was \
-             started; set more `tags` to select fewer instances.",
+            "The step started nothing: all selected instances are terminated or in a state that \
+             does not allow a start, or more than 500 instances carry the tags. Correct the \
+             selection.",
         ),
         (
             ErrorName::StepFailed,
-            "An instance returned to `stopped`, EC2 has no capacity for it, or instances failed for \
-             different reasons. The message names each of them with EC2's reason; the others are \
-             running. Remove the causes and run the step again.",
+            "EC2 refused to start some instances, or they returned to `stopped` or were terminated. \
+             The message names each of them with EC2's reason; the others are running. Remove the \
+             causes and run the step again.",
+        ),
+        (
+            ErrorName::TimedOut,
+            "Some instances were not running after 15 minutes. The message names each of them with \
+             its state, and those that failed with EC2's reason; the others are running.",
         ),
     ];
     const TIMEOUT: Duration = Duration::from_mins(15);
@@ -161,6 +166,7 @@ impl Step for Start {
             act_on: vec![InstanceStateName::Stopped],
             action: "Starting",
             is_all_or_nothing: false,
+            time_limit: Self::TIMEOUT,
             log_line: |_| None,
         };
         drive_to_state(
@@ -556,27 +562,14 @@ mod tests {
 
     #[tokio::test]
     async fn failed_instances_do_not_keep_others_from_starting() {
-        for (code, message, name) in [
+        for (code, message) in [
             (
                 "InvalidParameterValue",
                 "Instance does not have a volume attached at root",
-                ErrorName::StepFailed,
             ),
-            (
-                "IncorrectInstanceState",
-                "it cannot be started",
-                ErrorName::Conflict,
-            ),
-            (
-                "InsufficientInstanceCapacity",
-                "no capacity",
-                ErrorName::StepFailed,
-            ),
-            (
-                "InstanceLimitExceeded",
-                "the limit is 5",
-                ErrorName::StepFailed,
-            ),
+            ("IncorrectInstanceState", "it cannot be started"),
+            ("InsufficientInstanceCapacity", "no capacity"),
+            ("InstanceLimitExceeded", "the limit is 5"),
         ] {
             let all = [0, 1, 2, 3].map(|n| format!("i-{n:017x}"));
             let refused = all[2].clone();
@@ -612,12 +605,16 @@ mod tests {
             let (resume, _, progress) = expect_pending(step.run(&ctx, None).await);
             assert_eq!(progress, "0 of 4 instances running, 1 failed", "{code}");
             let error = step.run(&ctx, Some(resume)).await.unwrap_err();
-            assert_eq!(error.name, name, "{code}");
-            let text =
-                format!("1 of 4 instances failed, the others are done: {refused}: {message}");
+            assert_eq!(error.name, ErrorName::StepFailed, "{code}");
+            let text = format!(
+                "1 of 4 instances failed, the others are done: {refused}: {message} ({code})"
+            );
             assert!(error.message.starts_with(&text), "{error}");
+            let line = format!("EC2 refused {refused}: {message} (ec2:StartInstances: {code})");
             assert!(
-                testing::log_lines(&ctx).contains(&format!("EC2 refused {refused}: {message}"))
+                testing::log_lines(&ctx).contains(&line),
+                "{:?}",
+                testing::log_lines(&ctx)
             );
         }
     }
@@ -654,6 +651,72 @@ mod tests {
             )) && error.message.contains("no capacity"),
             "{error}"
         );
+    }
+
+    #[tokio::test]
+    async fn failed_instance_that_ec2_forgets_does_not_end_the_wait() {
+        let describe = mock!(Client::describe_instances)
+            .match_requests(|request| request.instance_ids() == [ID, OTHER])
+            .sequence()
+            .output(|| {
+                instances_output([ID, OTHER].map(|id| instance(id, InstanceStateName::Pending)))
+            })
+            .error(|| {
+                DescribeInstancesError::generic(error_response(
+                    "InvalidInstanceID.NotFound",
+                    &format!("The instance ID '{ID}' does not exist"),
+                ))
+            })
+            .build();
+        let describe_other = mock!(Client::describe_instances)
+            .match_requests(|request| request.instance_ids() == [OTHER])
+            .sequence()
+            .output(|| instances_output([instance(OTHER, InstanceStateName::Pending)]))
+            .output(|| instances_output([instance(OTHER, InstanceStateName::Running)]))
+            .build();
+        let rules = [&describe, &describe_other];
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
+        let step = step(json!({ "instance_ids": [ID, OTHER] }));
+        let (resume, ..) = expect_pending(step.run(&ctx, None).await);
+        let (resume, _, progress) = expect_pending(step.run(&ctx, Some(resume)).await);
+        assert_eq!(progress, "0 of 2 instances running, 1 failed");
+        let error = step.run(&ctx, Some(resume)).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::StepFailed);
+        assert!(
+            error
+                .message
+                .contains(&format!("{ID}: EC2 does not know this instance any more")),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn failed_at_the_time_limit_names_every_instance() {
+        let states = [InstanceStateName::Stopped, InstanceStateName::Pending];
+        let describe = mock!(Client::describe_instances).then_output(move || {
+            let [first, second] = states.clone();
+            instances_output([instance(ID, first), instance(OTHER, second)])
+        });
+        let refuse = mock!(Client::start_instances).then_error(|| {
+            StartInstancesError::generic(error_response("InstanceLimitExceeded", "the limit is 5"))
+        });
+        let rules = [&describe, &refuse];
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
+        let step = step(json!({ "instance_ids": [ID, OTHER] }));
+        let (mut resume, ..) = expect_pending(step.run(&ctx, None).await);
+
+        resume.since -= 15 * 60 - 2;
+        let (mut resume, retry_after, _) = expect_pending(step.run(&ctx, Some(resume)).await);
+        assert!(retry_after <= Duration::from_secs(2), "{retry_after:?}");
+
+        resume.since -= 15 * 60;
+        let error = step.run(&ctx, Some(resume)).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::TimedOut);
+        let expected = format!(
+            "0 of 2 instances running, 1 failed after 15 minutes; still waiting for {OTHER} \
+             (pending); failed: {ID}: the limit is 5 (InstanceLimitExceeded)"
+        );
+        assert!(error.message.starts_with(&expected), "{error}");
     }
 
     #[tokio::test]

@@ -161,14 +161,21 @@ impl Step for Stop {
         ),
         (
             ErrorName::Conflict,
-            "An instance is terminated, has stop protection or cannot hibernate; the others are \
-             stopped. Or more than 500 instances carry the tags, and none was stopped. Remove the \
-             cause, which the message names, and run the step again.",
+            "The step stopped nothing: all selected instances are terminated, have stop protection \
+             or cannot hibernate, or more than 500 instances carry the tags. Remove the cause, which \
+             the message names, and run the step again.",
         ),
         (
             ErrorName::StepFailed,
-            "An instance was terminated while the step waited for it to stop, or instances failed \
-             for different reasons. The message names each of them; the others are stopped.",
+            "EC2 refused to stop some instances, or they were terminated. The message names each of \
+             them with EC2's reason; the others are stopped. Remove the causes and run the step \
+             again.",
+        ),
+        (
+            ErrorName::TimedOut,
+            "Some instances were not stopped after 30 minutes. The message names each of them with \
+             its state, and those that failed with EC2's reason; the others are stopped. Set \
+             `force` for an instance that stays in `stopping`.",
         ),
     ];
     type Output = ChangedInstances;
@@ -209,6 +216,7 @@ impl Step for Stop {
             act_on,
             action: "Stopping",
             is_all_or_nothing: false,
+            time_limit: Self::TIMEOUT,
             log_line,
         };
         drive_to_state(
@@ -544,9 +552,9 @@ mod tests {
             let step = step(params);
             let (resume, ..) = expect_pending(step.run(&ctx, None).await);
             let error = step.run(&ctx, Some(resume)).await.unwrap_err();
-            assert_eq!(error.name, ErrorName::Conflict);
+            assert_eq!(error.name, ErrorName::StepFailed);
             assert!(
-                error.message.contains(&format!("{ID}: {message}")),
+                error.message.contains(&format!("{ID}: {message} ({code})")),
                 "{error}"
             );
         }

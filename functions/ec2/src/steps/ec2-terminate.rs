@@ -43,6 +43,9 @@ use stepward::{
 ///
 /// # Failures
 ///
+/// If somebody enables protection of an instance after the step has checked it, EC2 terminates the
+/// instances in other Availability Zones. The step then fails with `StepFailed`, not `Conflict`.
+///
 /// With tags, a retry can terminate more instances than you expect. This happens if the first call
 /// terminated its instances, its response was lost, and something launched replacements with the
 /// same tags. Once the first instances are `terminated`, the step cannot recognize the replacements
@@ -184,12 +187,15 @@ async fn terminate_unprotected(
         )));
     }
 
+    let has_several = ids.len() > 1;
     let request = ec2.terminate_instances().set_instance_ids(Some(ids));
     let response = request.send().await.map_err(|error| {
         let mut error = ec2_error(error);
         // Somebody enabled protection after the check. EC2 refuses the request separately in each
         // Availability Zone.
-        if error.has_code("OperationNotPermitted") {
+        // https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_TerminateInstances.html
+        if has_several && error.has_code("OperationNotPermitted") {
+            error.name = ErrorName::StepFailed;
             error.message += "; EC2 may have terminated instances in other Availability Zones";
         }
         error
@@ -265,6 +271,16 @@ impl Step for Terminate {
              than 500 carry the tags, an instance is protected, or others with the tags are \
              shutting down. The message says which, and what to do.",
         ),
+        (
+            ErrorName::StepFailed,
+            "Somebody enabled protection while the step ran, and EC2 may have terminated some of \
+             the instances. Check them in the EC2 console.",
+        ),
+        (
+            ErrorName::TimedOut,
+            "Some instances were not terminated after 30 minutes. The message names each of them \
+             with its state.",
+        ),
     ];
     type Output = ChangedInstances;
 
@@ -316,6 +332,7 @@ impl Step for Terminate {
             act_on: LIVE_STATES.into(),
             action: "Terminating",
             is_all_or_nothing: true,
+            time_limit: Self::TIMEOUT,
             log_line: |_| None,
         };
         drive_to_state(ctx, by_id, resume, &goal, terminate_unprotected).await
@@ -328,6 +345,7 @@ mod tests {
         assert_not_found, error_response, instance, instances_output, launch_instance, state_change,
     };
     use aws_sdk_ec2::operation::describe_instance_attribute::DescribeInstanceAttributeOutput;
+    use aws_sdk_ec2::operation::describe_instances::DescribeInstancesError;
     use aws_sdk_ec2::operation::terminate_instances::{
         TerminateInstancesError, TerminateInstancesOutput,
     };
@@ -619,8 +637,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_with_conflict_when_protected_after_the_check() {
-        let describe = mock!(Client::describe_instances)
+    async fn failed_when_protected_after_the_check() {
+        let describe = mock!(Client::describe_instances).then_output(|| {
+            instances_output([ID, OTHER].map(|id| instance(id, InstanceStateName::Running)))
+        });
+        let describe_one = mock!(Client::describe_instances)
+            .match_requests(|request| request.instance_ids() == [ID])
             .then_output(|| instances_output([instance(ID, InstanceStateName::Running)]));
         let terminate = mock!(Client::terminate_instances).then_error(|| {
             let message = "The instance may not be terminated. Modify its \
@@ -630,17 +652,48 @@ mod tests {
         let ctx = testing::context(mock_client!(
             aws_sdk_ec2,
             RuleMode::MatchAny,
-            [&describe, &unprotected(), &terminate]
+            [&describe_one, &describe, &unprotected(), &terminate]
         ));
-        let error = step(json!({ "instance_ids": ID }))
-            .run(&ctx, None)
-            .await
-            .unwrap_err();
-        assert_eq!(error.name, ErrorName::Conflict);
-        assert!(
-            error.message.contains("disableApiTermination")
-                && error.message.contains("other Availability Zones")
-        );
+        for (ids, name, has_terminated_others) in [
+            (json!(ID), ErrorName::Conflict, false),
+            (json!([ID, OTHER]), ErrorName::StepFailed, true),
+        ] {
+            let step = step(json!({ "instance_ids": ids }));
+            let error = step.run(&ctx, None).await.unwrap_err();
+            assert_eq!(error.name, name);
+            assert!(error.message.contains("disableApiTermination"), "{error}");
+            assert_eq!(
+                error.message.contains("other Availability Zones"),
+                has_terminated_others
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn done_when_ec2_forgets_a_terminated_instance() {
+        let describe = mock!(Client::describe_instances)
+            .match_requests(|request| request.instance_ids() == [ID, OTHER])
+            .sequence()
+            .output(|| {
+                instances_output([ID, OTHER].map(|id| instance(id, InstanceStateName::Running)))
+            })
+            .error(|| {
+                let message = format!("The instance ID '{OTHER}' does not exist");
+                let response = error_response("InvalidInstanceID.NotFound", &message);
+                DescribeInstancesError::generic(response)
+            })
+            .build();
+        let describe_one = mock!(Client::describe_instances)
+            .match_requests(|request| request.instance_ids() == [ID])
+            .then_output(|| instances_output([instance(ID, InstanceStateName::Terminated)]));
+        let terminate = terminates(&[ID, OTHER], InstanceStateName::ShuttingDown);
+        let rules = [&describe, &describe_one, &unprotected(), &terminate];
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
+        let step = step(json!({ "instance_ids": [ID, OTHER] }));
+        let (resume, ..) = expect_pending(step.run(&ctx, None).await);
+        let output = expect_done(step.run(&ctx, Some(resume)).await);
+        let states = output.instances.iter().map(|instance| &instance.state[..]);
+        assert_eq!(states.collect::<Vec<_>>(), ["terminated", "terminated"]);
     }
 
     #[test]

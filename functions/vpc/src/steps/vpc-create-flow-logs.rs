@@ -832,7 +832,8 @@ mod tests {
                 panic!("not pending")
             };
             let hint = format!(
-                "{ID} already has a flow log with this destination, so check its traffic type"
+                "AWS says that {ID} already has a flow log to this destination; compare that flow \
+                 log's traffic type with `traffic_type`"
             );
             assert_eq!(
                 (retry_after, progress),

@@ -62,8 +62,9 @@ const ALL_CONNECTIONS: &str = "vpc-peering-connection/*";
 ///
 /// - If AWS refuses to accept the request, the step deletes the request that it created. AWS itself
 ///   removes requests that failed, expired or were rejected.
-/// - The step never deletes an active connection. If it cannot add a route, the error names the
-///   connection, which stays. Fix the cause and run the step again: it adds the missing routes.
+/// - The step never deletes an active connection. If AWS refuses a route, for example because the
+///   route table is full, the step adds the others. It then fails and names each refused route and
+///   the connection, which stays. Fix the cause and run the step again: it adds the missing routes.
 ///
 /// # Cost
 ///
@@ -277,8 +278,9 @@ impl Step for EnablePeering {
         ),
         (
             ErrorName::StepFailed,
-            "The connection failed, expired, or was rejected or deleted. The message contains \
-             AWS's reason; fix it and run the step again.",
+            "The connection failed, expired, or was rejected or deleted, or it is active and some \
+             routes are missing. The message contains AWS's reasons; fix them and run the step \
+             again.",
         ),
         (
             ErrorName::TimedOut,
@@ -310,8 +312,8 @@ impl Step for EnablePeering {
         ] {
             require(value.as_deref() != Some(""), || {
                 format!(
-                    "parameter \"{field}\": expected a name or an ID, got \"\"; omit the parameter to \
-                     use the target's"
+                    "parameter \"{field}\": expected a name or an ID, got \"\"; omit the parameter \
+                     to use the target's"
                 )
             })?;
         }
@@ -1046,8 +1048,8 @@ mod tests {
             );
             let location = "account 333333333333, eu-central-1";
             let expected = format!(
-                "Peering connection {CONNECTION} is active; still missing: the route to 10.0.0.0/16 to \
-                 rtb-2 in {location}: AWS says {code}"
+                "Peering connection {CONNECTION} is active; still missing: the route to \
+                 10.0.0.0/16 to rtb-2 in {location}: AWS says {code}"
             );
             resume = Some(expect_pending(
                 advance(&step_with_routes(), &contexts, resume)
@@ -1148,7 +1150,11 @@ mod tests {
             &main_table_rule(TARGET_VPC, "rtb-1", None),
             &denied,
         ];
-        let peer_rules = [&peer_vpc_rule(), &main_table_rule(PEER_VPC, "rtb-2", None)];
+        let peer_rules = [
+            &peer_vpc_rule(),
+            &main_table_rule(PEER_VPC, "rtb-2", None),
+            &create_route_rule("rtb-2", "10.0.0.0/16"),
+        ];
         let error = advance(
             &step_with_routes(),
             &create_contexts(&target_rules, &peer_rules),
@@ -1163,6 +1169,59 @@ mod tests {
                 .contains(&format!("{CONNECTION} is active and was kept")),
             "{error}"
         );
+    }
+
+    #[tokio::test]
+    async fn failed_routes_do_not_keep_others_from_being_added() {
+        let refused = mock!(Client::create_route)
+            .then_error(|| CreateRouteError::generic(error_metadata("RouteLimitExceeded")));
+        let added = create_route_rule("rtb-2", "10.0.0.0/16");
+        let target_rules = [
+            &search_rule(Some(Status::Active), false),
+            &target_vpc_rule(),
+            &main_table_rule(TARGET_VPC, "rtb-1", None),
+            &refused,
+        ];
+        let peer_table = main_table_rule(PEER_VPC, "rtb-2", None);
+        let peer_rules = [&peer_vpc_rule(), &peer_table, &added];
+        let contexts = create_contexts(&target_rules, &peer_rules);
+        let error = advance(&step_with_routes(), &contexts, None)
+            .await
+            .unwrap_err();
+        assert_eq!((error.name, added.num_calls()), (ErrorName::StepFailed, 1));
+        let expected = "the route to 10.1.0.0/16 to rtb-1 in account 222222222222, eu-west-1: AWS \
+                        says RouteLimitExceeded";
+        assert!(error.message.starts_with(expected), "{error}");
+    }
+
+    #[tokio::test]
+    async fn failed_routes_are_all_named() {
+        let refuse = |code: &'static str| {
+            mock!(Client::create_route)
+                .then_error(move || CreateRouteError::generic(error_metadata(code)))
+        };
+        let target_rules = [
+            &search_rule(Some(Status::Active), false),
+            &target_vpc_rule(),
+            &main_table_rule(TARGET_VPC, "rtb-1", None),
+            &refuse("UnauthorizedOperation"),
+        ];
+        let peer_table = main_table_rule(PEER_VPC, "rtb-2", None);
+        for (code, name) in [
+            ("UnauthorizedOperation", ErrorName::AccessDenied),
+            ("RouteLimitExceeded", ErrorName::StepFailed),
+        ] {
+            let peer_rules = [&peer_vpc_rule(), &peer_table, &refuse(code)];
+            let contexts = create_contexts(&target_rules, &peer_rules);
+            let error = advance(&step_with_routes(), &contexts, None)
+                .await
+                .unwrap_err();
+            assert_eq!(error.name, name, "{code}");
+            assert!(
+                error.message.contains("to rtb-1 in") && error.message.contains("to rtb-2 in"),
+                "{error}"
+            );
+        }
     }
 
     #[tokio::test]
