@@ -14,8 +14,13 @@ use stepward_testkit::nodes;
 
 use crate::test_stack::REGION;
 
-/// A command that starts a process outside of its process group.
-const LONG_COMMAND: &str = "setsid sleep 600 & echo $! > other; sleep 600 & echo $! > own; wait";
+/// A command that starts a process in its process group, and another one outside. It writes their
+/// IDs to files in `dir`, whose names begin with the instance's ID: that is the name of the
+/// directory in which the commands of an instance run.
+fn long_command(dir: &Path) -> String {
+    let file = format!("'{}'/$(basename \"$PWD\")", dir.display());
+    format!("setsid sleep 600 & echo $! > {file}-other; sleep 600 & echo $! > {file}-own; wait")
+}
 
 /// Runs a test with its own local cloud and two nodes.
 fn with_nodes<F: Future<Output = ()>>(
@@ -78,9 +83,9 @@ async fn invocation(
     }
 }
 
-/// Waits until a command has written a process ID to a file of its node, and returns the ID.
-async fn process(cloud_dir: &Path, id: &str, file: &str) -> String {
-    let file = cloud_dir.join("tmp/nodes").join(id).join(file);
+/// Waits until [`long_command`] has written the ID of a process on an instance, and returns it.
+async fn process(dir: &Path, id: &str, name: &str) -> String {
+    let file = dir.join(format!("{id}-{name}"));
     loop {
         match read_to_string(&file) {
             Ok(number) if number.ends_with('\n') => return number.trim().to_owned(),
@@ -108,7 +113,7 @@ async fn has_ended(process: &str) -> bool {
 fn a_cancelled_command_is_killed_with_its_child_processes() {
     with_nodes("cancel", |local, owner, ids| async move {
         let ssm = Client::new(&owner.config);
-        let command = send(&ssm, &ids, LONG_COMMAND).await;
+        let command = send(&ssm, &ids, &long_command(&local.dir)).await;
         let own = process(&local.dir, &ids[0], "own").await;
         assert!(is_running(&own));
         ssm.cancel_command()
@@ -132,7 +137,7 @@ fn a_cancelled_command_is_killed_with_its_child_processes() {
 #[test]
 fn all_command_processes_end_with_the_local_cloud() {
     with_nodes("end", |local, owner, ids| async move {
-        send(&Client::new(&owner.config), &ids, LONG_COMMAND).await;
+        send(&Client::new(&owner.config), &ids, &long_command(&local.dir)).await;
         let own = process(&local.dir, &ids[0], "own").await;
         let other = process(&local.dir, &ids[1], "other").await;
         assert!(is_running(&own) && is_running(&other));
