@@ -3,10 +3,44 @@
 use aws_sdk_autoscaling::Client;
 use aws_sdk_autoscaling::primitives::{DateTime, DateTimeFormat};
 use aws_sdk_autoscaling::types::{AutoScalingGroup, Filter};
-use stepward::{ErrorName, StepError};
+use serde::{Deserialize, Serialize};
+use stepward::{Context, ErrorName, StepError};
 
 use crate::error::autoscaling_error;
 use crate::{Sizes, explain_role_failure};
+
+/// The maximum number of reasons of failed activities in the log. It keeps the resume state small: a
+/// reason can contain an encoded message of AWS that is different each time.
+pub(crate) const MAX_LOGGED_REASONS: usize = 20;
+
+/// The resume state of the step.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct UpdateState {
+    /// The sizes before the step.
+    pub(crate) previous: Sizes,
+    /// The sizes that AWS accepted, or `None` while another change is in progress.
+    #[serde(rename = "set")]
+    pub(crate) accepted: Option<Sizes>,
+    /// A different desired capacity in the last poll. AWS can return outdated values for a moment,
+    /// so the next poll must confirm it.
+    #[serde(default, rename = "doubtful")]
+    pub(crate) unconfirmed: Option<i32>,
+    /// The reasons of failed activities that are in the log.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) logged: Vec<String>,
+}
+
+impl UpdateState {
+    /// Logs the reasons that are not in the log yet, at most [`MAX_LOGGED_REASONS`] of them.
+    pub(crate) fn log_new_reasons(&mut self, ctx: &Context, reasons: &[String]) {
+        for reason in reasons {
+            if !self.logged.contains(reason) && self.logged.len() < MAX_LOGGED_REASONS {
+                ctx.log(reason);
+                self.logged.push(reason.clone());
+            }
+        }
+    }
+}
 
 /// Describes the group.
 ///

@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_permission_that_instances_lack_in_a_later_call_fails_each() {
+    async fn a_permission_that_lacks_in_a_later_call_fails_each() {
         let denied = |_| Some(ErrorName::AccessDenied);
         let (requested, failures, requests) = request_all_in_call(false, 500, denied).await;
         let requested = requested.unwrap();

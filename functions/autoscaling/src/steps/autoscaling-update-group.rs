@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::update::{failure_reasons, find_group, update_sizes};
+use crate::update::{UpdateState, failure_reasons, find_group, update_sizes};
 use crate::{Sizes, has_capacity, has_instance_in_transition, suspended_process, units_in_service};
 use aws_sdk_autoscaling::Client;
 use schemars::JsonSchema;
@@ -13,9 +13,6 @@ use stepward::{
     Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
 };
 
-/// The maximum number of reasons of failed activities in the log. It keeps the resume state small: a
-/// reason can contain an encoded message of AWS that is different each time.
-const MAX_LOGGED_REASONS: usize = 20;
 /// The shortest time between two polls. Instances need a minute or more to come into service.
 const POLL_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -108,34 +105,6 @@ pub struct UpdatedGroup {
     in_service: i32,
     /// Link to the group in the AWS console.
     console_url: String,
-}
-
-/// The resume state.
-#[derive(Debug, Deserialize, Serialize)]
-struct UpdateState {
-    previous: Sizes,
-    /// The sizes that AWS accepted, or `None` while another change is in progress.
-    #[serde(rename = "set")]
-    accepted: Option<Sizes>,
-    /// A different desired capacity in the last poll. AWS can return outdated values for a moment,
-    /// so the next poll must confirm it.
-    #[serde(default, rename = "doubtful")]
-    unconfirmed: Option<i32>,
-    /// The reasons of failed activities that are in the log.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    logged: Vec<String>,
-}
-
-impl UpdateState {
-    /// Logs the reasons that are not in the log yet, at most [`MAX_LOGGED_REASONS`] of them.
-    fn log_new_reasons(&mut self, ctx: &Context, reasons: &[String]) {
-        for reason in reasons {
-            if !self.logged.contains(reason) && self.logged.len() < MAX_LOGGED_REASONS {
-                ctx.log(reason);
-                self.logged.push(reason.clone());
-            }
-        }
-    }
 }
 
 impl UpdateGroup {
@@ -494,6 +463,7 @@ mod tests {
     use stepward_testkit::proof::prove_permissions;
 
     use super::*;
+    use crate::update::MAX_LOGGED_REASONS;
 
     fn step(mut params: serde_json::Value) -> UpdateGroup {
         params
@@ -960,7 +930,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_launches_are_reported_at_the_time_limit_during_another_launch() {
+    async fn failed_launches_are_reported_at_the_limit_during_another_launch() {
         use LifecycleState::{InService, Pending};
         let launching = group(sizes(1, 2, 3), &[InService, Pending]);
         let ctx = context(&[
