@@ -177,7 +177,7 @@ mod tests {
     const ARN: &str = "arn:aws:s3:eu-west-1:222222222222:accesspoint/points";
 
     #[test]
-    fn a_path_begins_with_a_bucket_an_alias_or_an_arn() {
+    fn a_path_begins_with_a_bucket_alias_or_arn() {
         for (path, parts) in [
             ("data/a/b", Some(("data", "a/b"))),
             ("data", Some(("data", ""))),

@@ -586,7 +586,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_is_a_file_with_a_final_slash_and_it_is_kept() {
+    fn invalid_file_with_a_final_slash_is_kept() {
         run_in_root(async |root| {
             fs::write(root.join("file"), "x").unwrap();
             let step = move_step(json!({ "source": "file/", "destination": "s3://data/" }));

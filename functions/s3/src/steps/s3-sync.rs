@@ -758,7 +758,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn done_through_an_access_point_of_the_same_bucket_keeps_all_objects() {
+    async fn done_through_an_access_point_keeps_all_objects() {
         for [source, destination] in [["data", ALIAS], [ACCESS_POINT, "data"]] {
             let s3 = FakeS3::default();
             s3.put("data", "in/a", "content");
