@@ -14,7 +14,7 @@ use stepward_cli::steps::catalog;
 use stepward_testkit::fake_ecs_agent::FakeEcsAgent;
 use stepward_testkit::nodes;
 
-use crate::test_stack::{CustomerAccount, TestStack, role_from_template, with_stack};
+use crate::test_stack::{CustomerAccount, TestStack, with_stack};
 use crate::{file_system, long_job, s3};
 
 /// Steps with their parameters, in order, in the format of [`long_job::STEPS`].
@@ -401,19 +401,9 @@ async fn onboarded(
     steps: &[(&str, &str)],
 ) -> CustomerAccount {
     let names: Vec<_> = steps.iter().map(|(step, _)| *step).collect();
-    let role = role_from_template(
-        test_stack,
-        &customer_account,
-        &["--steps", &names.join(",")],
-    )
-    .await;
-    assert!(
-        test_stack
-            .onboard(&customer_account, &role)
-            .await
-            .unwrap()
-            .passed()
-    );
+    test_stack
+        .onboard_with_template(&customer_account, &["--steps", &names.join(",")])
+        .await;
     customer_account
 }
 
@@ -607,16 +597,8 @@ fn stopping_a_job_cancels_the_work_of_its_pending_step() {
         let started: Value = serde_json::from_slice(&ran.stdout).unwrap();
         let execution = started["execution_arn"].as_str().unwrap();
         wait_until(async || {
-            let history = test_stack
-                .operator
-                .sfn()
-                .get_execution_history()
-                .execution_arn(execution)
-                .send()
-                .await
-                .unwrap();
+            let history = test_stack.history(execution).await;
             history
-                .events()
                 .iter()
                 .any(|event| event.r#type().as_str() == "WaitStateEntered")
         })

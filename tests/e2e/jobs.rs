@@ -3,9 +3,7 @@
 use serde_json::{Value, json};
 use stepward_cli::jobs::Outcome;
 
-use crate::test_stack::{
-    TestStack, custom_role, customer_role, is_trust_open, role_from_template, with_stack,
-};
+use crate::test_stack::{TestStack, custom_role, customer_role, is_trust_open, with_stack};
 
 #[test]
 fn the_morning_check_starts_instances_and_reports_failed_backups() {
@@ -141,19 +139,9 @@ fn the_role_template_of_a_job_suffices_for_the_job() {
     with_stack(async |test_stack| {
         let customer_account = test_stack.create_customer_without_role().await;
         customer_account.create_data().await;
-        let role = role_from_template(
-            test_stack,
-            &customer_account,
-            &["--jobs", "fleet/morning-check"],
-        )
-        .await;
-        assert!(
-            test_stack
-                .onboard(&customer_account, &role)
-                .await
-                .unwrap()
-                .passed()
-        );
+        test_stack
+            .onboard_with_template(&customer_account, &["--jobs", "fleet/morning-check"])
+            .await;
         assert_eq!(
             test_stack
                 .morning_check(&customer_account.customer)

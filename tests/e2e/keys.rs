@@ -4,7 +4,7 @@
 use aws_sdk_lambda::types::{FunctionCode, Runtime};
 use serde_json::{Value, json};
 
-use crate::test_stack::{CustomerAccount, TestStack, create_zip, role_from_template, with_stack};
+use crate::test_stack::{CustomerAccount, TestStack, create_zip, with_stack};
 
 const SECRET: &str = "correct horse battery staple";
 /// A function that returns whether it received the secret, and leaks the secret in its response and
@@ -19,19 +19,12 @@ def handler(event, context):
 /// Creates a customer with the role of the Lambda steps and a function that leaks secrets.
 async fn create_customer(test_stack: &TestStack) -> CustomerAccount {
     let customer_account = test_stack.create_customer_without_role().await;
-    let role = role_from_template(
-        test_stack,
-        &customer_account,
-        &["--steps", "lambda-invoke,lambda-run-code"],
-    )
-    .await;
-    assert!(
-        test_stack
-            .onboard(&customer_account, &role)
-            .await
-            .unwrap()
-            .passed()
-    );
+    test_stack
+        .onboard_with_template(
+            &customer_account,
+            &["--steps", "lambda-invoke,lambda-run-code"],
+        )
+        .await;
     let lambda = aws_sdk_lambda::Client::new(&customer_account.owner.config);
     let create = lambda
         .create_function()

@@ -8,9 +8,7 @@ use aws_sdk_lambda::types::{FunctionCode, Runtime};
 use serde_json::{Value, json};
 use stepward_cli::jobs::{Finished, Outcome};
 
-use crate::test_stack::{
-    CustomerAccount, REGION, STACK, TestStack, create_zip, role_from_template, with_stack,
-};
+use crate::test_stack::{CustomerAccount, REGION, STACK, TestStack, create_zip, with_stack};
 
 /// The steps of the job in order, with their parameters as JSONata. `$input` is the job's input,
 /// and `$done` contains the outputs of earlier steps. [`crate::every_step`] also reads the table,
@@ -177,15 +175,9 @@ pub(crate) async fn create_customer_with_resources(
     customer_account.create_data().await;
     let config = &customer_account.owner.config;
     let all: Vec<_> = STEPS.iter().map(|(step, _)| *step).collect();
-    let role =
-        role_from_template(test_stack, &customer_account, &["--steps", &all.join(",")]).await;
-    assert!(
-        test_stack
-            .onboard(&customer_account, &role)
-            .await
-            .unwrap()
-            .passed()
-    );
+    test_stack
+        .onboard_with_template(&customer_account, &["--steps", &all.join(",")])
+        .await;
 
     let instances = customer_account.run_instances(2).await;
     let scaling = aws_sdk_autoscaling::Client::new(config);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use stepward_cli::jobs::Outcome;
 
 use crate::long_job::run_job_of_steps;
-use crate::test_stack::{CustomerAccount, TestStack, role_from_template, with_stack};
+use crate::test_stack::{CustomerAccount, TestStack, with_stack};
 
 /// The steps of the job, in the format of the long job. The uploaded objects are deleted with their
 /// bucket, and the objects of the other account are moved to the local root.
@@ -128,19 +128,12 @@ impl TransferSetup {
 /// Onboards an account with buckets and with the role template of these steps.
 async fn onboarded(test_stack: &TestStack, customer_account: CustomerAccount) -> CustomerAccount {
     customer_account.create_data().await;
-    let role = role_from_template(
-        test_stack,
-        &customer_account,
-        &["--steps", &STEPS.map(|(step, _)| step).join(",")],
-    )
-    .await;
-    assert!(
-        test_stack
-            .onboard(&customer_account, &role)
-            .await
-            .unwrap()
-            .passed()
-    );
+    test_stack
+        .onboard_with_template(
+            &customer_account,
+            &["--steps", &STEPS.map(|(step, _)| step).join(",")],
+        )
+        .await;
     customer_account
 }
 

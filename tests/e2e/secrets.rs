@@ -25,19 +25,8 @@ fn external_ids_and_roles_never_reach_logs_or_histories() {
 
         let mut written = vec![json!(finished).to_string(), json!(failed).to_string()];
         for execution in [&finished.execution_arn, &failed.execution_arn] {
-            let history = test_stack
-                .operator
-                .sfn()
-                .get_execution_history()
-                .execution_arn(execution);
-            let mut events = history
-                .include_execution_data(true)
-                .into_paginator()
-                .items()
-                .send();
-            while let Some(event) = events.next().await {
-                written.push(format!("{:?}", event.unwrap()));
-            }
+            let history = test_stack.history(execution).await;
+            written.extend(history.iter().map(|event| format!("{event:?}")));
         }
         let histories = written.len();
         let logs = test_stack.read_logs().await;

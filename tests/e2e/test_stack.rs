@@ -181,6 +181,18 @@ impl TestStack {
         .map_err(|error| error.to_string())
     }
 
+    /// Onboards an account with the role that `stepward customer role-template` prints for these
+    /// steps or jobs. The check of the role must pass.
+    pub(crate) async fn onboard_with_template(
+        &self,
+        customer_account: &CustomerAccount,
+        arguments: &[&str],
+    ) {
+        let role = role_from_template(self, customer_account, arguments).await;
+        let checked = self.onboard(customer_account, &role).await.unwrap();
+        assert!(checked.passed(), "{checked:?}");
+    }
+
     pub(crate) async fn account_record(&self, customer_account: &CustomerAccount) -> Account {
         self.store
             .account(&customer_account.customer, &customer_account.account)
@@ -229,6 +241,7 @@ impl TestStack {
         let request = self.operator.sfn().get_execution_history();
         let mut events = request
             .execution_arn(execution)
+            .include_execution_data(true)
             .into_paginator()
             .items()
             .send();
