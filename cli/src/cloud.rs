@@ -6,6 +6,7 @@ use std::time::Duration;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use aws_sdk_sfn::operation::describe_execution::{DescribeExecutionError, DescribeExecutionOutput};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
@@ -270,6 +271,15 @@ impl Cloud {
     #[must_use]
     pub fn sfn(&self) -> aws_sdk_sfn::Client {
         aws_sdk_sfn::Client::new(&self.config)
+    }
+
+    /// Describes an execution, which is given by its ARN.
+    pub(crate) async fn describe_execution(
+        &self,
+        execution: &str,
+    ) -> Result<DescribeExecutionOutput, SdkError<DescribeExecutionError, HttpResponse>> {
+        let request = self.sfn().describe_execution();
+        request.execution_arn(execution).send().await
     }
 
     /// STS.

@@ -110,8 +110,7 @@ pub async fn start_job(
         }
         None => new_execution_name(job)?,
     };
-    let prefix = deployment.output("StateMachinePrefix")?;
-    let state_machine = format!("{prefix}{}", job_slug(job));
+    let state_machine = state_machine_arn(deployment, job)?;
     let started = cloud
         .sfn()
         .start_execution()
@@ -156,6 +155,12 @@ pub async fn start_job(
     }
 }
 
+/// The ARN of a job's state machine.
+fn state_machine_arn(deployment: &Deployment, job: &str) -> Result<String> {
+    let prefix = deployment.output("StateMachinePrefix")?;
+    Ok(format!("{prefix}{}", job_slug(job)))
+}
+
 /// The ARN of an execution, from the ARN of its state machine.
 fn execution_arn(state_machine: &str, name: &str) -> String {
     let prefix = state_machine.replacen(":stateMachine:", ":execution:", 1);
@@ -165,12 +170,7 @@ fn execution_arn(state_machine: &str, name: &str) -> String {
 /// Whether an execution has this input. It does not matter who started it: the same person has
 /// another ARN in another session.
 async fn has_input(cloud: &Cloud, execution: &str, input: &Value) -> bool {
-    let described = cloud
-        .sfn()
-        .describe_execution()
-        .execution_arn(execution)
-        .send()
-        .await;
+    let described = cloud.describe_execution(execution).await;
     let existing = described.ok().and_then(|described| described.input);
     let existing = existing.and_then(|text| serde_json::from_str::<Value>(&text).ok());
     existing.is_some_and(|existing| without_starter(existing) == without_starter(input.clone()))
@@ -223,13 +223,7 @@ pub async fn find_execution(cloud: &Cloud, deployment: &Deployment, id: &str) ->
     let state_machines = state_machines(cloud, deployment).await;
     for state_machine in state_machines.map_err(Error::into_not_started)? {
         let arn = execution_arn(&state_machine, id);
-        match cloud
-            .sfn()
-            .describe_execution()
-            .execution_arn(&arn)
-            .send()
-            .await
-        {
+        match cloud.describe_execution(&arn).await {
             Ok(_) => matching.push(arn),
             Err(error) if is_missing(error.as_service_error()) => {}
             Err(error) => return Err(cloud.error(error).into_not_started()),

@@ -53,12 +53,7 @@ impl Outcome {
 
 /// Reads the result of an execution that has ended.
 pub async fn read_result(cloud: &Cloud, execution: &str) -> Result<Finished> {
-    let described = cloud
-        .sfn()
-        .describe_execution()
-        .execution_arn(execution)
-        .send()
-        .await;
+    let described = cloud.describe_execution(execution).await;
     let described = described.map_err(|error| cloud.error(error))?;
     let succeeded = *described.status() == ExecutionStatus::Succeeded;
     // A job that failed in every account writes its summary to the cause.

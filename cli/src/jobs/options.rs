@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::job_slug;
+use super::state_machine_arn;
 use crate::cloud::Cloud;
 use crate::deploy::Deployment;
 use crate::error::{Error, Result};
@@ -22,11 +22,10 @@ pub(crate) async fn check_options(
     if options.is_empty() {
         return Ok(());
     }
-    let prefix = deployment.output("StateMachinePrefix")?;
     let described = cloud
         .sfn()
         .describe_state_machine()
-        .state_machine_arn(format!("{prefix}{}", job_slug(job)))
+        .state_machine_arn(state_machine_arn(deployment, job)?)
         .send()
         .await;
     let definition = described.ok().map(|described| described.definition);

@@ -48,12 +48,7 @@ impl RunAgain {
 
 /// Reads the customer of an execution from its input.
 async fn read_customer(cloud: &Cloud, execution: &str) -> Result<String> {
-    let described = cloud
-        .sfn()
-        .describe_execution()
-        .execution_arn(execution)
-        .send()
-        .await;
+    let described = cloud.describe_execution(execution).await;
     let described = described.map_err(|error| cloud.error(error).into_not_started())?;
     let input: Value = described
         .input()
