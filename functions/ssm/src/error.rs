@@ -1,12 +1,7 @@
 //! Conversion of errors from SSM and from the other services that the SSM steps call.
 
-use aws_sdk_s3::error::SdkError;
-use stepward::model::s3_error::s3_error;
+use stepward::model::s3_error::{bucket_region, s3_error};
 use stepward::{AwsError, Context, Service, StepError};
-
-/// The header in which S3 names a bucket's Region, also in responses to requests that it rejects.
-/// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadBucket.html>
-const BUCKET_REGION_HEADER: &str = "x-amz-bucket-region";
 
 const SSM: Service = Service {
     iam_prefix: "ssm",
@@ -21,22 +16,16 @@ pub(crate) fn ssm_error(error: impl AwsError<aws_sdk_ssm::Error>) -> StepError {
 /// Converts an error of a request to the bucket that a parameter names. S3 rejects requests for a
 /// bucket in another Region, and the error of a `HeadObject` request has neither code nor message.
 /// The step's Region is that of the nodes, so only another bucket helps.
-pub(crate) fn bucket_error<E>(
+pub(crate) fn bucket_error(
     ctx: &Context,
     parameter: &str,
     bucket: &str,
-    error: SdkError<E>,
-) -> StepError
-where
-    SdkError<E>: AwsError<aws_sdk_s3::Error>,
-{
-    let bucket_region = error
-        .raw_response()
-        .and_then(|response| response.headers().get(BUCKET_REGION_HEADER))
-        .map(str::to_owned);
+    error: impl AwsError<aws_sdk_s3::Error>,
+) -> StepError {
+    let region_of_bucket = bucket_region(&error);
     let error = s3_error(error);
     let region = &ctx.scope.region;
-    match bucket_region.filter(|bucket_region| bucket_region != region) {
+    match region_of_bucket.filter(|bucket_region| bucket_region != region) {
         Some(bucket_region) => StepError {
             name: stepward::ErrorName::InvalidInput,
             message: format!(

@@ -29,6 +29,12 @@ const OTHER_REGION_CODES: [&str; 4] = [
     "TemporaryRedirect",
 ];
 
+/// The Region of the bucket, which S3 names in its responses, also to requests that it rejects.
+pub fn bucket_region(error: &impl AwsError<aws_sdk_s3::Error>) -> Option<String> {
+    let response = error.response()?;
+    response.headers().get(REGION_HEADER).map(str::to_owned)
+}
+
 /// Converts the error of an S3 operation.
 pub fn s3_error(error: impl AwsError<aws_sdk_s3::Error>) -> StepError {
     s3_error_with_region(error, "the target's Region")
@@ -36,18 +42,16 @@ pub fn s3_error(error: impl AwsError<aws_sdk_s3::Error>) -> StepError {
 
 /// Like [`s3_error`], for a bucket whose Region is not the target's. `parameter` sets the Region.
 pub fn s3_error_with_region(error: impl AwsError<aws_sdk_s3::Error>, parameter: &str) -> StepError {
-    let region = error.response().and_then(|response| {
-        let region = response.headers().get(REGION_HEADER)?.to_owned();
-        Some((response.status().as_u16(), region))
-    });
+    let region = bucket_region(&error);
+    let status = error
+        .response()
+        .map_or(0, |response| response.status().as_u16());
     let error = error.into_step_error(&S3);
-    let is_other_region = |status: u16| {
-        matches!(status, 301 | 307)
-            || OTHER_REGION_CODES.iter().any(|code| error.has_code(code))
-            || status == 400 && error.has_code(NO_CODE)
-    };
+    let is_other_region = matches!(status, 301 | 307)
+        || OTHER_REGION_CODES.iter().any(|code| error.has_code(code))
+        || status == 400 && error.has_code(NO_CODE);
     match region {
-        Some((status, region)) if is_other_region(status) => StepError {
+        Some(region) if is_other_region => StepError {
             name: ErrorName::InvalidInput,
             message: format!(
                 "the bucket is in Region {region}, and the request went to another Region; set \
