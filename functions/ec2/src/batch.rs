@@ -169,6 +169,20 @@ impl Failures {
         }
     }
 
+    /// Records the reason why an instance cannot be changed, and logs it.
+    pub fn add_and_log(&mut self, ctx: &Context, id: &str, error: &StepError) {
+        ctx.log(format_args!("{id}: {}", error.message));
+        self.add(id, error);
+    }
+
+    /// Records and logs an instance that EC2 returned before and does not know any more.
+    pub fn add_terminated(&mut self, ctx: &Context, id: &str) {
+        let error = ErrorName::StepFailed.with_message(
+            "EC2 does not know this instance any more: it was terminated while the step waited for it",
+        );
+        self.add_and_log(ctx, id, &error);
+    }
+
     fn find(&mut self, error: ErrorName, reason: &str) -> Option<&mut Failure> {
         let is_same = |failure: &&mut Failure| failure.error == error && failure.reason == reason;
         self.0.iter_mut().find(is_same)

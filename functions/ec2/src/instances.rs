@@ -27,10 +27,6 @@ pub const LIVE_STATES: [InstanceStateName; 4] = [
     InstanceStateName::Stopped,
 ];
 
-/// Why an instance failed that EC2 returned before.
-pub const NO_LONGER_KNOWN: &str =
-    "EC2 does not know this instance any more: it was terminated while the step waited for it";
-
 /// The instances that a step works on: by ID, or by tags.
 #[derive(Clone, Copy, Debug)]
 pub struct Selection<'a> {

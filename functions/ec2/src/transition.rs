@@ -9,10 +9,10 @@ use aws_sdk_ec2::types::{Instance, InstanceStateChange, InstanceStateName};
 use serde::{Deserialize, Serialize};
 use stepward::{Context, ErrorName, Progress, Resume, StepError};
 
-use crate::batch::{Failures, Requested, refused, request_in_parts};
+use crate::batch::{Failures, refused, request_in_parts};
 use crate::instances::{
-    ChangedInstance, ChangedInstances, LIVE_STATES, NO_LONGER_KNOWN, Selection, instance_state,
-    unknown_ids, with_console_url,
+    ChangedInstance, ChangedInstances, LIVE_STATES, Selection, instance_state, unknown_ids,
+    with_console_url,
 };
 
 /// The shortest time between two polls. EC2 needs 10 to 90 seconds for most state changes.
@@ -127,20 +127,13 @@ where
         ctx.log(format_args!("{} {}", goal.action, to_request.join(", ")));
         let is_first = transition.requested.is_empty() && transition.failures.is_empty();
         let request = |ids| request_change(ec2.clone(), ids);
-        let Requested {
-            accepted,
-            responses,
-            ..
-        } = if goal.is_all_or_nothing || transition.instances.len() == 1 {
+        let (accepted, responses) = if goal.is_all_or_nothing || transition.instances.len() == 1 {
             let response = request(to_request.clone()).await.map_err(refused)?;
-            Requested {
-                accepted: to_request,
-                responses: vec![response],
-                left: Vec::new(),
-            }
+            (to_request, vec![response])
         } else {
             let failures = &mut transition.failures;
-            request_in_parts(ctx, to_request, is_first, failures, request).await?
+            let requested = request_in_parts(ctx, to_request, is_first, failures, request).await?;
+            (requested.accepted, requested.responses)
         };
         for change in responses.into_iter().flatten() {
             if let Some(new_state) = change.current_state.and_then(|state| state.name) {
@@ -215,9 +208,7 @@ impl Transition {
             for id in unknown {
                 self.set_state(Some(&id), &InstanceStateName::Terminated);
                 if goal.final_state != InstanceStateName::Terminated {
-                    ctx.log(format_args!("{id}: {NO_LONGER_KNOWN}"));
-                    let error = ErrorName::StepFailed.with_message(NO_LONGER_KNOWN);
-                    self.failures.add(&id, &error);
+                    self.failures.add_terminated(ctx, &id);
                 }
             }
         }
@@ -275,8 +266,7 @@ impl Transition {
         if !self.failures.contains(id)
             && let Err(error) = self.check_state(instance, goal)
         {
-            ctx.log(format_args!("{id}: {}", error.message));
-            self.failures.add(id, &error);
+            self.failures.add_and_log(ctx, id, &error);
         }
     }
 

@@ -6,8 +6,7 @@ use std::time::Duration;
 use crate::batch::{Failures, refused, request_in_parts};
 use crate::error::ec2_error;
 use crate::instances::{
-    ChangedInstance, ChangedInstances, LIVE_STATES, NO_LONGER_KNOWN, Selection, unknown_ids,
-    with_console_url,
+    ChangedInstance, ChangedInstances, LIVE_STATES, Selection, unknown_ids, with_console_url,
 };
 use crate::{InstanceHealth, instance_health};
 use aws_sdk_ec2::Client;
@@ -121,9 +120,7 @@ impl RestartState {
                 return Err(error);
             }
             for id in unknown {
-                ctx.log(format_args!("{id}: {NO_LONGER_KNOWN}"));
-                let error = ErrorName::StepFailed.with_message(NO_LONGER_KNOWN);
-                self.failures.add(&id, &error);
+                self.failures.add_terminated(ctx, &id);
             }
         }
     }
@@ -335,8 +332,7 @@ impl Step for Restart {
                      operating system shut down; check its system log",
                     instance.state
                 ));
-                ctx.log(format_args!("{id}: {}", error.message));
-                state.failures.add(id, &error);
+                state.failures.add_and_log(ctx, id, &error);
             } else if instance.is_ok {
                 back += 1;
             } else {
