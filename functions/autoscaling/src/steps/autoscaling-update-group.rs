@@ -914,12 +914,12 @@ mod tests {
         assert_eq!(logged.count(), 1, "each reason is logged once: {lines:?}");
     }
 
-    #[tokio::test]
-    async fn failed_launch_is_reported_while_another_instance_terminates() {
-        use LifecycleState::{InService, TerminatingWait};
-        let terminating = group(sizes(1, 2, 3), &[InService, TerminatingWait]);
+    /// Asserts that a failed launch is reported at the time limit, while the group's instances are
+    /// in these states.
+    async fn assert_failed_launch_is_reported(states: &[LifecycleState]) {
+        let waiting = group(sizes(1, 2, 3), states);
         let ctx = context(&[
-            &describes(vec![terminating.clone(), terminating]),
+            &describes(vec![waiting.clone(), waiting]),
             &describes_activities(Some("no capacity")),
         ]);
         let step = step(json!({ "desired_capacity": 2, "wait_for_capacity": true }));
@@ -930,18 +930,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn failed_launch_is_reported_while_another_instance_terminates() {
+        use LifecycleState::{InService, TerminatingWait};
+        assert_failed_launch_is_reported(&[InService, TerminatingWait]).await;
+    }
+
+    #[tokio::test]
     async fn failed_launches_are_reported_at_the_limit_during_another_launch() {
         use LifecycleState::{InService, Pending};
-        let launching = group(sizes(1, 2, 3), &[InService, Pending]);
-        let ctx = context(&[
-            &describes(vec![launching.clone(), launching]),
-            &describes_activities(Some("no capacity")),
-        ]);
-        let step = step(json!({ "desired_capacity": 2, "wait_for_capacity": true }));
-        let resume = resume_from(step.run(&ctx, None).await.unwrap(), "1 of 2 in service");
-        let error = step.run(&ctx, Some(resume)).await.unwrap_err();
-        assert_eq!(error.name, ErrorName::StepFailed);
-        assert!(error.message.contains("no capacity"), "{error}");
+        assert_failed_launch_is_reported(&[InService, Pending]).await;
     }
 
     #[tokio::test]
