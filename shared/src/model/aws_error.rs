@@ -38,8 +38,8 @@ pub(crate) struct RequestRegion(pub(crate) String);
 /// `S` is that crate's error type, for example `AwsError<aws_sdk_ec2::Error>`. The compiler
 /// therefore rejects the conversion of an S3 error with the codes of EC2.
 ///
-/// `StepError` does not implement `From` for SDK errors: `?` alone would compile, but it would lose
-/// the service's own codes.
+/// `StepError` does not implement `From` for SDK errors. If it did, `?` alone would compile, and
+/// would lose the service's own codes.
 pub trait AwsError<S> {
     /// Converts the error to a [`StepError`] with name, message, operation, code and request ID.
     fn into_step_error(self, service: &Service) -> StepError;
