@@ -10,7 +10,7 @@ import binascii
 import functools
 import json
 import re
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from xml.etree import ElementTree
 
 import botocore.session
@@ -47,6 +47,8 @@ UNMODELED_QUERY = {
     "X-Amz-SignedHeaders",
 }
 UNMODELED_HEADERS = {"x-amz-decoded-content-length", "x-amz-te", "x-amz-trailer"}
+
+ACCESS_POINT_HOST = re.compile(r"(.+)-(\d{12})\.s3-accesspoint\.([^.]+)\.amazonaws\.com$")
 
 XSI_TYPE = "{http://www.w3.org/2001/XMLSchema-instance}type"
 
@@ -285,7 +287,13 @@ def json_body(members, body):
 
 
 def s3_path(uri):
-    """Returns the path with the bucket, which is in the host name of most requests."""
+    """Returns the path with the bucket or the ARN of the access point, which are in the host name
+    of most requests."""
+    point = ACCESS_POINT_HOST.match(uri.netloc)
+    if point:
+        name, account, region = point.groups()
+        arn = f"arn:aws:s3:{region}:{account}:accesspoint/{name}"
+        return f"/{quote(arn, safe='')}{uri.path}"
     bucket, found, _ = uri.netloc.partition(".s3.")
     return f"/{bucket}{uri.path}" if found else uri.path
 

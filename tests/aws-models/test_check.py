@@ -228,11 +228,21 @@ def test_only_blobs_may_be_left_out():
         assert [problem.partition(",")[0] for problem in found] == expected
 
 
-def test_a_bucket_in_the_host_name_is_a_parameter():
+@pytest.mark.parametrize(
+    ("host", "bucket"),
+    [
+        ("other.s3.eu-west-1.amazonaws.com", "other"),
+        (
+            "my-point-123456789012.s3-accesspoint.eu-west-1.amazonaws.com",
+            "arn:aws:s3:eu-west-1:123456789012:accesspoint/my-point",
+        ),
+    ],
+)
+def test_a_bucket_or_access_point_in_the_host_name_is_a_parameter(host, bucket):
     request = recorded("S3", "PutObject", PUT_OBJECT)
-    request["uri"] = "https://other.s3.eu-west-1.amazonaws.com/a?x-id=PutObject"
+    request["uri"] = f"https://{host}/a?x-id=PutObject"
     _, params = parse(request)
-    assert (params["Bucket"], params["Key"]) == ("other", "a")
+    assert (params["Bucket"], params["Key"]) == (bucket, "a")
 
 
 def write(folder, package, request):
