@@ -7,6 +7,7 @@ pub mod fake_ecs_agent;
 mod http;
 pub mod nodes;
 pub mod proof;
+pub mod random;
 pub mod run_dir;
 pub mod runtime_api;
 pub mod s3;

@@ -8,7 +8,6 @@ mod files;
 mod generate;
 mod json_program;
 mod kill;
-mod random;
 mod server;
 mod sides;
 

@@ -5,6 +5,7 @@ mod dispatch_bench;
 mod e2e;
 mod iam_actions;
 mod moto;
+mod node_filters;
 mod proofs;
 mod s3_bench;
 mod s3_differential;
@@ -34,6 +35,9 @@ enum Task {
         /// Run only the steps whose names contain this text, and do not update the table.
         filter: Option<String>,
     },
+    /// Select random nodes with random node filters, and compare the results with those of a slow
+    /// implementation in Java. Needs Java 17.
+    NodeFilters(node_filters::Options),
     /// Run random operations with the S3 steps and with the AWS CLI, and compare the results.
     S3Differential {
         /// The number of seeds to run.
@@ -122,6 +126,7 @@ fn main() -> ExitCode {
         Task::Proofs => proofs::print_proofs(),
         Task::IamActions => iam_actions::update_list(),
         Task::Moto { filter } => moto::run_steps(filter.as_deref()),
+        Task::NodeFilters(options) => node_filters::compare(&options),
         Task::S3Differential {
             seeds,
             from,

@@ -1,7 +1,7 @@
 //! Rundeck's node filters, which select the nodes that a job runs on.
 //!
-//! A filter is a line of words, separated by spaces. A word that begins with `"` or `'` ends at the
-//! next character of the same kind; write that character twice to include it.
+//! A filter is a line of words, separated by spaces. A word that begins with `"` or `'` may contain
+//! spaces between two of these characters; write the character twice to include it.
 //!
 //! - `key: value` or `key:value` includes nodes.
 //! - `!key: value` excludes nodes.
@@ -12,30 +12,36 @@
 //! node matches a value if its own value
 //!
 //! - is equal to it,
-//! - is equal to one of its comma-separated items, or
-//! - is matched as a whole by it as a regular expression.
+//! - is equal to one of its comma-separated items, including the items' spaces, or
+//! - is matched as a whole by it as a regular expression, which in the form `/…/` is what is between
+//!   the slashes.
 //!
-//! A value in the form `/…/` is only a regular expression. For tags, each comma-separated item is a
-//! separate value, and `+` within an item requires several tags. A node without a value, or with an
-//! empty value, does not match.
+//! For tags, each comma-separated item is a separate value, `+` within an item requires several
+//! tags, and spaces around tags are ignored. Both characters separate tags also within `/…/`. A
+//! node without a value, or with a blank value, does not match.
 //!
 //! A node is included if it matches all included keys. It is excluded if it matches all excluded
-//! keys. An empty filter selects every node.
+//! keys: `!a: x !b: y` excludes only nodes that match both. An empty filter selects every node.
 //!
-//! As in Rundeck, a value that is not a valid regular expression is only compared. Unlike in
-//! Rundeck, these filters are refused:
+//! As in Rundeck, a value that is not a valid regular expression is only compared, except in the
+//! form `/…/`. A filter selects the nodes that Rundeck selects, or is refused:
 //!
-//! - a regular expression that only Java's engine supports;
-//! - a key without a value, and a quotation that is not closed, because they can only be mistakes.
+//! - a regular expression that Java's engine could read in another way than [`pattern`];
+//! - a key without a value, a quotation that is not closed, quotation marks after a colon (Rundeck
+//!   reads them as part of the value), an empty tag beside `+`, and a `/…/` for tags that contains
+//!   `+` or `,`, because all of these can only be mistakes.
+//!
+//! `cargo xtask node-filters` compares random filters with a slow implementation in Java.
 
 use std::collections::HashSet;
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 
 use regex::Regex;
 
 use super::Node;
-use super::pattern;
+use super::pattern::{self, LINE_TERMINATORS};
 use super::syntax_error::{quote_found, syntax_error};
 use crate::model::error::StepError;
 
@@ -71,23 +77,21 @@ enum Matcher {
 }
 
 /// The texts that one value matches.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct ValueMatcher {
-    exact: Option<String>,
-    list_items: HashSet<String>,
+    texts: HashSet<String>,
     pattern: Pattern,
 }
 
 /// A filter's value, compiled as a regular expression.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 enum Pattern {
     /// The value is not a regular expression, or matches only itself.
-    #[default]
     None,
     /// `.*`.
     Anything,
-    /// A text in which each dot stands for any character. Most host names have this form, and it
-    /// needs no regular expression engine.
+    /// A text in which each dot stands for any character except line terminators. Most host names
+    /// have this form, and it needs no regular expression engine.
     Dots(String),
     /// Any other regular expression.
     Regex(Regex),
@@ -143,6 +147,21 @@ impl Filter {
             (false, false) => matches_all(&self.include) || !matches_all(&self.exclude),
         }
     }
+
+    /// Returns each key of the filter with its value, such as `!tags: web`, and whether the node
+    /// matches it. Included keys come first.
+    #[must_use]
+    pub fn explain(&self, node: &Node) -> Vec<(String, bool)> {
+        self.signed_criteria()
+            .map(|(sign, criterion)| (criterion.to_text(sign), criterion.matches_node(node)))
+            .collect()
+    }
+
+    /// The criteria with their sign: `!` for excluded keys.
+    fn signed_criteria(&self) -> impl Iterator<Item = (&'static str, &Criterion)> {
+        let included = self.include.iter().map(|criterion| ("", criterion));
+        included.chain(self.exclude.iter().map(|criterion| ("!", criterion)))
+    }
 }
 
 impl Criterion {
@@ -153,25 +172,25 @@ impl Criterion {
                     .iter()
                     .all(|matcher| node.tags.iter().any(|tag| matcher.matches_value(tag)))
             }),
-            // Every node has a name.
-            Matcher::Value(ValueMatcher {
-                pattern: Pattern::Anything,
-                ..
-            }) if self.key == "name" => true,
             Matcher::Value(matcher) => node
                 .get(&self.key)
-                .is_some_and(|value| !value.trim().is_empty() && matcher.matches_value(value)),
+                .is_some_and(|value| !is_blank_text(value) && matcher.matches_value(value)),
         }
+    }
+
+    /// Prints the criterion so that it can be parsed again.
+    fn to_text(&self, sign: &str) -> String {
+        let key = quote_if_needed(&format!("{sign}{}:", self.key), false);
+        format!("{key} {}", quote_if_needed(&self.value, true))
     }
 }
 
 impl ValueMatcher {
     fn matches_value(&self, value: &str) -> bool {
-        self.exact.as_deref() == Some(value)
-            || self.list_items.contains(value)
+        self.texts.contains(value)
             || match &self.pattern {
                 Pattern::None => false,
-                Pattern::Anything => !value.contains('\n'),
+                Pattern::Anything => !value.contains(LINE_TERMINATORS),
                 Pattern::Dots(pattern) => matches_dots(pattern, value),
                 Pattern::Regex(regex) => regex.is_match(value),
             }
@@ -183,7 +202,7 @@ fn matches_dots(pattern: &str, value: &str) -> bool {
     let matches_next = |expected: char| {
         value
             .next()
-            .is_some_and(|c| c == expected || expected == '.' && c != '\n')
+            .is_some_and(|c| c == expected || expected == '.' && !LINE_TERMINATORS.contains(&c))
     };
     pattern.chars().all(matches_next) && value.next().is_none()
 }
@@ -209,60 +228,45 @@ impl PositionedText {
             .unwrap_or_else(|| self.positions.last().map_or(0, |last| last + 1))
     }
 
-    /// A part of the text, without surrounding spaces.
-    fn trimmed_part(&self, begin: usize, end: usize) -> Self {
-        let text = &self.text[begin..end];
-        let begin = begin + (text.len() - text.trim_start().len());
-        let text = text.trim();
+    /// A part of the text.
+    fn part(&self, range: Range<usize>) -> Self {
         Self {
-            text: text.to_owned(),
-            positions: self.positions[begin..begin + text.len()].to_vec(),
+            text: self.text[range.clone()].to_owned(),
+            positions: self.positions[range].to_vec(),
         }
     }
 
-    /// Splits a value of the key `tags`: alternatives, and the tags that each alternative requires.
-    /// Each tag has the position at which it begins.
-    fn split_tags(&self) -> Vec<Vec<(usize, Self)>> {
-        let (mut alternatives, mut required, mut begin) = (Vec::new(), Vec::new(), 0);
-        loop {
-            let rest = &self.text[begin..];
-            let length = slash_regex_length(rest)
-                .or_else(|| rest.find([',', '+']))
-                .unwrap_or(rest.len());
-            let tag = self.trimmed_part(begin, begin + length);
-            required.push((self.position_of_byte(begin), tag));
-
-            let separator = rest[length..].chars().next();
-            if separator != Some('+') {
-                alternatives.push(std::mem::take(&mut required));
-            }
-            if separator.is_none() {
-                return alternatives;
-            }
-            begin += length + 1;
-        }
+    /// The text without surrounding blanks.
+    fn trimmed(&self) -> Self {
+        let begin = self.text.len() - self.text.trim_start_matches(is_blank).len();
+        let text = self.text.trim_matches(is_blank);
+        self.part(begin..begin + text.len())
     }
-}
 
-/// The length of the `/…/` at the beginning of a text, up to the following comma, plus or end.
-fn slash_regex_length(text: &str) -> Option<usize> {
-    let begin = text.len() - text.trim_start().len();
-    text[begin..].strip_prefix('/')?;
-    text.match_indices('/')
-        .map(|(slash, _)| slash + 1)
-        .filter(|end| *end > begin + 1)
-        .find_map(|end| {
-            let rest = text[end..].trim_start();
-            (rest.is_empty() || rest.starts_with([',', '+'])).then_some(text.len() - rest.len())
-        })
+    /// The text between slashes, for a text in the form `/…/`.
+    fn between_slashes(&self) -> Option<Self> {
+        self.text.strip_prefix('/')?.strip_suffix('/')?;
+        Some(self.part(1..self.text.len() - 1))
+    }
+
+    /// Splits the text, without empty parts at the end, as Java's `String.split` does.
+    fn split(&self, separator: char) -> Vec<Self> {
+        let mut parts = Vec::new();
+        let mut begin = 0;
+        for part in self.text.split(separator) {
+            parts.push(self.part(begin..begin + part.len()));
+            begin += part.len() + separator.len_utf8();
+        }
+        while parts.pop_if(|part| part.text.is_empty()).is_some() {}
+        parts
+    }
 }
 
 /// A word of the filter, without its quotes.
 struct Token {
     start: usize,
+    is_quoted: bool,
     text: PositionedText,
-    /// The byte of `text` at which a quotation begins that reaches to the end of `text`.
-    quoted_from: Option<usize>,
 }
 
 /// Whether Java's `String.trim` removes the character: the space and all control characters.
@@ -270,57 +274,44 @@ fn is_blank(c: char) -> bool {
     c <= ' '
 }
 
-/// Splits a filter into words. A quotation can begin at the start of a word, or after the colon of
-/// a key.
+fn is_blank_text(text: &str) -> bool {
+    text.chars().all(is_blank)
+}
+
+/// Splits a filter into words. As in Rundeck, only a quotation mark at the beginning of a word
+/// quotes; within that word, the same character ends the quotation and begins another one.
 fn tokenize(filter: &str) -> Result<Vec<Token>, StepError> {
-    let error_at =
-        |position, problem: &str| Err(syntax_error(PARAMETER, filter, position, problem));
     let mut tokens = Vec::new();
     let mut chars = filter.char_indices().peekable();
     loop {
         while chars.next_if(|(_, c)| is_blank(*c)).is_some() {}
-        let Some(&(start, _)) = chars.peek() else {
+        let Some(&(start, first)) = chars.peek() else {
             return Ok(tokens);
         };
-        let mut token = Token {
-            start,
-            text: PositionedText::default(),
-            quoted_from: None,
-        };
-        let (mut may_quote, mut has_key) = (true, false);
-
-        while let Some((position, c)) = chars.next_if(|(_, c)| !is_blank(*c)) {
-            if may_quote && matches!(c, '"' | '\'') {
-                token.quoted_from = Some(token.text.text.len());
-                loop {
-                    let Some((inner_position, inner)) = chars.next() else {
-                        return error_at(
-                            position,
-                            "the quotation is not closed; end it with the same quotation mark",
-                        );
-                    };
-                    let is_end = inner == c && chars.next_if(|(_, next)| *next == c).is_none();
-                    if is_end {
-                        break;
-                    }
-                    token.text.push_char(inner, inner_position);
-                }
-                may_quote = false;
-                match chars.peek() {
-                    Some((_, next)) if is_blank(*next) || *next == ':' && !has_key => {}
-                    Some((after, _)) => {
-                        return error_at(*after, "expected a space after the quotation");
-                    }
-                    None => {}
-                }
-                continue;
+        let quotation_mark = Some(first).filter(|c| matches!(c, '"' | '\''));
+        let mut text = PositionedText::default();
+        let mut opened_at = None;
+        while let Some((position, c)) = chars.next_if(|(_, c)| opened_at.is_some() || !is_blank(*c))
+        {
+            if Some(c) != quotation_mark {
+                text.push_char(c, position);
+            } else if opened_at.is_none() {
+                opened_at = Some(position);
+            } else if chars.next_if(|(_, next)| *next == c).is_some() {
+                text.push_char(c, position);
+            } else {
+                opened_at = None;
             }
-            token.text.push_char(c, position);
-            token.quoted_from = None;
-            may_quote = c == ':' && !has_key;
-            has_key |= c == ':';
         }
-        tokens.push(token);
+        if let Some(position) = opened_at {
+            let problem = "the quotation is not closed; end it with the same quotation mark";
+            return Err(syntax_error(PARAMETER, filter, position, problem));
+        }
+        tokens.push(Token {
+            start,
+            is_quoted: quotation_mark.is_some(),
+            text,
+        });
     }
 }
 
@@ -345,7 +336,7 @@ impl FromStr for Filter {
         while let Some(token) = tokens.next() {
             let (key, value) = parse_key_and_value(filter, &token, &mut tokens)?;
             match key.strip_prefix('!') {
-                Some(key) => add_value(&mut exclude, key.trim(), value),
+                Some(key) => add_value(&mut exclude, key, value),
                 None => add_value(&mut include, &key, value),
             }
         }
@@ -377,28 +368,37 @@ fn parse_key_and_value(
 
     // As in Rundeck, a word that ends with a colon is a key up to that colon. In any other word,
     // the key ends at the first colon.
-    let colon = match token.quoted_from {
-        Some(quote) if quote > 0 => Some(quote - 1),
-        _ if text.ends_with(':') => Some(text.len() - 1),
-        _ => text.find(':'),
+    let is_only_key = text.ends_with(':');
+    let colon = if is_only_key {
+        Some(text.len() - 1)
+    } else {
+        text.find(':')
     };
     let Some(colon) = colon else {
-        if text.starts_with('!') && token.quoted_from.is_none() {
+        if text.starts_with('!') && !token.is_quoted {
             return error_at(token.start, "expected `!KEY: VALUE`, as in `!name: web-1`");
         }
-        return require_value(filter, "name".into(), token.start, &token.text);
+        return require_value(filter, "name".into(), token.start, token.text.clone());
     };
 
-    let key = text[..colon].trim().to_owned();
-    if key.strip_prefix('!').unwrap_or(&key).trim().is_empty() {
+    let key = text[..colon].to_owned();
+    let name = key.strip_prefix('!').unwrap_or(&key);
+    if name.is_empty() || name.trim_matches(is_blank) != name {
         return error_at(
             token.start,
             "expected a key before the colon, as in `tags: web`",
         );
     }
-    if colon + 1 < text.len() || token.quoted_from.is_some_and(|quote| quote > 0) {
-        let value = token.text.trimmed_part(colon + 1, text.len());
-        return require_value(filter, key, token.start, &value);
+    if !is_only_key {
+        let value = token.text.part(colon + 1..text.len());
+        if value.text.starts_with(['"', '\'']) && !token.is_quoted {
+            let problem = format!(
+                "Rundeck reads a quotation mark after a colon as part of the value; \
+                 write a space after `{key}:`"
+            );
+            return error_at(value.position_of_byte(0), &problem);
+        }
+        return require_value(filter, key, token.start, value);
     }
 
     match following.next() {
@@ -406,26 +406,25 @@ fn parse_key_and_value(
             filter.len(),
             &format!("expected a value for the key `{key}`, found the end"),
         ),
-        Some(next) if next.text.text.ends_with(':') && next.quoted_from.is_none() => {
+        Some(next) if next.text.text.ends_with(':') && !next.is_quoted => {
             let problem = format!(
                 "expected a value for the key `{key}`, found the key {}",
                 quote_found(&next.text.text)
             );
             error_at(next.start, &problem)
         }
-        Some(next) => require_value(filter, key, next.start, &next.text),
+        Some(next) => require_value(filter, key, next.start, next.text),
     }
 }
 
-/// Returns the key with its trimmed value, or an error if the value is empty.
+/// Returns the key with its value, or an error if the value is blank.
 fn require_value(
     filter: &str,
     key: String,
     start: usize,
-    value: &PositionedText,
+    value: PositionedText,
 ) -> Result<(String, PositionedText), StepError> {
-    let value = value.trimmed_part(0, value.text.len());
-    if value.text.is_empty() {
+    if is_blank_text(&value.text) {
         let problem =
             format_args!("the value for the key `{key}` is empty and matches no node; set a value");
         return Err(syntax_error(PARAMETER, filter, start, problem));
@@ -454,7 +453,8 @@ fn compile_criterion(
     let matcher = if key == "tags" {
         Matcher::Tags(compile_tags(filter, &value, patterns_left)?)
     } else {
-        Matcher::Value(compile_value(filter, &value, true, patterns_left)?)
+        let texts = value.text.split(',').map(str::to_owned).collect();
+        Matcher::Value(compile_value(filter, &value, texts, patterns_left)?)
     };
     Ok(Criterion {
         key,
@@ -463,25 +463,37 @@ fn compile_criterion(
     })
 }
 
+/// Returns the alternatives, and for each the tags that it requires.
 fn compile_tags(
     filter: &str,
     value: &PositionedText,
     patterns_left: &mut usize,
 ) -> Result<Vec<Vec<ValueMatcher>>, StepError> {
+    if !value.text.contains(['+', ',']) {
+        let texts = HashSet::from([value.text.clone()]);
+        return Ok(vec![vec![compile_value(
+            filter,
+            value,
+            texts,
+            patterns_left,
+        )?]]);
+    }
+    check_slashes(filter, value)?;
     let mut alternatives = Vec::new();
-    for required in value.split_tags() {
-        let empty_tag = required.iter().find(|(_, tag)| tag.text.is_empty());
-        match (empty_tag, required.len()) {
-            (None, _) => {}
-            (Some(_), 1) => continue,
-            (Some((position, _)), _) => {
-                let problem = "expected a tag on both sides of `+`";
-                return Err(syntax_error(PARAMETER, filter, *position, problem));
-            }
+    for alternative in value.split(',') {
+        if is_blank_text(&alternative.text) {
+            continue;
         }
-        let matchers = required
-            .iter()
-            .map(|(_, tag)| compile_value(filter, tag, false, patterns_left));
+        let required = alternative.split('+');
+        if required.is_empty() || required.iter().any(|tag| is_blank_text(&tag.text)) {
+            let position = alternative.position_of_byte(0);
+            let problem = "expected a tag on both sides of `+`";
+            return Err(syntax_error(PARAMETER, filter, position, problem));
+        }
+        let matchers = required.iter().map(|tag| {
+            let texts = HashSet::from([tag.text.trim_matches(is_blank).to_owned()]);
+            compile_value(filter, tag, texts, patterns_left)
+        });
         alternatives.push(matchers.collect::<Result<_, _>>()?);
     }
     if alternatives.is_empty() {
@@ -491,76 +503,85 @@ fn compile_tags(
     Ok(alternatives)
 }
 
-/// Compiles a value. `may_list` says whether its comma-separated items match too.
+/// Refuses a `/…/` that Rundeck would split, as in `/we.+/`.
+fn check_slashes(filter: &str, value: &PositionedText) -> Result<(), StepError> {
+    let parts = value.split(',');
+    let tags = parts.iter().flat_map(|part| part.split('+'));
+    let mut opened_at = None;
+    for tag in tags.map(|tag| tag.trimmed()) {
+        if tag.between_slashes().is_some() {
+            continue;
+        }
+        if let Some(position) = opened_at.filter(|_| tag.text.ends_with('/')) {
+            let problem = "in `tags`, Rundeck splits the value at each `+` and `,`, also within \
+                           `/…/`; write the regular expression without them";
+            return Err(syntax_error(PARAMETER, filter, position, problem));
+        }
+        if tag.text.starts_with('/') {
+            opened_at = Some(tag.position_of_byte(0));
+        }
+    }
+    Ok(())
+}
+
+/// Compiles a value. `texts` are the texts that match it besides the value itself.
 fn compile_value(
     filter: &str,
     value: &PositionedText,
-    may_list: bool,
+    mut texts: HashSet<String>,
     patterns_left: &mut usize,
 ) -> Result<ValueMatcher, StepError> {
-    let text = value.text.as_str();
-    let slash_regex = text
-        .strip_prefix('/')
-        .and_then(|rest| rest.strip_suffix('/'));
+    let slash_regex = value.between_slashes();
     let is_only_regex = slash_regex.is_some();
-    let (source, begin) = slash_regex.map_or((text, 0), |inner| {
-        (inner.trim(), 1 + inner.len() - inner.trim_start().len())
-    });
-
-    let mut matcher = ValueMatcher::default();
+    let source = slash_regex.as_ref().unwrap_or(value).trimmed();
     if !is_only_regex {
-        matcher.exact = Some(text.to_owned());
-        if may_list && text.contains(',') {
-            matcher.list_items = text
-                .split(',')
-                .map(str::trim)
-                .filter(|item| !item.is_empty())
-                .map(str::to_owned)
-                .collect();
+        texts.insert(source.text.clone());
+    }
+    let pattern = compile_pattern(filter, &source, is_only_regex, patterns_left)?;
+    Ok(ValueMatcher { texts, pattern })
+}
+
+/// Compiles a regular expression. `is_only_regex` says whether it was written as `/…/`.
+fn compile_pattern(
+    filter: &str,
+    source: &PositionedText,
+    is_only_regex: bool,
+    patterns_left: &mut usize,
+) -> Result<Pattern, StepError> {
+    let text = source.text.as_str();
+    if text == ".*" {
+        return Ok(Pattern::Anything);
+    }
+    if !text.contains(|c| r"\[](){}^$|?*+".contains(c)) {
+        return Ok(match (text.contains('.'), is_only_regex) {
+            (false, false) => Pattern::None,
+            _ => Pattern::Dots(text.to_owned()),
+        });
+    }
+    match pattern::compile(text) {
+        Ok(_) if *patterns_left == 0 => {
+            let problem = format!("more than {MAX_PATTERNS} regular expressions; use fewer");
+            let position = source.position_of_byte(0);
+            Err(syntax_error(PARAMETER, filter, position, problem))
+        }
+        Ok(regex) => {
+            *patterns_left -= 1;
+            Ok(Pattern::Regex(regex))
+        }
+        Err(error) if error.is_malformed && !is_only_regex => Ok(Pattern::None),
+        Err(error) => {
+            let position = source.position_of_byte(error.position);
+            Err(syntax_error(PARAMETER, filter, position, error.message))
         }
     }
-
-    matcher.pattern = if source == ".*" {
-        Pattern::Anything
-    } else if !source.contains(|c| r"\[](){}^$|?*+".contains(c)) {
-        match (source.contains('.'), is_only_regex) {
-            (false, false) => Pattern::None,
-            _ => Pattern::Dots(source.to_owned()),
-        }
-    } else {
-        match pattern::compile(source) {
-            Ok(_) if *patterns_left == 0 => {
-                let problem = format!("more than {MAX_PATTERNS} regular expressions; use fewer");
-                return Err(syntax_error(
-                    PARAMETER,
-                    filter,
-                    value.position_of_byte(begin),
-                    problem,
-                ));
-            }
-            Ok(regex) => {
-                *patterns_left -= 1;
-                Pattern::Regex(regex)
-            }
-            Err(error) if error.is_malformed && !is_only_regex => Pattern::None,
-            Err(error) => {
-                let position = value.position_of_byte(begin + error.position);
-                return Err(syntax_error(PARAMETER, filter, position, error.message));
-            }
-        }
-    };
-    Ok(matcher)
 }
 
 /// Prints the filter so that it can be parsed again: `name: web-1 !tags: "a, b"`.
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let included = self.include.iter().map(|criterion| ("", criterion));
-        let excluded = self.exclude.iter().map(|criterion| ("!", criterion));
-        for (index, (sign, Criterion { key, value, .. })) in included.chain(excluded).enumerate() {
+        for (index, (sign, criterion)) in self.signed_criteria().enumerate() {
             let space = if index == 0 { "" } else { " " };
-            let key = quote_if_needed(&format!("{sign}{key}:"), false);
-            write!(f, "{space}{key} {}", quote_if_needed(value, true))?;
+            write!(f, "{space}{}", criterion.to_text(sign))?;
         }
         Ok(())
     }

@@ -8,15 +8,17 @@ use super::Node;
 /// attribute, sorts nodes by name.
 ///
 /// - If the attribute's value is an integer for all nodes that have it, values are compared as
-///   numbers. Otherwise they are compared as text.
-/// - Nodes with the same rank are sorted by name, in ascending order.
-/// - Nodes without a rank come last, sorted by name in ascending order.
+///   numbers, and equal numbers as text: `010` comes before `10`. Otherwise values are compared as
+///   text.
+/// - Nodes with the same rank are sorted by name.
+/// - Nodes without a rank come last, sorted by name.
+///
+/// `descending` reverses the whole order, so nodes without a rank come first.
+///
+/// Rundeck compares two ranks as numbers if both are integers, even if other ranks are not. With
+/// such a mixture, its order can depend on the order in which it found the nodes.
 pub fn sort_nodes(nodes: &mut [Node], rank_attribute: Option<&str>, descending: bool) {
-    let directed = |order: Ordering| if descending { order.reverse() } else { order };
-    let Some(attribute) = rank_attribute.filter(|name| !matches!(*name, "name" | "nodename"))
-    else {
-        return nodes.sort_by(|a, b| directed(a.nodename.cmp(&b.nodename)));
-    };
+    let attribute = rank_attribute.unwrap_or("nodename");
     let rank = |node: &Node| {
         node.get(attribute)
             .map(str::trim)
@@ -28,13 +30,14 @@ pub fn sort_nodes(nodes: &mut [Node], rank_attribute: Option<&str>, descending: 
         .iter()
         .filter_map(rank)
         .all(|rank| to_number(&rank).is_some());
+    let number = |rank: &str| to_number(rank).filter(|_| is_numeric);
     nodes.sort_by(|a, b| {
-        let rank_order = match (rank(a), rank(b)) {
-            (Some(a), Some(b)) if is_numeric => directed(to_number(&a).cmp(&to_number(&b))),
-            (Some(a), Some(b)) => directed(a.cmp(&b)),
+        let order = match (rank(a), rank(b)) {
+            (Some(a), Some(b)) => number(&a).cmp(&number(&b)).then_with(|| a.cmp(&b)),
             (a, b) => b.is_some().cmp(&a.is_some()),
         };
-        rank_order.then_with(|| a.nodename.cmp(&b.nodename))
+        let order = order.then_with(|| a.nodename.cmp(&b.nodename));
+        if descending { order.reverse() } else { order }
     });
 }
 
@@ -69,14 +72,10 @@ mod tests {
 
     #[test]
     fn ranks_are_compared_as_numbers_if_all_are_integers() {
-        let numbers = [("a", "10"), ("b", "9"), ("c", "-1"), ("d", " 9 ")];
+        let numbers = [("a", "10"), ("b", "9"), ("c", "-1"), ("d", "9")];
         assert_eq!(
             sorted_names(&numbers, Some("rank"), false),
             ["c", "b", "d", "a"]
-        );
-        assert_eq!(
-            sorted_names(&numbers, Some("rank"), true),
-            ["a", "b", "d", "c"]
         );
         assert_eq!(
             sorted_names(&[("a", "9"), ("b", "10"), ("c", "x")], Some("rank"), false),
@@ -85,15 +84,20 @@ mod tests {
     }
 
     #[test]
-    fn nodes_without_a_rank_come_last_in_both_orders() {
-        let nodes = [("d", ""), ("b", "2"), ("c", ""), ("a", "1")];
+    fn equal_numbers_are_compared_as_text() {
+        let nodes = [("a", "10"), ("b", "010"), ("c", "+10"), ("d", "0010")];
         assert_eq!(
             sorted_names(&nodes, Some("rank"), false),
-            ["a", "b", "c", "d"]
+            ["c", "d", "b", "a"]
         );
-        assert_eq!(
-            sorted_names(&nodes, Some("rank"), true),
-            ["b", "a", "c", "d"]
-        );
+    }
+
+    #[test]
+    fn descending_reverses_the_whole_order() {
+        let nodes = [("d", ""), ("b", "2"), ("c", ""), ("a", "1"), ("e", "2")];
+        let mut ascending = sorted_names(&nodes, Some("rank"), false);
+        assert_eq!(ascending, ["a", "b", "e", "c", "d"]);
+        ascending.reverse();
+        assert_eq!(sorted_names(&nodes, Some("rank"), true), ascending);
     }
 }

@@ -45,21 +45,3 @@ pub struct NetworkFaults {
     /// The percentage of frames that the client receives after later ones.
     pub delayed_percent: u64,
 }
-
-/// Random numbers (xorshift) that are the same for the same seed.
-#[derive(Clone, Debug)]
-pub(super) struct SeededRandom(u64);
-
-impl SeededRandom {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    /// Returns true with the given probability in percent.
-    pub(super) fn happens(&mut self, percent: u64) -> bool {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % 100 < percent
-    }
-}

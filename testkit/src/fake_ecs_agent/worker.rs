@@ -16,10 +16,11 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
 
-use super::faults::{AgentFault, SeededRandom};
+use super::faults::AgentFault;
 use super::frame::{Frame, SessionKeys, decode_frame, encode_frame};
 use super::shlex::split;
 use super::state::{CLUSTER, CONTAINER, KEY, RUNTIME_ID, Session, State, TASK, lock};
+use crate::random::SeededRandom;
 
 /// The maximum number of bytes of output in one frame.
 const CHUNK: usize = 1024;
@@ -214,14 +215,14 @@ impl Worker {
                     .map_err(|_| SessionEnded)?;
             }
         }
-        if self.random.happens(network.lost_percent) {
+        if self.random.percent(network.lost_percent) {
             return Ok(());
         }
-        if self.random.happens(network.delayed_percent) {
+        if self.random.percent(network.delayed_percent) {
             self.delayed.push(frame);
             return Ok(());
         }
-        if self.random.happens(network.duplicated_percent) {
+        if self.random.percent(network.duplicated_percent) {
             self.socket
                 .feed(Message::binary(frame.clone()))
                 .await
@@ -292,7 +293,7 @@ impl Worker {
             _ => return Err(SessionEnded),
         };
         let network = lock(&self.state).network;
-        if self.random.happens(network.lost_percent) {
+        if self.random.percent(network.lost_percent) {
             return Ok(());
         }
         match decode_frame(&bytes) {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::case::{Case, Content, Node, Object, Operation, Verb};
-use super::random::SeededRandom;
+use crate::random::SeededRandom;
 
 /// All files and objects were last modified around this time (2026-01-31T06:00:00Z).
 const BASE_TIME: i64 = 1_769_839_200;

@@ -14,10 +14,10 @@ use stepward_cli::workspace::Workspace;
 use super::case::{Case, Content, Node, Object, Operation, Verb};
 use super::compare::{FinalState, find_differences};
 use super::files;
-use super::random::SeededRandom;
 use super::server::{Server, StoredObject};
 use super::sides::{Outcome, Sandbox, start_aws, step_parameters};
 use super::{create_files, read_files};
+use crate::random::SeededRandom;
 use crate::run_dir::create_run_dir;
 use crate::runtime_api::{Function, Response};
 

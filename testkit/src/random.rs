@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 /// The generator `SplitMix64`: <https://prng.di.unimi.it/splitmix64.c>. A seed generates the same
 /// numbers on every machine and with every version, so it always reproduces the same test case.
 #[derive(Clone, Debug)]
-pub(super) struct SeededRandom(u64);
+pub struct SeededRandom(u64);
 
 impl SeededRandom {
     /// Starts the generator with a seed.
     #[must_use]
-    pub(super) fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
@@ -23,29 +23,29 @@ impl SeededRandom {
     }
 
     /// Returns a number below `limit`, which must not be 0.
-    pub(super) fn below(&mut self, limit: u64) -> u64 {
+    pub fn below(&mut self, limit: u64) -> u64 {
         self.next_number() % limit
     }
 
     /// Returns a number in the range, including both ends.
-    pub(super) fn between(&mut self, least: u64, most: u64) -> u64 {
+    pub fn between(&mut self, least: u64, most: u64) -> u64 {
         least + self.below(most - least + 1)
     }
 
     /// Returns true with the given probability in percent.
-    pub(super) fn percent(&mut self, probability: u64) -> bool {
+    pub fn percent(&mut self, probability: u64) -> bool {
         self.below(100) < probability
     }
 
     /// Returns one of the values. The slice must not be empty.
-    pub(super) fn pick<'a, T>(&mut self, values: &'a [T]) -> &'a T {
+    pub fn pick<'a, T>(&mut self, values: &'a [T]) -> &'a T {
         let index = self.below(values.len() as u64);
         &values[usize::try_from(index).unwrap_or_default()]
     }
 
     /// Returns a subset of the values. Each value is included with the given probability in
     /// percent.
-    pub(super) fn subset<T: Clone>(
+    pub fn subset<T: Clone>(
         &mut self,
         values: impl IntoIterator<Item = T>,
         probability: u64,
@@ -58,7 +58,7 @@ impl SeededRandom {
 
     /// Generates `count` different values. Returns fewer values if 100 attempts per value are not
     /// enough.
-    pub(super) fn distinct<T: Ord>(
+    pub fn distinct<T: Ord>(
         &mut self,
         count: u64,
         mut generate: impl FnMut(&mut Self) -> T,
