@@ -138,6 +138,49 @@ fn nodes_of_several_accounts_and_regions_are_listed_and_filtered() {
             ],
         );
         assert_eq!(found["nodes"].as_array().unwrap().len(), 2, "{found}");
+        // Excluded keys exclude only nodes that match all of them.
+        let region = format!("!region: {OTHER}");
+        let (explained, ..) = stepward(
+            test_stack,
+            &[
+                "nodes",
+                "list",
+                "--json",
+                "--customer",
+                &customer,
+                "--explain",
+                "--filter",
+                &format!("{region} !account: prod"),
+            ],
+        );
+        for explanation in explained["nodes"].as_array().unwrap() {
+            let node = &explanation["node"];
+            let is_match = [node["region"] == OTHER, node["account"] == "prod"];
+            let matches = json!({ &region: is_match[0], "!account: prod": is_match[1] });
+            assert_eq!(explanation["matches"], matches, "{explanation}");
+            assert_eq!(
+                explanation["selected"],
+                is_match != [true; 2],
+                "{explanation}"
+            );
+        }
+        assert_eq!(explained["nodes"].as_array().unwrap().len(), all.len());
+        let (_, code, messages) = stepward(
+            test_stack,
+            &[
+                "nodes",
+                "list",
+                "--customer",
+                &customer,
+                "--filter",
+                "name:",
+            ],
+        );
+        assert_eq!(code, 2, "{messages}");
+        assert!(
+            messages.contains("column 6: expected a value"),
+            "{messages}"
+        );
         let (_, code, messages) = stepward(
             test_stack,
             &[

@@ -1,7 +1,5 @@
 //! Sorts nodes in the order in which a dispatch runs them.
 
-use std::cmp::Ordering;
-
 use super::Node;
 
 /// Sorts nodes by an attribute, as Rundeck does with its rank attribute and rank order. Without an

@@ -3,6 +3,7 @@
 use clap::Args;
 use stepward::model::job::JobInput;
 use stepward::node::dispatch::{JobOptions, Options};
+use stepward::node::filter::Filter;
 
 /// The nodes that a command uses.
 #[derive(Args, Debug)]
@@ -25,8 +26,22 @@ pub(crate) struct NodeSelection {
     )]
     pub(crate) sources: Vec<String>,
     /// A node filter in Rundeck's syntax [default: all nodes]
-    #[arg(long, short = 'f', default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        short = 'f',
+        default_value = "",
+        hide_default_value = true,
+        value_parser = check_filter
+    )]
     pub(crate) filter: String,
+}
+
+/// Checks a filter before a job starts with it.
+fn check_filter(filter: &str) -> Result<String, String> {
+    match filter.parse::<Filter>() {
+        Ok(_) => Ok(filter.to_owned()),
+        Err(error) => Err(error.message),
+    }
 }
 
 impl NodeSelection {
