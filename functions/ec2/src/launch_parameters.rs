@@ -3,7 +3,7 @@
 use aws_sdk_ec2::types::IamInstanceProfileSpecification;
 use stepward::StepError;
 use stepward::model::input::require;
-use stepward::model::permissions::{arn, literal};
+use stepward::model::permissions::{ArnScope, arn, literal};
 
 use crate::{any_account_arn, require_id};
 
@@ -71,6 +71,26 @@ pub(crate) fn check_instance_profile(profile: &str) -> Result<(), StepError> {
              got {profile:?}"
         )
     })
+}
+
+/// Checks that an instance profile's ARN is of the account in which the instance is launched. EC2
+/// accepts no other, but says so only after the image has been registered.
+///
+/// # Errors
+/// `InvalidInput` naming the parameter.
+pub(crate) fn check_profile_account(profile: &str, scope: &ArnScope) -> Result<(), StepError> {
+    let account_arn = format!("arn:{}:iam::{}:", scope.partition, scope.account_id);
+    require(
+        !profile.starts_with("arn:") || profile.starts_with(&account_arn),
+        || {
+            format!(
+                "parameter \"instance_profile\": expected an instance profile of the account \
+             {account} in the partition {partition:?}, got {profile:?}",
+                account = scope.account_id,
+                partition = scope.partition
+            )
+        },
+    )
 }
 
 /// Checks the form of a device name, for example `/dev/xvda`.

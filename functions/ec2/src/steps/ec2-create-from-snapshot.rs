@@ -6,8 +6,9 @@ use std::time::Duration;
 use crate::creation::{CreatedResources, Stage};
 use crate::image::{Architecture, BootMode};
 use crate::launch_parameters::{
-    check_instance_profile, check_instance_type, check_key_name, check_root_device,
-    check_security_groups, check_user_data, launch_resources, profile_specification,
+    check_instance_profile, check_instance_type, check_key_name, check_profile_account,
+    check_root_device, check_security_groups, check_user_data, launch_resources,
+    profile_specification,
 };
 use crate::snapshot_image::{creation_token, deregister_image};
 use crate::{
@@ -46,6 +47,10 @@ use stepward::{
 /// comes from. Otherwise the instance does not boot, and its status checks never pass. For Windows,
 /// Red Hat and SUSE, the new instance keeps its license information only if EC2 finds it in the
 /// snapshot.
+///
+/// If the snapshot is encrypted with a customer managed KMS key, the key's policy must allow the
+/// account's role to use the key, also if the key belongs to another account:
+/// <https://docs.aws.amazon.com/ebs/latest/userguide/ebs-encryption-requirements.html>.
 ///
 /// # Behavior
 ///
@@ -375,6 +380,9 @@ impl Step for Create {
         ctx: &Context,
         resume: Option<Resume>,
     ) -> Result<Progress<CreatedInstance>, StepError> {
+        if let Some(profile) = &self.instance_profile {
+            check_profile_account(profile, &ctx.scope)?;
+        }
         let ec2 = ctx.client(Client::new);
         let resources = CreatedResources::load(ctx, &ec2, resume).await?;
         let image_id = resources.image_id.clone();
@@ -704,6 +712,24 @@ mod tests {
         let step = step(json!({ "keep_image": true, "instance_profile": profile }));
         step.validate().unwrap();
         assert!(expect_done(step.run(&ctx, Some(state)).await).image_kept);
+    }
+
+    #[tokio::test]
+    async fn invalid_is_a_profile_of_another_account_or_partition() {
+        for owner in ["aws:iam::333333333333", "aws-cn:iam::222222222222"] {
+            let profile = format!("arn:{owner}:instance-profile/web");
+            let step = step(json!({ "instance_profile": profile }));
+            step.validate().unwrap();
+            let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, &[]));
+            let error = step.run(&ctx, None).await.unwrap_err();
+            assert_eq!(error.name, ErrorName::InvalidInput);
+            assert!(
+                error
+                    .message
+                    .contains("account 222222222222 in the partition \"aws\""),
+                "{error}"
+            );
+        }
     }
 
     #[tokio::test]

@@ -97,7 +97,7 @@ async fn check_bucket(
 ) -> Result<Progress<Deleted>, StepError> {
     let bucket = &contents.bucket.name;
     let is_filled = contents.has_versions().await.map_err(|mut error| {
-        if error.name == ErrorName::AccessDenied {
+        if error.name == ErrorName::AccessDenied && !error.rejects_credentials() {
             error.message = format!(
                 "{}; or another account owns bucket \"{bucket}\"",
                 error.message
@@ -763,6 +763,13 @@ mod tests {
         let error = step(true).run(&context([&others]), None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::AccessDenied);
         assert!(error.message.contains("another account owns"), "{error}");
+        let rejected = mock!(Client::list_object_versions)
+            .then_error(|| ListObjectVersionsError::generic(error_metadata("InvalidAccessKeyId")));
+        let error = step(true)
+            .run(&context([&rejected]), None)
+            .await
+            .unwrap_err();
+        assert!(!error.message.contains("another account owns"), "{error}");
     }
 
     #[test]

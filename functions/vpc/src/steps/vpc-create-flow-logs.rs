@@ -36,7 +36,11 @@ const POLL_INTERVAL: Duration = Duration::from_secs(3);
 ///   under `AWSLogs/<account ID>/` (inside the folder, if you set one) and `s3:GetBucketAcl`. The
 ///   bucket may belong to another account. The step does not change the policy, because AWS would
 ///   replace all of it. AWS describes it:
-///   <https://docs.aws.amazon.com/vpc/latest/userguide/flow-logs-s3-permissions.html>.
+///   <https://docs.aws.amazon.com/vpc/latest/userguide/flow-logs-s3-permissions.html>. If the bucket
+///   encrypts with a customer managed KMS key, the key's policy must allow
+///   `delivery.logs.amazonaws.com` to use it; otherwise no records arrive. See "Amazon S3 bucket
+///   server-side encryption" in
+///   <https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/AWS-logs-infrastructure-S3.html>.
 ///
 /// # Behavior
 ///
