@@ -303,8 +303,8 @@ pub(crate) fn still_running(execution: &str) -> Error {
     .with_advice(format!("stop it with `stepward job stop {name}`"))
 }
 
-/// Reads the definition of an execution's job; null if it cannot be read. It only gives steps their
-/// names: without it, they have the names of states.
+/// Reads the definition of an execution's job; null if it cannot be read. It only provides the names
+/// of steps: without it, the names of states are shown.
 async fn read_definition(cloud: &Cloud, execution: &str) -> Value {
     let described = cloud
         .sfn()

@@ -82,8 +82,8 @@ pub(crate) async fn store_value(
                     error
                         .into_started()
                         .with_context(
-                            "the new value was not stored, and steps can read the removed value \
-                             again",
+                            "the new value was not stored; the old value, which had been removed, is \
+                             back, and steps can read it",
                         )
                         .with_advice(format!(
                             "remove it with `stepward keys remove {path} --yes`"

@@ -223,7 +223,7 @@ impl Proof {
         if let Err(error) = self.run_step::<S>(&params).await {
             faults.push(format!(
                 "with all declared permissions the step fails with {}: {error}; \
-                 declare the missing action, or fix the scene",
+                 declare the missing action, or correct the resources that the test creates",
                 error.name
             ));
             return faults;

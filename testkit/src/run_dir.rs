@@ -30,7 +30,7 @@ pub fn create_run_dir(parent: &Path, name: &str) -> Result<PathBuf, String> {
         }
     }
     Err(format!(
-        "{}: all numbers for a folder {name:?} are used; delete old folders",
+        "{}: too many folders have a name that begins with {name:?}; delete old folders",
         parent.display()
     ))
 }

@@ -370,7 +370,7 @@ impl fmt::Display for Summary {
             writeln!(f, "{kind:<20} {all:>6} {succeeded:>10} {effective:>10}")?;
         }
         for (reason, count) in &self.explained {
-            writeln!(f, "explained in {count} seeds: {reason}")?;
+            writeln!(f, "{count} seeds differ for a known reason: {reason}")?;
         }
         write!(
             f,

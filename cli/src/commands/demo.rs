@@ -128,7 +128,7 @@ async fn show_everything(
                 "proven: its role accepts Stepward, and refuses callers without the external ID"
             }
             Trust::Open => {
-                "open: its role also accepts callers without the external ID, so steps will \
+                "not protected: its role also accepts callers without the external ID, so steps will \
                  refuse it"
             }
             Trust::Overridden => {

@@ -54,7 +54,7 @@ impl Deploy {
             "jobs" => package::workspace_for_jobs(&workspace)?,
             other => {
                 return Err(Error::usage_error(format!(
-                    "--parameter Steps: expected all or jobs, got \"{other}\""
+                    "--parameter Steps: expected \"all\" or \"jobs\", got \"{other}\""
                 ))
                 .with_advice("set Steps=all, or Steps=jobs for only the steps that jobs call"));
             }

@@ -43,7 +43,7 @@ impl Records {
         })
     }
 
-    /// The result of a call of the store, with the cloud and the advice in its error.
+    /// The result of a call of the store. An error also names the cloud, and gives advice.
     pub(crate) fn map_error<T>(&self, result: Result<T, StepError>) -> Result<T> {
         result.map_err(|error| self.cloud.describe_error(&error))
     }

@@ -1,4 +1,4 @@
-//! The step that a state of a job calls, and the account that the call is for.
+//! Finds which step a state of a state machine calls, and for which account.
 
 use std::collections::HashMap;
 
@@ -25,7 +25,7 @@ pub(super) struct Functions {
 }
 
 impl Functions {
-    /// The functions that the definition of a stack's job names. The definition is null if it is
+    /// The functions that the definition of a job refers to. The definition is null if it is
     /// not known.
     pub(super) fn from_definition(stack: &str, definition: &Value) -> Self {
         let mut functions = Self {

@@ -245,8 +245,8 @@ fn output_text(schema: &Value) -> String {
 
 fn permission_parts(step: &Manifest) -> Vec<String> {
     let introduction = "The step's role in the customer's account needs these permissions. A `*` \
-                        within an ARN matches any value. If a parameter names the resource, the \
-                        session of one run is limited to this resource. A `*` alone means all \
+                        within an ARN matches any value. If a parameter names the resource, each \
+                        run can use the permission for this resource only. A `*` alone means all \
                         resources.";
     let mut parts = vec![introduction.to_owned(), permission_table(&step.permissions)];
     if !step.peer_permissions.is_empty() {

@@ -17,8 +17,8 @@ const SHOWN_CHARACTERS: usize = 60;
 /// entries replace those of a whole map.
 ///
 /// If a parameter can only be text, the value is read as text. If a parameter can also have another
-/// type, such as list or number, JSON of that type is read as JSON, and everything else as text,
-/// except a value that begins like JSON of that type and is not valid. An error names unknown
+/// type, such as list or number, JSON of that type is read as JSON, and everything else as text. A
+/// value that begins like a JSON list or object but is not valid is an error. Errors name unknown
 /// parameters, values of a wrong type, and missing required parameters. The step itself checks
 /// everything beyond types.
 pub fn read(
@@ -55,8 +55,8 @@ pub fn read(
         }
     }
     for ((name, entry), text) in entries {
-        let is_replaceable = !given.contains(name);
-        set_entry(step, &mut parameters, (name, entry), text, is_replaceable)?;
+        let is_from_file = !given.contains(name);
+        set_entry(step, &mut parameters, (name, entry), text, is_from_file)?;
     }
 
     for (name, value) in &parameters {
@@ -99,7 +99,7 @@ fn set_entry(
     parameters: &mut Map<String, Value>,
     (name, entry): (&str, &str),
     text: &str,
-    is_replaceable: bool,
+    is_from_file: bool,
 ) -> Result<()> {
     let map_schema = parameter_schema(step, name)?;
     let schema = entry_schema(&step.parameters, map_schema)
@@ -110,7 +110,7 @@ fn set_entry(
         Some(Value::Object(entries)) => {
             entries.insert(entry.to_owned(), value);
         }
-        Some(other) if !is_replaceable => {
+        Some(other) if !is_from_file => {
             return Err(Error::usage_error(format!(
                 "-p {name}.{entry} sets an entry of {name}, but -p {name} is not a map: {}",
                 shortened(other)
@@ -136,7 +136,7 @@ fn parameter_schema<'a>(step: &'a Manifest, name: &str) -> Result<&'a Value> {
     })
 }
 
-/// A typed value, as a value of a type that its schema allows.
+/// Parses the text that an operator entered into a type that the schema allows.
 fn parse_value(step: &Manifest, name: &str, schema: &Value, text: &str) -> Result<Value> {
     let types = allowed_types(&step.parameters, schema);
     let option = format!("-p {name}");
@@ -152,7 +152,7 @@ fn parse_value(step: &Manifest, name: &str, schema: &Value, text: &str) -> Resul
                 check_numbers(&option, text)?;
                 Ok(json)
             }
-            Err(error) if is_begun_as(&types, text) => Err(broken_json(&option, text, &error)),
+            Err(error) if looks_like_json(&types, text) => Err(broken_json(&option, text, &error)),
             _ => Ok(text.into()),
         };
     }
@@ -161,8 +161,8 @@ fn parse_value(step: &Manifest, name: &str, schema: &Value, text: &str) -> Resul
     Ok(json)
 }
 
-/// Whether a text begins like a JSON list or object, and one of the types is this.
-fn is_begun_as(types: &[&str], text: &str) -> bool {
+/// Whether a text begins like a JSON list or object, and the types include it.
+fn looks_like_json(types: &[&str], text: &str) -> bool {
     let kind = match text.trim_start().chars().next() {
         Some('[') => "array",
         Some('{') => "object",

@@ -43,7 +43,7 @@ struct StartRequest {
     options: Map<String, Value>,
 }
 
-/// Handles one request. Errors of the request itself are responses, too.
+/// Handles one request. An invalid request gets an HTTP error; the function itself does not fail.
 async fn respond(api: &Api, event: &Event) -> Result<ApiGatewayV2httpResponse, StepError> {
     let request: ApiGatewayV2httpRequest = event.read()?;
     let route = request.route_key.as_deref().unwrap_or_default();
@@ -158,8 +158,8 @@ impl Api {
 
     /// Checks that an existing execution has the same input as this request.
     ///
-    /// Step Functions rejects a name that an ended execution has used. For the caller that is the
-    /// execution that its key started, unless the input differs.
+    /// Step Functions rejects a name that an ended execution has used. The name is made from the
+    /// caller's key, so the existing execution is the caller's own, unless the input differs.
     async fn check_same_input(
         &self,
         job: &str,
@@ -204,7 +204,7 @@ impl Api {
             "status": execution.status.as_str(),
             "started_at": format_time(&execution.start_date),
         });
-        // Only a succeeded execution has an output on AWS.
+        // Step Functions returns an output only for succeeded executions; an emulator may return more.
         let output = execution
             .output
             .filter(|_| execution.status.as_str() == "SUCCEEDED")

@@ -78,7 +78,7 @@ impl Selection<'_> {
         require(self.ids.len() <= MAX_INSTANCE_IDS, || {
             format!(
                 "parameter \"instance_ids\": expected 1 to {MAX_INSTANCE_IDS} IDs, got {}; \
-                 select the instances by tags, or split the list over a Map",
+                 select the instances by tags, or split the list with a Map state",
                 self.ids.len()
             )
         })?;

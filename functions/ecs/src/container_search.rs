@@ -175,7 +175,7 @@ impl<'a> ContainerSearch<'a> {
         }
 
         let message = format!(
-            "parameter \"clusters\": cluster \"{}\" does not exist in the searched Regions; check \
+            "parameter \"clusters\": cluster \"{}\" does not exist in the Regions of this run; check \
              the names and \"regions\"",
             missing.join("\", \"")
         );

@@ -160,8 +160,8 @@ impl SingleRunFunction {
         );
         let Some(function) = self.find().await? else {
             return Ok(Claim::Missing(format!(
-                "function {name} does not exist any more: a call whose response was lost deleted it, \
-                 or another person did; {unknown}"
+                "function {name} does not exist any more: an earlier call, whose response was lost, or \
+                 another person deleted it; {unknown}"
             )));
         };
         match function.state() {
@@ -197,8 +197,8 @@ impl SingleRunFunction {
                     return Ok(Claim::NotReady(format!("not ready: {}", error.message)));
                 }
                 Ok(Claim::Refused(format!(
-                    "a call whose response was lost invoked function {name} or was about to; \
-                     {unknown}"
+                    "an earlier call, whose response was lost, invoked function {name} or was \
+                     about to invoke it; {unknown}"
                 )))
             }
             Err(error) => Err(error),

@@ -41,7 +41,7 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~');
 
 /// How errors name the parameter that sets the Region of most buckets.
-pub(crate) const TARGET_REGION: &str = "the target's Region";
+pub(crate) const TARGET_REGION: &str = "the step's Region";
 /// How errors name the parameter that sets the Region of a source bucket.
 pub(crate) const SOURCE_REGION: &str = "\"source_region\"";
 
@@ -287,7 +287,7 @@ mod tests {
             let (here, file, there) = ("s3://data/a", "a", "s3://elsewhere/a");
             let from_to = |source: &str, destination: &str, recursive| json!({ "source": source, "destination": destination, "recursive": recursive });
             let sync = |source: &str, destination: &str| json!({ "source": source, "destination": destination });
-            let (source, target) = ("\"source_region\"", "the target's Region");
+            let (source, target) = ("\"source_region\"", "the step's Region");
             for (parameter, error) in [
                 (
                     source,

@@ -167,8 +167,8 @@ async fn delete_objects(
         .collect();
     match refused.iter().find(|(key, _)| !keys.contains(key)) {
         Some((key, error)) => Err(ErrorName::Internal.with_message(format!(
-            "S3 refused to delete the key {key:?}, which was not requested: {}; report this as a \
-             bug",
+            "S3 reported that it could not delete {key:?}, which the step had not asked it to \
+             delete: {}; report this as a bug",
             error.message
         ))),
         None => Ok(refused),

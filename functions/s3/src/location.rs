@@ -64,7 +64,7 @@ impl S3Uri {
     /// Checks that the URI names a bucket itself, and no key in it.
     ///
     /// # Errors
-    /// `InvalidInput` with the parameter's name and, for a key, the advice.
+    /// `InvalidInput` with the parameter's name and, if the URI has a key, `advice`.
     pub(crate) fn into_bucket_name(
         self,
         parameter: &str,

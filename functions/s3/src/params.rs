@@ -33,12 +33,12 @@ pub struct TransferOptions {
     pub sse: Option<Encryption>,
     /// The ID or ARN of the KMS key for `sse` = `aws:kms`. Default: the AWS managed key for S3.
     pub sse_kms_key_id: Option<String>,
-    /// The account of the same customer in which the source bucket is read. Default: the target's
-    /// account.
+    /// The account that reads the source bucket. It must belong to the same customer. Default: the
+    /// step's account.
     pub source_account: Option<String>,
-    /// The Region of the source bucket. Default: the target's Region.
+    /// The Region of the source bucket. Default: the step's Region.
     pub source_region: Option<String>,
-    /// The 12-digit ID of the account that owns the destination bucket. Default: the target's
+    /// The 12-digit ID of the account that owns the destination bucket. Default: the step's
     /// account.
     pub bucket_owner: Option<String>,
 }

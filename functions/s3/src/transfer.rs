@@ -146,8 +146,8 @@ impl TransferContext<'_> {
 
                 if would_overwrite_source {
                     Err(ErrorName::Conflict.with_message(
-                        "its new name is below the source, where it could overwrite objects still \
-                         to be transferred; transfer it separately",
+                        "its new key is under the prefix of the source, where it could overwrite \
+                         objects still to be transferred; transfer it separately",
                     ))
                 } else if is_below_destination {
                     Err(ErrorName::Conflict.with_message(

@@ -22,7 +22,8 @@ pub struct Rollout {
     pub concurrency: usize,
     /// If the command fails on more than this number of nodes, it does not start on further nodes;
     /// nodes that are already running it finish. With 0, it does not start on any node after the
-    /// first failure. Nodes that SSM could not send the command to do not count. Default: no limit.
+    /// first failure. Nodes to which SSM could not send the command are not counted. Default: no
+    /// limit.
     pub max_errors: Option<u32>,
     /// Run the command in the given order: on the first `concurrency` nodes together, then on the
     /// next `concurrency` nodes after all of these have finished. For one node at a time, set

@@ -32,7 +32,7 @@ pub fn sh_command(command: &str) -> String {
 
     let decode = format!("printf %s '{}' | base64 -d", encode_base64(&command));
     if let Some(interpreter) = shebang_interpreter(&command) {
-        // The agent would have passed a file to the interpreter, too.
+        // Like SSM's agent, pass the command to its interpreter as a file.
         return format!(
             "f=$(mktemp \"${{TMPDIR:-/tmp}}/stepward.XXXXXXXX\") || exit 125\n\
              trap 'rm -f \"$f\"' EXIT\n\

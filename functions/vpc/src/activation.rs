@@ -27,7 +27,7 @@ pub struct PeeringOutput {
     pub(crate) created: bool,
     /// The routes through the connection, with `add_routes`.
     pub(crate) routes: Vec<PeeringRoute>,
-    /// The connection in the AWS console, in the target's account.
+    /// The connection in the AWS console, in the step's account.
     pub(crate) console_url: String,
 }
 

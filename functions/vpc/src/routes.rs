@@ -193,7 +193,7 @@ fn plan_route(
     {
         return Err(ErrorName::Conflict.with_message(format!(
             "route table {route_table_id} of {vpc_id} already has a route to {destination} through \
-             {}; delete that route, or list other route tables",
+             {}; delete that route, or pass other route tables",
             route_target(existing)
         )));
     }

@@ -110,8 +110,8 @@ impl Resume {
     pub fn state<T: DeserializeOwned>(&self) -> Result<T, StepError> {
         T::deserialize(&self.state).map_err(|error| {
             ErrorName::InvalidInput.with_message(format!(
-                "resume does not belong to this step: {error}; \
-                 pass the resume value of the step's previous response"
+                "the value of `resume` comes from another step: {error}; \
+                 pass the value of the step's own previous response"
             ))
         })
     }

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 /// The names are fixed, because jobs that customers wrote depend on them.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
 pub enum ErrorName {
-    /// The envelope or a parameter is invalid, and nothing was done. Correct the input that the
-    /// message names; a retry with the same input fails again.
+    /// The input of the step is invalid: its customer, account or Region, or a parameter. Nothing
+    /// was done. Correct the input that the message names; a retry with the same input fails again.
     InvalidInput,
     /// The customer, the account or an AWS resource does not exist. Check the names, the IDs and
     /// the Region.
@@ -33,9 +33,9 @@ pub enum ErrorName {
     TimedOut,
     /// The action ran and failed. Fix the cause that the message names, then run the step again.
     StepFailed,
-    /// The customer's role accepts callers without the right external ID, or the trust proof did
-    /// not succeed, so Stepward does not use the role. Fix the role's trust policy, then run
-    /// `stepward account check`.
+    /// The customer's role accepts callers without the right external ID, or Stepward could not
+    /// test whether it does, and therefore does not use the role. Fix the role's trust policy, then
+    /// run `stepward account check`.
     TrustBroken,
     /// An error inside Stepward or AWS, or a response from AWS that Stepward does not understand.
     /// Run the step again later, and report the error if it persists.
@@ -172,8 +172,8 @@ pub fn denied(operation: &str, reason: &str) -> String {
     }
 }
 
-/// The action that AWS denied, with its resource if AWS names one that is not a role. `operation` if
-/// `reason`, AWS's own message, names no action.
+/// The action that AWS denied, with its resource if AWS names one that is not a role. `operation`
+/// if `reason`, AWS's own message, names no action.
 #[must_use]
 pub fn denied_action(operation: &str, reason: &str) -> String {
     let action = reason

@@ -37,7 +37,7 @@ pub fn bucket_region(error: &impl AwsError<aws_sdk_s3::Error>) -> Option<String>
 
 /// Converts the error of an S3 operation.
 pub fn s3_error(error: impl AwsError<aws_sdk_s3::Error>) -> StepError {
-    s3_error_with_region(error, "the target's Region")
+    s3_error_with_region(error, "the step's Region")
 }
 
 /// Like [`s3_error`], for a bucket whose Region is not the target's. `parameter` sets the Region.
@@ -94,7 +94,7 @@ mod tests {
                 SdkError::service_error(error.into_service_error(), response)
             };
             for (error, parameter) in [
-                (s3_error(error()), "the target's Region"),
+                (s3_error(error()), "the step's Region"),
                 (
                     s3_error_with_region(error(), "\"source_region\""),
                     "\"source_region\"",

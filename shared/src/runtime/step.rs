@@ -140,9 +140,9 @@ impl FunctionConfig {
 /// A second account or Region of the same customer that a step works in.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Peer {
-    /// The name of the account. The default is the target's account.
+    /// The name of the account. The default is the step's account.
     pub account: Option<String>,
-    /// The Region. The default is the target's Region, or the default Region of another account.
+    /// The Region. The default is the step's Region, or the default Region of another account.
     pub region: Option<String>,
     /// The permissions that the step needs there.
     pub permissions: Permissions,

@@ -59,7 +59,10 @@ pub(super) async fn serve_connection(stream: TcpStream, state: Arc<Mutex<State>>
     let (mut path, mut query, mut signature) = (String::new(), String::new(), None);
     let fault = lock(&state).fault;
     let seed = lock(&state).network.seed;
-    #[expect(clippy::result_large_err, reason = "the callback's type is given")]
+    #[expect(
+        clippy::result_large_err,
+        reason = "the library sets the type of the callback"
+    )]
     let upgrade = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
         request.uri().path().clone_into(&mut path);
         request

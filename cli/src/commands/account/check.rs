@@ -75,7 +75,7 @@ fn conclusion(proof: Option<&TrustProof>) -> String {
             format!("Steps may use the role because an operator has overridden this error: {error}")
         }
         None => "The credentials belong to the account. Its credential provider does not assume a \
-                 role, so there is no trust policy to prove."
+                 role, so there is no trust policy to test."
             .into(),
     }
 }

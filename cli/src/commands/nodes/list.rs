@@ -38,7 +38,7 @@ impl ListNodes {
         let progress = Progress::new();
         progress.set_status("searching for nodes");
         let mut selection = self.selection;
-        let explained = self.explain.then(|| std::mem::take(&mut selection.filter));
+        let filter_to_explain = self.explain.then(|| std::mem::take(&mut selection.filter));
         let input = selection.job_input(cloud.caller.clone());
         let finished = jobs::run(&cloud, &deployment, JOB, &input).await;
         progress.clear();
@@ -54,7 +54,7 @@ impl ListNodes {
         };
         let nodes: Vec<_> = state.nodes.into_iter().map(|result| result.node).collect();
         print_source_failures(&state.failures);
-        if let Some(filter) = explained {
+        if let Some(filter) = filter_to_explain {
             show_explanation(format, &filter.parse()?, &nodes, &state.failures)?;
             return Ok(finished.outcome.code());
         }
@@ -73,8 +73,7 @@ impl ListNodes {
     }
 }
 
-/// Shows every node with the parts of the filter that it matches. A node is left out only if it
-/// matches all excluded keys, which a list of the selected nodes does not show.
+/// Shows every node with the parts of the filter that it matches.
 fn show_explanation(
     format: Format,
     filter: &Filter,
@@ -116,8 +115,8 @@ fn show_explanation(
             .iter()
             .filter(|(_, is_selected, _)| *is_selected);
         format!(
-            "{}\n\n{} of {} selected. A selected node matches all included keys, and not all \
-             excluded keys (`!`).",
+            "{}\n\n{} of {} selected. A node is selected if it matches every included key, unless it \
+             also matches every excluded key (`!`).",
             format_table(&heading, rows),
             selected.count(),
             counted(nodes.len(), "node")

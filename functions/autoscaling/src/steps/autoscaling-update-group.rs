@@ -98,7 +98,8 @@ pub struct UpdatedGroup {
     /// The group's sizes before the step.
     previous: Sizes,
     /// The group's sizes after the step. If you did not set the parameter `desired_capacity`, the
-    /// desired capacity is from the last poll, moved into the new limits.
+    /// desired capacity is that of the last poll, raised to the new minimum or lowered to the new
+    /// maximum if necessary.
     current: Sizes,
     /// The number of instances (or capacity units) in service at the last poll. Without
     /// `wait_for_capacity`, this was before the change.
@@ -135,8 +136,8 @@ impl UpdateGroup {
             ErrorName::StepFailed
         };
         error_name.with_message(format!(
-            "the process {process} of group {:?} is suspended with {progress}; the group has \
-             {current}; resume the process",
+            "the process {process} of group {:?} is suspended, so the group stays at {progress}; \
+             the group has {current}; resume the process",
             self.group_name
         ))
     }

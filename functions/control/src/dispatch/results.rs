@@ -238,7 +238,7 @@ fn outcome_without_result(end: Option<&ItemEnd>) -> Outcome {
     };
     let Some(error) = end.error.as_deref() else {
         let message = if end.began {
-            "the step before it failed"
+            "the previous step failed"
         } else {
             NOT_REACHED
         };

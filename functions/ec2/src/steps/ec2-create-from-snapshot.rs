@@ -333,8 +333,8 @@ impl Step for Create {
             .allow_on_all(
                 "register the temporary image",
                 &["ec2:RegisterImage"],
-                "AWS can limit this action to the snapshot, but the local cloud, which proves the \
-                 permissions, supports only `*`.",
+                "AWS can limit this action to the snapshot, but the local cloud, on which the \
+                 permissions are tested, supports only `*`.",
             )
             .allow(
                 "launch the instance",

@@ -43,15 +43,15 @@ const POLL_INTERVAL: Duration = Duration::from_secs(15);
 /// not change. The step therefore cannot recognize a reboot that starts after `settle_seconds`. Use
 /// a longer time for operating systems that shut down slowly.
 ///
-/// EC2 also has no client token for a reboot. If the function is interrupted after the request
-/// and before its response, a retry reboots the instances a second time. After the first response, no
-/// retry does. When the job is stopped, the reboot continues.
+/// EC2 also has no client token for a reboot. If the step is interrupted after it sent the
+/// request and before it received the response, a retry reboots the instances a second time. After
+/// the response, no retry does. When the job is stopped, the reboot continues.
 ///
 /// # Failures
 ///
-/// If EC2 refuses to reboot an instance, or an instance stops or is terminated after the reboot, the
-/// step completes the reboot of the others. It then fails and names each instance that failed, with
-/// the reason.
+/// If EC2 refuses to reboot an instance, or an instance stops or is terminated after the reboot,
+/// the step completes the reboot of the others. It then fails and names each instance that failed,
+/// with the reason.
 ///
 /// # Cost
 ///
@@ -74,9 +74,9 @@ pub struct Restart {
     /// with `Conflict` and restarts nothing.
     #[serde(default)]
     tags: BTreeMap<String, String>,
-    /// Seconds between the request and the first poll of the status checks, 0 to 900. Set more seconds
-    /// than the operating system needs to shut down: until it has, the checks pass as before the
-    /// reboot.
+    /// Seconds between the request and the first poll of the status checks, 0 to 900. Set more
+    /// seconds than the operating system needs to shut down. The checks of an operating system that
+    /// has not shut down yet still pass, and the step would succeed before the reboot.
     #[serde(default = "default_settle_seconds")]
     settle_seconds: u64,
 }
@@ -268,8 +268,8 @@ impl Step for Restart {
         ),
         (
             ErrorName::TimedOut,
-            "Status checks did not pass within 30 minutes. The message names each of these instances \
-             with its checks, and those that failed; check their system logs.",
+            "Status checks did not pass within 30 minutes. The message names each of these \
+             instances with its checks, and each instance that failed; read their system logs.",
         ),
     ];
     type Output = ChangedInstances;

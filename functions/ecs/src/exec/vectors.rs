@@ -273,7 +273,10 @@ fn handshake_responses_equal_those_of_awss_client() {
             .receive(&decode_hex(&find_vector(name)["hex"]), Instant::now())
             .unwrap();
     }
-    assert!(!channel.has_started(), "a handshake is not output");
+    assert!(
+        !channel.has_started(),
+        "a handshake does not count as output"
+    );
 }
 
 #[test]

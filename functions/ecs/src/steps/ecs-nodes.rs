@@ -353,8 +353,8 @@ impl Step for Nodes {
             });
             require(is_searched, || {
                 format!(
-                    "parameter \"clusters\": {cluster:?} is not in account {} and one of the \
-                     searched Regions ({}); correct the ARN or \"regions\"",
+                    "parameter \"clusters\": expected clusters of the account {} in the \
+                     Regions {}, got {cluster:?}; correct the ARN or \"regions\"",
                     ctx.scope.account_id,
                     regions.join(", ")
                 )

@@ -238,8 +238,8 @@ impl Step for InvokeFunction {
         ),
         (
             ErrorName::TimedOut,
-            "Lambda did not confirm an `Event`, which may be in the queue. A retry can invoke the \
-             function twice.",
+            "Lambda did not confirm an invocation of the type `Event`, which may be in the queue. A \
+             retry can invoke the function twice.",
         ),
     ];
     type Output = InvokedFunction;

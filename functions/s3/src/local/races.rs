@@ -44,7 +44,7 @@ fn while_a_directory_becomes_a_link_out(tree: &Tree, mut attempt: impl FnMut(usi
             );
             assert!(
                 !is_finished.load(Ordering::Relaxed),
-                "{inside_count} of {rounds} rounds met the directory"
+                "the directory was there in {inside_count} of {rounds} rounds"
             );
         }
         is_finished.store(true, Ordering::Relaxed);

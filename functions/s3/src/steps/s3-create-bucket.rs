@@ -68,7 +68,7 @@ pub struct CreateBucket {
     /// without a key.
     uri: String,
     /// The Region to create the bucket in, for example `eu-west-1`; one of the account's Regions in
-    /// Stepward. Default: the target's Region.
+    /// Stepward. Default: the step's Region.
     region: Option<String>,
 }
 
@@ -123,9 +123,9 @@ impl CreateBucket {
     }
 }
 
-/// The Region of the account's own bucket with this name; empty if S3 does not return it. The
-/// step lists buckets instead of reading the bucket itself, because if S3 refuses that, it does not reveal whether another account owns
-/// the bucket.
+/// The Region of the account's own bucket with this name; empty if S3 does not return it. The step
+/// lists buckets instead of reading the bucket itself, because if S3 refuses that, it does not
+/// reveal whether another account owns the bucket.
 async fn find_own_bucket(s3: &Client, name: &str) -> Result<Option<String>, StepError> {
     let mut pages = s3
         .list_buckets()
@@ -314,7 +314,7 @@ impl Step for CreateBucket {
     fn validate(&self) -> Result<(), StepError> {
         self.bucket_name()?;
         require(self.region.as_deref() != Some(""), || {
-            "parameter \"region\": expected a Region, got \"\"; omit it for the target's Region"
+            "parameter \"region\": expected a Region, got \"\"; omit it for the step's Region"
                 .into()
         })
     }

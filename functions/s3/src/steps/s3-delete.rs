@@ -70,7 +70,7 @@ struct Own {
     /// Whether to delete all objects under the prefix `uri`, instead of one object.
     #[serde(default)]
     recursive: bool,
-    /// The 12-digit ID of the account that owns the bucket, if it is not the target's account.
+    /// The 12-digit ID of the account that owns the bucket, if it is not the step's account.
     bucket_owner: Option<String>,
 }
 

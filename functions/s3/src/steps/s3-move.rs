@@ -1074,7 +1074,7 @@ mod tests {
     #[test]
     fn permissions_match_the_local_cloud_between_accounts() {
         const PEER_ONLY: &str = "Only the second account needs it here: the local cloud copies \
-            nothing between accounts, so the target's account reads no source.";
+            nothing between accounts, so the step's account reads no source.";
         let unused = unused_permissions(&[
             ("s3:DeleteObject", PEER_ONLY),
             ("s3:GetObjectTagging", PEER_ONLY),

@@ -30,10 +30,10 @@ use stepward::{
 /// The step lists both sides in the order of their keys and compares them name by name. An object
 /// or file is transferred if the destination lacks it, has another size, or is out of date:
 ///
-/// - Uploads and copies skip objects at least as new as their source, because S3 records when it
-///   wrote an object.
-/// - Downloads skip files no newer than their object, because a download gives the file the
-///   object's modification time.
+/// - An upload or a copy is up to date if the object is as new as its source, or newer, because S3
+///   records when it wrote an object.
+/// - A download is up to date if the file is as old as its object, or older, because a download
+///   gives the file the object's modification time.
 ///
 /// The step does not compare content: it misses a change that keeps the size and does not make the
 /// source newer. On both sides, the step skips empty objects whose key ends with a slash.
@@ -41,17 +41,17 @@ use stepward::{
 ///
 /// - **`filters`** apply to both sides: excluded names are neither transferred nor deleted.
 /// - **`delete`** removes objects and files that exist only at the destination, up to 1,000 objects
-///   per request. Deletions can come later than transfers, but a file is deleted before anything is
-///   written below its name. Empty directories stay. Below a directory that cannot be read at the
-///   source, nothing is deleted.
+///   per request. Deletions can come later than transfers, but if a directory replaces a file of
+///   the same name, the file is deleted first. Empty directories stay. Below a directory that
+///   cannot be read at the source, nothing is deleted.
 /// - **Versioned buckets** keep overwritten and deleted objects as older versions, also under
 ///   Object Lock. Other buckets and directories do not.
 ///
-/// A call works for about 50 seconds; the next one continues after the last key it decided, and
-/// large objects continue where they were. Memory does not grow with the number of objects. Objects
-/// that appear or disappear during the run may be included or not; all others are handled once.
-/// When the job is stopped, finished transfers and deletions stay, and the step aborts unfinished
-/// uploads and removes unfinished files.
+/// The step works in calls of about 50 seconds. Each call continues after the last key that the
+/// previous call compared, and large objects continue where they were. Memory does not grow with
+/// the number of objects. Objects that appear or disappear during the run may be included or not;
+/// all others are handled once. When the job is stopped, finished transfers and deletions stay, and
+/// the step aborts unfinished uploads and removes unfinished files.
 ///
 /// # Failures
 ///
@@ -62,8 +62,8 @@ use stepward::{
 /// is still missing or out of date. The step refuses:
 ///
 /// - `delete` with a source under the destination: it would delete the source. This differs from
-///   the AWS CLI. If one of the two is an access point, the step compares only the prefixes, because
-///   the name of an access point does not tell its bucket.
+///   the AWS CLI. If one of the two is an access point, the step compares only the prefixes,
+///   because the name of an access point does not tell its bucket.
 /// - objects below the destination, if the destination is below the source: each fails as
 ///   `Conflict`, because it would be copied into itself repeatedly. This differs from the AWS CLI,
 ///   too.
@@ -164,7 +164,7 @@ impl Step for S3Sync {
             }"#,
         },
         Example {
-            title: "Mirror a bucket of another account without temporary files",
+            title: "Mirror a bucket of another account, except the objects under `tmp/`",
             parameters: r#"{
                 "source": "s3://stepward-data-333333333333",
                 "source_account": "archive",

@@ -1,4 +1,4 @@
-//! The permissions of a task, in the target's account and in a second one.
+//! The permissions of a task, in the step's account and in a second one.
 
 use serde_json::json;
 use stepward::model::permissions::literal;
@@ -13,7 +13,7 @@ use crate::location::{Location, S3Uri};
 const VIA_S3: &str = "s3.*.amazonaws.com";
 
 impl Task<'_> {
-    /// The permissions that the task needs in the target's account.
+    /// The permissions that the task needs in the step's account.
     #[must_use]
     pub fn permissions(&self) -> Permissions {
         let Ok((source, destination)) = self.locations() else {
@@ -108,7 +108,7 @@ impl Task<'_> {
         }
 
         let mut permissions = Permissions::default().allow(
-            "find the unfinished uploads of lost calls",
+            "find multipart uploads that an interrupted call left unfinished",
             &["s3:ListBucketMultipartUploads"],
             bucket.clone(),
         );

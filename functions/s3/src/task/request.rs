@@ -38,7 +38,7 @@ pub struct Task<'a> {
     pub selection: &'a Selection,
     /// How objects are read and written.
     pub options: &'a TransferOptions,
-    /// The account that owns the destination bucket; the target's account if absent.
+    /// The account that owns the destination bucket; the step's account if absent.
     pub bucket_owner: Option<&'a str>,
 }
 

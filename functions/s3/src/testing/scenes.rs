@@ -18,7 +18,8 @@ pub(crate) const COPY_ONLY: &str = "Only copies between buckets need it; other t
 pub(crate) const S3_SOURCE_ONLY: &str = "Only a source in S3 needs it; other tests prove it.";
 pub(crate) const S3_DESTINATION_ONLY: &str =
     "Only a destination in S3 needs it; other tests prove it.";
-pub(crate) const LARGE_ONLY: &str = "Only large objects need it; the proof of an upload has one.";
+pub(crate) const LARGE_ONLY: &str =
+    "Only large objects need it; the test of an upload has a large object.";
 const ALWAYS: [(&str, &str); 4] = [
     ("kms:Decrypt", KMS),
     ("kms:GenerateDataKey", KMS),

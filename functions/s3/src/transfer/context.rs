@@ -75,6 +75,8 @@ impl TransferContext<'_> {
             .memory
             .acquire_many(u32::try_from(units).unwrap_or(1))
             .await;
-        permit.map_err(|_| ErrorName::Internal.with_message("the memory's semaphore is closed"))
+        permit.map_err(|_| {
+            ErrorName::Internal.with_message("the semaphore that limits memory is closed")
+        })
     }
 }

@@ -56,8 +56,8 @@ const MAX_PATH_BYTES: usize = 4096;
 /// - The node writes the file under a private name next to the destination, checks size and
 ///   SHA-256, sets owner and mode, and then renames it to the destination. Renaming replaces an
 ///   existing file.
-/// - Batches, `concurrency`, retries, stopping and the output work as in `ssm-run-command`. Because
-///   the link expires, a batch has at most `concurrency` nodes.
+/// - Batches, `concurrency`, retries, stopping and the output work as in `ssm-run-command`. A
+///   batch has at most `concurrency` nodes, so that no node waits until its URL has expired.
 ///
 /// # Failures
 ///
@@ -79,9 +79,9 @@ const MAX_PATH_BYTES: usize = 4096;
 ///
 /// # Proof
 ///
-/// Proven on the local cloud, whose nodes are directories on one machine: through a bucket of the
-/// account and from an object. Tests run the script with `sh` and show that a node gets the right
-/// file or none. The PowerShell script was not run.
+/// Proven on the local cloud, which simulates each node with a directory of one machine: through a
+/// bucket of the account and from an object. Tests run the script with `sh` and show that a node
+/// gets the right file or none. The PowerShell script was not run.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct CopyFile(Merged<CopyFileParameters, Rollout>);
 

@@ -69,7 +69,8 @@ const MAX_COMMAND_BYTES: usize = 44 * 1024;
 /// # Failures
 ///
 /// - If AWS rejects a batch after the step sent other batches, the step waits for these and does
-///   not send the command to more nodes. The remaining nodes get the status `not_started` with AWS's reason.
+///   not send the command to more nodes. The remaining nodes get the status `not_started` with
+///   AWS's reason.
 /// - If SSM does not report how the command ended on a node, the node gets the status `unknown`.
 ///   Check on the node whether the command ran before you run it again.
 ///
@@ -86,9 +87,9 @@ const MAX_COMMAND_BYTES: usize = 44 * 1024;
 ///
 /// # Proof
 ///
-/// Proven on the local cloud, whose nodes are directories on one machine. Only unit tests cover what
-/// the step sends and reads for Windows, for nodes that disconnect while they run, for SSM's own
-/// rate control, and for outputs in CloudWatch Logs and S3.
+/// Proven on the local cloud, which simulates each node with a directory of one machine. Only unit
+/// tests cover what the step sends and reads for Windows, for nodes that disconnect while they run,
+/// for SSM's own rate control, and for outputs in CloudWatch Logs and S3.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct RunCommand(Merged<RunCommandParameters, CommandOptions>);
 
@@ -102,8 +103,8 @@ struct RunCommandParameters {
     /// commands.
     command: String,
     /// How many seconds SSM tries to deliver the command to a node, 30 to 2,592,000 (30 days). If a
-    /// batch has more nodes than `concurrency`, later nodes wait for earlier ones. The step then
-    /// adds `timeout` for each time that they wait.
+    /// batch has more nodes than `concurrency`, nodes run in groups of this size. A group waits for
+    /// the earlier groups, so the step adds `timeout` once for each earlier group.
     #[serde(default = "defaults::delivery_timeout")]
     delivery_timeout: i32,
 }

@@ -54,16 +54,17 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 ///
 /// - The script is uploaded as a temporary object: to `bucket`, or to Stepward's artifacts bucket
 ///   if you pass none. The step removes it when all nodes have finished, when the step fails and
-///   when the job is stopped. After an error that Step Functions retries, the object is kept for the
-///   retry.
-/// - Each node gets a Run Command that downloads the script through a link into a private
-///   directory. The link opens only this object and expires after 15 minutes.
+///   when the job is stopped. After an error that Step Functions retries, the object is kept for
+///   the retry.
+/// - Each node gets a Run Command that downloads the script from a presigned S3 URL and stores it
+///   in a private directory. The URL is for this object only and expires after 15 minutes.
 /// - The node checks size and SHA-256 of the script, runs it with the arguments and removes it.
 /// - With `bash`, the line endings of Windows in the script (CRLF) become those of Linux, and a
-///   byte order mark is removed. With `powershell`, the script is unchanged. Arguments always are.
+///   byte order mark is removed. With `powershell`, the script is unchanged. Arguments are
+///   never changed.
 /// - The script's exit code is the exit code of the node.
-/// - Batches, `concurrency`, retries, stopping and the output work as in `ssm-run-command`. Because
-///   the link expires, a batch has at most `concurrency` nodes.
+/// - Batches, `concurrency`, retries, stopping and the output work as in `ssm-run-command`. A
+///   batch has at most `concurrency` nodes, so that no node waits until its URL has expired.
 ///
 /// # Failures
 ///
@@ -86,9 +87,9 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 ///
 /// # Proof
 ///
-/// Proven on the local cloud, whose nodes are directories on one machine, through a bucket of the
-/// account. Tests run the sent text with `sh` and show that arguments are never run as code. The
-/// PowerShell script was not run.
+/// Proven on the local cloud, which simulates each node with a directory of one machine, through a
+/// bucket of the account. Tests run the command that the step sends with `sh`, and show that
+/// arguments are never run as code. The PowerShell script was not run.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct RunScript(Merged<RunScriptParameters, CommandOptions>);
 

@@ -18,7 +18,8 @@ use stepward::{Context, ErrorName, Example, Progress, Resume, RundeckPlugin, Ste
 ///
 /// The step takes the same path to the account as every other step:
 ///
-/// - It reads the record of the customer and the account and asks the credential provider.
+/// - It reads the record of the customer and the account, and gets credentials from the credential
+///   provider.
 /// - It assumes the role with the external ID and a session policy.
 /// - It calls `GetCallerIdentity` and returns the account ID and the ARN of the session.
 ///
@@ -51,8 +52,8 @@ use stepward::{Context, ErrorName, Example, Progress, Resume, RundeckPlugin, Ste
 ///
 /// # Proof
 ///
-/// Proven on the local cloud with IAM enforced. The local cloud does not require
-/// `sts:SetSourceIdentity` in the trust policy, as AWS does.
+/// Proven on the local cloud with IAM enforced. Unlike AWS, the local cloud does not require
+/// `sts:SetSourceIdentity` in the trust policy.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ValidateCredentials {}
@@ -100,8 +101,8 @@ impl Step for ValidateCredentials {
         (
             ErrorName::AccessDenied,
             "The role refuses Stepward, or AWS rejected the credentials. The message says which. \
-             Add the broker role and the external ID to the trust policy, or enable the Region in \
-             the account.",
+             Add Stepward's broker role and the external ID to the trust policy, or enable the \
+             Region in the account.",
         ),
         (
             ErrorName::TrustBroken,
@@ -150,8 +151,8 @@ impl Step for ValidateCredentials {
         match &trust {
             Some(proof) => match proof.verdict() {
                 Ok(()) => ctx.log(
-                    "The role refuses callers without the external ID and with a wrong one, and \
-                     accepts the right one",
+                    "The role refuses callers that send no external ID or a wrong one, and accepts \
+                     callers that send the right one",
                 ),
                 Err(error) if error.name == ErrorName::TrustBroken && ctx.trust_is_overridden() => {
                     ctx.log(format_args!(

@@ -36,7 +36,7 @@ const ALL_CONNECTIONS: &str = "vpc-peering-connection/*";
 ///
 /// - The CIDR blocks of the VPCs do not overlap.
 /// - Both accounts are recorded in Stepward and allow this step. The step requests the connection
-///   with the role of the target's account, and accepts it with the role of the peer account.
+///   with the role of the step's account, and accepts it with the role of the peer account.
 ///
 /// # Behavior
 ///
@@ -47,7 +47,7 @@ const ALL_CONNECTIONS: &str = "vpc-peering-connection/*";
 ///    CIDR block of the other VPC through anything else, even through a deleted connection. Routes
 ///    that a virtual private gateway propagates are an exception: the new static route takes
 ///    priority over them.
-/// 3. The step requests the connection in the target's account, and accepts it in the peer's
+/// 3. The step requests the connection in the step's account, and accepts it in the peer's
 ///    account.
 /// 4. With `add_routes`, it adds a route for each IPv4 CIDR block of the other VPC to the main
 ///    route table of both VPCs, or to the listed route tables. If AWS does not accept a route yet
@@ -84,14 +84,14 @@ const ALL_CONNECTIONS: &str = "vpc-peering-connection/*";
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EnablePeering {
-    /// The ID of the VPC in the target's account and Region, which requests the connection.
+    /// The ID of the VPC in the step's account and Region, which requests the connection.
     vpc_id: String,
     /// The ID of the VPC to peer with.
     peer_vpc_id: String,
     /// The name in Stepward (not the ID) of the account that owns `peer_vpc_id`. The account must
-    /// belong to the same customer. Default: the target's account.
+    /// belong to the same customer. Default: the step's account.
     peer_account: Option<String>,
-    /// The Region of `peer_vpc_id`, for example `eu-west-1`. Default: the target's Region, or with
+    /// The Region of `peer_vpc_id`, for example `eu-west-1`. Default: the step's Region, or with
     /// `peer_account` the default Region of that account.
     peer_region: Option<String>,
     /// Whether to accept the request. If false, the step finishes once the request waits for
@@ -313,7 +313,7 @@ impl Step for EnablePeering {
             require(value.as_deref() != Some(""), || {
                 format!(
                     "parameter \"{field}\": expected a name or an ID, got \"\"; omit the parameter \
-                     to use the target's"
+                     to use the step's account and Region"
                 )
             })?;
         }
@@ -1455,7 +1455,7 @@ mod tests {
             ),
             (
                 "ec2:AcceptVpcPeeringConnection",
-                "The step accepts only requests of the peer in the target's account.",
+                "The step accepts only requests of the peer in the step's account.",
             ),
         ];
         prove_permissions::<EnablePeering>(&unchecked, async |scene| {

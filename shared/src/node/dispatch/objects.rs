@@ -1,4 +1,4 @@
-//! The objects of a dispatch in the artifacts bucket, and their keys.
+//! The S3 objects that a dispatch stores in the artifacts bucket, and their keys.
 
 use serde::{Deserialize, Serialize};
 
