@@ -242,7 +242,8 @@ fn generate_node(random: &mut SeededRandom, filter: &str) -> Node {
 
 fn pick_word(random: &mut SeededRandom, words: &'static str) -> &'static str {
     let words: Vec<_> = words.split_whitespace().collect();
-    *random.pick(&words)
+    let word: &&str = random.pick(&words);
+    word
 }
 
 fn pick_character(random: &mut SeededRandom) -> char {
@@ -254,7 +255,7 @@ fn pick_character(random: &mut SeededRandom) -> char {
 fn to_line(case: &Case) -> String {
     let mut line = hex(&case.filter);
     for node in &case.nodes {
-        line += &format!("\t{},{}", hex("nodename"), hex(&node.nodename));
+        let _ = write!(line, "\t{},{}", hex("nodename"), hex(&node.nodename));
         for tag in &node.tags {
             let _ = write!(line, ",{},{}", hex("tags"), hex(tag));
         }
