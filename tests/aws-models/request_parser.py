@@ -64,7 +64,10 @@ def service_model(service):
     names = {id.replace(" ", ""): name for id, name in SERVICES.items()}
     name = names.get(service.replace(" ", ""))
     if name is None:
-        raise UnknownContent(f'add the service "{service}" to SERVICES')
+        raise UnknownContent(
+            f'add the service "{service}" to SERVICES in tests/aws-models/request_parser.py, '
+            "with its name in botocore"
+        )
     return botocore.session.get_session().get_service_model(name)
 
 

@@ -26,8 +26,8 @@ use crate::model::error::{ErrorName, StepError};
 use crate::model::permissions::ArnScope;
 use crate::settings;
 
-/// How long a warm process uses a cached record. The suspension of a customer takes effect within
-/// this time.
+/// How long a warm process uses a cached record. The suspension of a customer and a new role of an
+/// account take effect within this time.
 const RECORD_LIFETIME: Duration = Duration::from_secs(30);
 /// How long a warm process uses a cached session. The credentials are valid for 60 minutes, and
 /// must remain valid during the longest Lambda invocation (15 minutes) and one minute more.
