@@ -238,7 +238,7 @@ def test_only_blobs_may_be_left_out():
         ),
     ],
 )
-def test_a_bucket_or_access_point_in_the_host_name_is_a_parameter(host, bucket):
+def test_the_bucket_is_read_from_the_host_name(host, bucket):
     request = recorded("S3", "PutObject", PUT_OBJECT)
     request["uri"] = f"https://{host}/a?x-id=PutObject"
     _, params = parse(request)
