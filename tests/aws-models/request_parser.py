@@ -8,31 +8,18 @@ that the model does not describe. moto's `moto.core.parse` ignores such content,
 import base64
 import binascii
 import functools
+import gzip
 import json
 import re
+from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from xml.etree import ElementTree
 
+import botocore
 import botocore.session
 
-# The service IDs of the Rust SDK, with botocore's names of the services.
-SERVICES = {
-    "Athena": "athena",
-    "Auto Scaling": "autoscaling",
-    "CloudWatch Logs": "logs",
-    "DynamoDB": "dynamodb",
-    "EC2": "ec2",
-    "ECS": "ecs",
-    "Elastic Load Balancing v2": "elbv2",
-    "KMS": "kms",
-    "Lambda": "lambda",
-    "RDS": "rds",
-    "S3": "s3",
-    "SFN": "stepfunctions",
-    "SSM": "ssm",
-    "STS": "sts",
-    "Secrets Manager": "secretsmanager",
-}
+SERVICE_MODELS = "data/*/*/service-2.json.gz"
+SERVICE_ID = re.compile(r'"serviceId"\s*:\s*"([^"]+)"')
 
 # Query parameters and headers of REST requests that SDKs add and no model describes.
 UNMODELED_QUERY = {
@@ -58,16 +45,25 @@ class UnknownContent(Exception):
 
 
 @functools.cache
+def service_names():
+    """Returns botocore's names of the services by their IDs, without blanks, as the Rust SDK writes
+    some of them."""
+    names = {}
+    for path in Path(botocore.__file__).parent.glob(SERVICE_MODELS):
+        with gzip.open(path, "rt") as model:
+            # The metadata of a model, with the ID, comes first. Some models have several MB.
+            found = SERVICE_ID.search(model.read(4096))
+        if found:
+            names[found[1].replace(" ", "")] = path.parts[-3]
+    return names
+
+
+@functools.cache
 def service_model(service):
     """Returns botocore's model of a service, by the Rust SDK's service ID."""
-    # The Rust SDK writes some IDs without blanks.
-    names = {id.replace(" ", ""): name for id, name in SERVICES.items()}
-    name = names.get(service.replace(" ", ""))
+    name = service_names().get(service.replace(" ", ""))
     if name is None:
-        raise UnknownContent(
-            f'add the service "{service}" to SERVICES in tests/aws-models/request_parser.py, '
-            "with its name in botocore"
-        )
+        raise UnknownContent(f'botocore has no service with the ID "{service}"')
     return botocore.session.get_session().get_service_model(name)
 
 
