@@ -142,6 +142,51 @@ fn each_rundeck_plugin_is_replaced_by_one_step() {
     }));
 }
 
+/// Rundeck's names of the plugins, as public job files have them, and the steps that replace them.
+const RUNDECK_PLUGINS: &[(&str, &str)] = &[
+    ("aws-cli-s3-cp-step", "s3-copy"),
+    ("aws-cli-s3-ls-step", "s3-list"),
+    ("aws-cli-s3-mb-step", "s3-create-bucket"),
+    ("aws-cli-s3-mv-step", "s3-move"),
+    ("aws-cli-s3-rb-step", "s3-delete-bucket"),
+    ("aws-cli-s3-rm-step", "s3-delete"),
+    ("aws-cli-s3-sync-step", "s3-sync"),
+    ("aws-ecs-run-command", "ecs-exec"),
+    ("aws-ecs-stopped-tasks", "ecs-stopped-task-errors"),
+    ("aws-lambda-custom-code-execution", "lambda-run-code"),
+    ("aws-query-cloudwatch-logs-step", "cloudwatch-query-logs"),
+    ("aws-rds-cluster-start-step", "rds-start-cluster"),
+    ("aws-rds-cluster-stop-step", "rds-stop-cluster"),
+    (
+        "aws-rds-instance-capture-snapshot-step",
+        "rds-capture-snapshot",
+    ),
+    ("aws-rds-instance-start-step", "rds-start-instance"),
+    ("aws-rds-instance-stop-step", "rds-stop-instance"),
+    ("aws-rds-status", "rds-status"),
+    ("aws-target-elb", "elb-unhealthy-targets"),
+    ("aws-validate-credentials-step", "validate-credentials"),
+    ("aws-vm-capture-snapshot-step", "ec2-capture-snapshot"),
+    ("aws-vm-delete-step", "ec2-terminate"),
+    ("aws-vm-restart-step", "ec2-restart"),
+    ("aws-vm-start-step", "ec2-start"),
+    ("aws-vm-stop-step", "ec2-stop"),
+];
+
+#[test]
+fn rundeck_plugins_have_the_names_of_public_job_files() {
+    let faults = RUNDECK_PLUGINS.iter().filter_map(|(plugin, step)| {
+        let replacing = steps().find(|found| {
+            let mut plugins = found.rundeck.iter();
+            plugins.any(|known| known.provider_type == *plugin)
+        });
+        let replacing = replacing.map(|found| found.name.as_str());
+        (replacing != Some(*step))
+            .then(|| format!("{plugin}: {replacing:?} replaces it, not {step}"))
+    });
+    assert_no_faults(faults);
+}
+
 #[test]
 fn each_rundeck_field_is_replaced_by_a_parameter() {
     let mut faults = Vec::new();

@@ -127,8 +127,8 @@ mod tests {
                 check_name("customer", &text),
                 check_account_id(&account),
                 check_region(&text),
-                check_role_arn(&text, &account),
-                check_role_arn(&role_arn, &account),
+                check_role_arn(&text, &account, &[]),
+                check_role_arn(&role_arn, &account, &[]),
             ] {
                 let is_invalid_input =
                     |error: stepward::StepError| error.name == ErrorName::InvalidInput;

@@ -382,7 +382,7 @@ impl Store {
         account: &Account,
         role_arn: &str,
     ) -> Result<Account, StepError> {
-        check_role_arn(role_arn, &account.account_id)?;
+        check_role_arn(role_arn, &account.account_id, &account.regions)?;
         let after = Account {
             role_arn: Some(role_arn.to_owned()),
             trust: Trust::Unproven,

@@ -338,7 +338,7 @@ pub const ROLE_PATH: &str = "role/stepward/";
 ///
 /// # Errors
 /// `InvalidInput` if it does not.
-pub fn check_role_arn(arn: &str, account_id: &str) -> Result<(), StepError> {
+pub fn check_role_arn(arn: &str, account_id: &str, regions: &[String]) -> Result<(), StepError> {
     let parts: Vec<_> = arn.split(':').collect();
     let [prefix, partition, service, region, account, role] = parts[..] else {
         return Err(ErrorName::InvalidInput.with_message(format!(
@@ -363,6 +363,16 @@ pub fn check_role_arn(arn: &str, account_id: &str) -> Result<(), StepError> {
              expected the form arn:aws:iam::{account_id}:{ROLE_PATH}Stepward"
         )));
     }
+    let other = regions
+        .iter()
+        .find(|region| Partition::for_region(region).name != partition);
+    if let Some(region) = other {
+        return Err(ErrorName::InvalidInput.with_message(format!(
+            "the role is in the partition \"{partition}\", but the account's Region {region} is in \
+             \"{}\"; pass the ARN of a role in that partition",
+            Partition::for_region(region).name
+        )));
+    }
     if account != account_id {
         return Err(ErrorName::InvalidInput.with_message(format!(
             "the role is in account \"{account}\", but the account's record has \"{account_id}\"; \
@@ -377,6 +387,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_role_must_be_in_the_partition_of_the_regions() {
+        let arn = "arn:aws-cn:iam::222222222222:role/stepward/Stepward";
+        let check = |region: &str| check_role_arn(arn, "222222222222", &[region.to_owned()]);
+        check("cn-north-1").unwrap();
+        let error = check("eu-west-1").unwrap_err();
+        assert!(error.message.contains("partition \"aws-cn\""), "{error}");
+    }
+
+    #[test]
     fn an_external_id_is_random_and_hidden_in_debug() {
         let (first, second) = (
             ExternalId::generate().unwrap(),
@@ -389,7 +408,7 @@ mod tests {
 
     #[test]
     fn only_roles_of_the_account_below_the_path_are_valid() {
-        let is_valid = |arn: &str| check_role_arn(arn, "222222222222").is_ok();
+        let is_valid = |arn: &str| check_role_arn(arn, "222222222222", &[]).is_ok();
         assert!(is_valid("arn:aws:iam::222222222222:role/stepward/Stepward"));
         assert!(is_valid(
             "arn:aws-cn:iam::222222222222:role/stepward/team/ops"

@@ -1,7 +1,7 @@
 //! The error codes of S3. They are in this crate because it calls S3 itself, as several other
 //! crates do.
 
-use super::aws_error::{AwsError, NO_CODE, Service};
+use super::aws_error::{AwsError, NO_CODE, RequestRegion, Service};
 use super::error::{ErrorName, StepError};
 
 /// <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html#ErrorCodeList>
@@ -35,6 +35,12 @@ pub fn bucket_region(error: &impl AwsError<aws_sdk_s3::Error>) -> Option<String>
     response.headers().get(REGION_HEADER).map(str::to_owned)
 }
 
+/// The Region of the bucket, if it is not the Region that the request was signed for.
+fn other_region(error: &impl AwsError<aws_sdk_s3::Error>) -> Option<String> {
+    let requested = error.response()?.extension::<RequestRegion>();
+    bucket_region(error).filter(|region| requested.is_none_or(|requested| requested.0 != *region))
+}
+
 /// Converts the error of an S3 operation.
 pub fn s3_error(error: impl AwsError<aws_sdk_s3::Error>) -> StepError {
     s3_error_with_region(error, "the step's Region")
@@ -42,7 +48,7 @@ pub fn s3_error(error: impl AwsError<aws_sdk_s3::Error>) -> StepError {
 
 /// Like [`s3_error`], for a bucket whose Region is not the target's. `parameter` sets the Region.
 pub fn s3_error_with_region(error: impl AwsError<aws_sdk_s3::Error>, parameter: &str) -> StepError {
-    let region = bucket_region(&error);
+    let region = other_region(&error);
     let status = error
         .response()
         .map_or(0, |response| response.status().as_u16());
@@ -112,6 +118,20 @@ mod tests {
             let error = s3_error(service_error(DeleteBucketError::generic, code, status));
             assert!(!error.message.contains("eu-central-1"), "{error}");
         }
+    }
+
+    #[test]
+    fn the_region_of_the_request_is_no_other_region() {
+        let error = service_error(DeleteBucketError::generic, NO_CODE, 400);
+        let status = error.raw_response().unwrap().status();
+        let mut response = HttpResponse::new(status, SdkBody::empty());
+        response.headers_mut().insert(REGION_HEADER, "eu-west-1");
+        response.add_extension(RequestRegion("eu-west-1".into()));
+        let error = s3_error(SdkError::service_error(
+            error.into_service_error(),
+            response,
+        ));
+        assert!(!error.message.contains("another Region"), "{error}");
     }
 
     #[test]

@@ -26,7 +26,7 @@
 //! As in Rundeck, a value that is not a valid regular expression is only compared, except in the
 //! form `/…/`. A filter selects the nodes that Rundeck selects, or is refused:
 //!
-//! - a regular expression that Java's engine could read in another way than [`pattern`];
+//! - a regular expression that Java's engine could read in another way;
 //! - a key without a value, a quotation that is not closed, quotation marks after a colon (Rundeck
 //!   reads them as part of the value), an empty tag beside `+`, and a `/…/` for tags that contains
 //!   `+` or `,`, because all of these can only be mistakes.

@@ -14,7 +14,8 @@ use super::Node;
 /// `descending` reverses the whole order, so nodes without a rank come first.
 ///
 /// Rundeck compares two ranks as numbers if both are integers, even if other ranks are not. With
-/// such a mixture, its order can depend on the order in which it found the nodes.
+/// such a mixture, its order can depend on the order in which it found the nodes. Rundeck keeps
+/// spaces around ranks, and takes a blank rank for a rank; here spaces are ignored.
 pub fn sort_nodes(nodes: &mut [Node], rank_attribute: Option<&str>, descending: bool) {
     let attribute = rank_attribute.unwrap_or("nodename");
     let rank = |node: &Node| {

@@ -316,7 +316,8 @@ pub const EXPLANATIONS: &[Explanation] = &[
         reason: "The steps know the content types of more file extensions than the AWS CLI, for \
              example `.log` and `.ts` (which they take for video). The AWS CLI takes its types \
              from its version of Python. For the extensions that Python 3.11 knows, the steps use \
-             the same types, except `.js`, which is `text/javascript`. If a name has two \
+             the same types, except `.js`, which is `text/javascript`, and `.tgz`, `.taz`, `.tz`, \
+             `.svgz`, `.tbz2` and `.txz`, which Python reads as two extensions. If a name has two \
              extensions, they use the last one (`.tar.gz` is `application/gzip`).",
         applies_to: |case, difference| {
             let has_extension = |name: &str| {

@@ -153,7 +153,7 @@ mod tests {
             "{overridden}"
         );
         assert!(!overridden.contains("refuses callers"), "{overridden}");
-        assert!(conclusion(None).contains("no trust policy to prove"));
+        assert!(conclusion(None).contains("no trust policy to test"));
     }
 
     #[test]

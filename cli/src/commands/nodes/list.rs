@@ -21,7 +21,7 @@ use crate::output::{Format, Progress, counted, format_table};
     "stepward nodes list --customer acme
 stepward nodes list --customer acme --json \\
   --filter 'tags: web+production osFamily: unix !name: web-9'
-stepward nodes list --customer acme --explain --filter 'tags: web !name: web-9'"
+stepward nodes list --customer acme --explain -f 'tags: web !name: web-9'"
 ))]
 pub(crate) struct ListNodes {
     #[command(flatten)]

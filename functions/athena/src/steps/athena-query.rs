@@ -86,7 +86,8 @@ pub struct RunQuery {
     /// The workgroup, which can set limits and a result location.
     #[serde(default = "default_workgroup")]
     workgroup: String,
-    /// The data catalog.
+    /// The data catalog. Federated catalogs are not supported: they need permissions for Lambda
+    /// functions, which the session does not have.
     #[serde(default = "default_catalog")]
     catalog: String,
     /// The maximum number of rows in the output, 0 to 10,000.

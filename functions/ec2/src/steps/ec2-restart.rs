@@ -197,11 +197,14 @@ impl Restart {
             return Err(state.failures.into_error(state.instances.len()));
         }
         let progress = format!("0 of {} instances are back", state.instances.len());
-        Progress::pending(
-            &state,
-            self.first_poll_delay(settings::inline_wait()),
-            progress,
-        )
+        let inline_wait = settings::inline_wait();
+        let delay = if state.left.is_empty() {
+            self.first_poll_delay(inline_wait)
+        } else {
+            // The next call requests the others. The operating systems need no time for that.
+            POLL_INTERVAL.max(inline_wait)
+        };
+        Progress::pending(&state, delay, progress)
     }
 }
 
@@ -321,6 +324,12 @@ impl Step for Restart {
         let retry_after = Resume::poll_interval(Some(&resume), POLL_INTERVAL).min(time_left);
         let mut state: RestartState = resume.state()?;
         if !state.left.is_empty() {
+            if time_left.is_zero() {
+                let progress = format!("{} reboots were not requested", state.left.len());
+                return Err(state
+                    .failures
+                    .into_timeout(&progress, Self::TIMEOUT, &state.left));
+            }
             return self.request_reboots(ctx, &ec2, state).await;
         }
         let (mut back, mut not_ok) = (0, Vec::new());
@@ -632,6 +641,34 @@ mod tests {
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failed_at_the_time_limit_names_reboots_that_were_not_requested() {
+        let known: Vec<_> = (0..200).map(|n| format!("i-{n:017x}")).collect();
+        let describe = mock!(Client::describe_instances).then_output(move || {
+            instances_output(
+                known
+                    .iter()
+                    .map(|id| instance(id, InstanceStateName::Running)),
+            )
+        });
+        let refuse = mock!(Client::reboot_instances).then_error(|| {
+            RebootInstancesError::generic(error_response("IncorrectState", "cannot reboot"))
+        });
+        let rules = [&describe, &refuse];
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
+        let step = step(json!({ "tags": { "role": "web" } }));
+        let (mut resume, retry_after, _) = expect_pending(step.run(&ctx, None).await);
+        assert_eq!(retry_after, POLL_INTERVAL.max(settings::inline_wait()));
+
+        resume.since -= 30 * 60;
+        let error = step.run(&ctx, Some(resume)).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::TimedOut);
+        assert!(
+            error.message.contains("reboots were not requested"),
+            "{error}"
+        );
     }
 
     #[tokio::test]

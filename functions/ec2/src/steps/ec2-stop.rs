@@ -75,8 +75,7 @@ pub struct Stop {
     #[serde(default)]
     force: bool,
     /// Whether to save the memory to the root volume, so that the instance continues from there at
-    /// its next start. Fails with `Conflict` for instances without hibernation. Cannot be combined
-    /// with `force`.
+    /// its next start. Instances without hibernation fail. Cannot be combined with `force`.
     #[serde(default)]
     hibernate: bool,
 }

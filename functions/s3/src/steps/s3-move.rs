@@ -589,10 +589,16 @@ mod tests {
     fn invalid_file_with_a_final_slash_is_kept() {
         run_in_root(async |root| {
             fs::write(root.join("file"), "x").unwrap();
-            let step = move_step(json!({ "source": "file/", "destination": "s3://data/" }));
-            let error = step.run(&FakeS3::default().context(), None).await;
-            assert_eq!(error.unwrap_err().name, ErrorName::InvalidInput);
-            assert!(root.join("file").exists());
+            for source in ["file/", "file/.", "file/./.", "file/x/..", "file/./"] {
+                let step = move_step(json!({ "source": source, "destination": "s3://data/" }));
+                let error = step.run(&FakeS3::default().context(), None).await;
+                let error = error.expect_err(source);
+                assert!(
+                    matches!(error.name, ErrorName::InvalidInput | ErrorName::NotFound),
+                    "{source}: {error}"
+                );
+                assert!(root.join("file").exists(), "{source}");
+            }
         });
     }
 

@@ -190,8 +190,13 @@ async fn resolve_local_source(
             Some(stat) if stat.is_dir => {
                 return invalid("is a directory: set recursive, or name a file");
             }
-            Some(_) if parameter.ends_with('/') => {
-                return invalid("ends with a slash but is a file; omit the slash");
+            // A file has no content that these could name, and a move would delete it.
+            Some(_)
+                if ["/", "/.", "/.."]
+                    .iter()
+                    .any(|end| parameter.ends_with(end)) =>
+            {
+                return invalid("names a directory but is a file; omit what follows its name");
             }
             stat => stat.map(|stat| Entry {
                 key: name.into(),
