@@ -904,7 +904,7 @@ mod tests {
                 ("link", false, "leads out of the local root"),
                 ("folder", false, "set recursive"),
                 ("file", true, "omit recursive"),
-                ("file/", false, "ends with a slash but is a file"),
+                ("file/", false, "names a directory but is a file"),
                 ("file/", true, "omit recursive"),
             ] {
                 let step = copy_step(json!({ "source": source, "destination": "s3://data/",
