@@ -1,5 +1,5 @@
 //! All files that `cargo xtask generate` writes. They are derived from the binaries of the steps,
-//! from their tests and from the jobs.
+//! from their tests, from the jobs and from the source of the AWS SDK.
 
 use std::collections::BTreeMap;
 
@@ -9,6 +9,7 @@ use stepward_cli::steps::page;
 use stepward_cli::workspace::Workspace;
 
 use crate::binaries;
+use crate::ec2_fields;
 use crate::files::{list_names, read_file};
 use crate::moto_results;
 use crate::proof_tables::{self, Proofs};
@@ -29,7 +30,7 @@ const TEMPLATE: &str = "infra/template.yaml";
 pub fn generated_files(catalog: &Catalog) -> Result<BTreeMap<String, String>, String> {
     let to_text = |error: &dyn std::fmt::Display| error.to_string();
     let proofs = proof_tables::read_proofs()?;
-    let mut files = binaries::generated_files()?;
+    let mut files = sources()?;
 
     for (service, steps) in catalog {
         for step in steps {
@@ -103,13 +104,17 @@ pub fn pending_changes(catalog: &Catalog) -> Result<Changes, String> {
     find_changes(generated_files(catalog)?, &folders)
 }
 
-/// Writes the binaries of the steps, which the catalog is built from. Returns one line for each
+/// Writes the generated Rust files, which the catalog is built from. Returns one line for each
 /// change.
-pub fn write_binaries() -> Result<Vec<String>, String> {
-    apply_changes(find_changes(
-        binaries::generated_files()?,
-        &binaries::generated_folders()?,
-    )?)
+pub fn write_sources() -> Result<Vec<String>, String> {
+    apply_changes(find_changes(sources()?, &binaries::generated_folders()?)?)
+}
+
+/// Returns the files that are generated without a build.
+fn sources() -> Result<BTreeMap<String, String>, String> {
+    let mut files = binaries::generated_files()?;
+    files.extend(ec2_fields::generated_files()?);
+    Ok(files)
 }
 
 /// Writes everything that is derived from the catalog. Returns one line for each change.

@@ -3,6 +3,7 @@
 
 pub mod binaries;
 pub mod catalog;
+mod ec2_fields;
 mod files;
 pub mod generated;
 pub mod iam;

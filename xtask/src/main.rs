@@ -172,7 +172,7 @@ fn main() -> ExitCode {
 
 fn generate() -> Result<(), String> {
     // The binaries print the catalog, so a new step first needs its binary.
-    let mut changes = generated::write_binaries()?;
+    let mut changes = generated::write_sources()?;
     changes.extend(generated::write_all(&catalog::build_catalog()?)?);
 
     if changes.is_empty() {

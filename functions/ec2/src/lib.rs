@@ -3,7 +3,9 @@
 pub mod batch;
 pub mod creation;
 pub mod error;
+mod field_values;
 pub mod image;
+mod instance_fields;
 pub mod instances;
 mod launch_parameters;
 mod node_search;

@@ -7,12 +7,13 @@ use aws_sdk_ec2::config::Region;
 use aws_sdk_ec2::types::{Filter, Instance};
 use stepward::node::Node;
 use stepward::node::mapping::Mapping;
+use stepward::node::mapping::ec2::IMAGE_NAME;
 use stepward::runtime::node_source::{self, NodeCounter};
 use stepward::{Context, StepError};
 
 use crate::build_filter;
 use crate::error::ec2_error;
-use crate::nodes::{DescribedInstance, IMAGE_NAME, is_windows};
+use crate::nodes::{DescribedInstance, is_windows};
 
 /// The number of instances per page. This is EC2's maximum.
 /// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstances.html>

@@ -2,16 +2,15 @@
 
 use std::borrow::Cow;
 
-use aws_sdk_ec2::primitives::{DateTime, DateTimeFormat};
 use aws_sdk_ec2::types::{Filter, Instance, PlatformValues};
 use stepward::StepError;
 use stepward::node::mapping::Fields;
+use stepward::node::mapping::ec2::{IMAGE_NAME, without_indexes};
 use stepward::node::syntax_error::syntax_error;
 
 use crate::build_filter;
-
-/// The field with the name of the instance's image. EC2 returns it only from a separate request.
-pub const IMAGE_NAME: &str = "imageName";
+use crate::field_values::{FieldPath, FieldValue};
+use crate::instance_fields::GETTERS;
 
 /// An instance, with values that EC2 does not return as part of it.
 #[derive(Debug)]
@@ -22,252 +21,6 @@ pub struct DescribedInstance<'a> {
     pub region: &'a str,
     /// The name of its image, if it is known.
     pub image_name: Option<&'a str>,
-}
-
-type FieldValue<'a> = Option<Cow<'a, str>>;
-type FieldGetter = for<'a> fn(&'a DescribedInstance<'a>) -> FieldValue<'a>;
-
-/// The fields, sorted by name. The names are those of EC2's API, with a dot before the name of a
-/// nested field.
-/// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_Instance.html>
-const FIELDS: [(&str, FieldGetter); 59] = [
-    ("amiLaunchIndex", |described| {
-        display_text(described.instance.ami_launch_index)
-    }),
-    ("architecture", |described| {
-        text(described.instance.architecture.as_ref())
-    }),
-    ("bootMode", |described| {
-        text(described.instance.boot_mode.as_ref())
-    }),
-    ("capacityReservationId", |described| {
-        text(described.instance.capacity_reservation_id.as_ref())
-    }),
-    ("clientToken", |described| {
-        text(described.instance.client_token.as_ref())
-    }),
-    ("cpuOptions.coreCount", |described| {
-        display_text(described.instance.cpu_options.as_ref()?.core_count)
-    }),
-    ("cpuOptions.threadsPerCore", |described| {
-        display_text(described.instance.cpu_options.as_ref()?.threads_per_core)
-    }),
-    ("currentInstanceBootMode", |described| {
-        text(described.instance.current_instance_boot_mode.as_ref())
-    }),
-    ("ebsOptimized", |described| {
-        display_text(described.instance.ebs_optimized)
-    }),
-    ("enaSupport", |described| {
-        display_text(described.instance.ena_support)
-    }),
-    ("enclaveOptions.enabled", |described| {
-        display_text(described.instance.enclave_options.as_ref()?.enabled)
-    }),
-    ("hibernationOptions.configured", |described| {
-        display_text(described.instance.hibernation_options.as_ref()?.configured)
-    }),
-    ("hypervisor", |described| {
-        text(described.instance.hypervisor.as_ref())
-    }),
-    ("iamInstanceProfile.arn", |described| {
-        text(
-            described
-                .instance
-                .iam_instance_profile
-                .as_ref()?
-                .arn
-                .as_ref(),
-        )
-    }),
-    ("iamInstanceProfile.id", |described| {
-        text(
-            described
-                .instance
-                .iam_instance_profile
-                .as_ref()?
-                .id
-                .as_ref(),
-        )
-    }),
-    ("imageId", |described| {
-        text(described.instance.image_id.as_ref())
-    }),
-    (IMAGE_NAME, |described| {
-        described.image_name.map(Cow::Borrowed)
-    }),
-    ("instanceId", |described| {
-        text(described.instance.instance_id.as_ref())
-    }),
-    ("instanceLifecycle", |described| {
-        text(described.instance.instance_lifecycle.as_ref())
-    }),
-    ("instanceType", |described| {
-        text(described.instance.instance_type.as_ref())
-    }),
-    ("kernelId", |described| {
-        text(described.instance.kernel_id.as_ref())
-    }),
-    ("keyName", |described| {
-        text(described.instance.key_name.as_ref())
-    }),
-    ("launchTime", |described| {
-        timestamp(described.instance.launch_time.as_ref())
-    }),
-    ("license", |described| {
-        joined_list(
-            described
-                .instance
-                .licenses()
-                .iter()
-                .map(|license| license.license_configuration_arn()),
-        )
-    }),
-    ("metadataOptions.httpEndpoint", |described| {
-        text(
-            described
-                .instance
-                .metadata_options
-                .as_ref()?
-                .http_endpoint
-                .as_ref(),
-        )
-    }),
-    ("metadataOptions.httpTokens", |described| {
-        text(
-            described
-                .instance
-                .metadata_options
-                .as_ref()?
-                .http_tokens
-                .as_ref(),
-        )
-    }),
-    ("monitoring.state", |described| {
-        text(described.instance.monitoring.as_ref()?.state.as_ref())
-    }),
-    ("outpostArn", |described| {
-        text(described.instance.outpost_arn.as_ref())
-    }),
-    ("placement.affinity", |described| {
-        text(described.instance.placement.as_ref()?.affinity.as_ref())
-    }),
-    ("placement.availabilityZone", |described| {
-        text(
-            described
-                .instance
-                .placement
-                .as_ref()?
-                .availability_zone
-                .as_ref(),
-        )
-    }),
-    ("placement.availabilityZoneId", |described| {
-        text(
-            described
-                .instance
-                .placement
-                .as_ref()?
-                .availability_zone_id
-                .as_ref(),
-        )
-    }),
-    ("placement.groupName", |described| {
-        text(described.instance.placement.as_ref()?.group_name.as_ref())
-    }),
-    ("placement.hostId", |described| {
-        text(described.instance.placement.as_ref()?.host_id.as_ref())
-    }),
-    ("placement.partitionNumber", |described| {
-        display_text(described.instance.placement.as_ref()?.partition_number)
-    }),
-    ("placement.tenancy", |described| {
-        text(described.instance.placement.as_ref()?.tenancy.as_ref())
-    }),
-    ("platform", |described| {
-        described.instance.platform.as_ref().map(lowercase_platform)
-    }),
-    ("platformDetails", |described| {
-        text(described.instance.platform_details.as_ref())
-    }),
-    ("privateDnsName", |described| {
-        text(described.instance.private_dns_name.as_ref())
-    }),
-    ("privateIpAddress", |described| {
-        text(described.instance.private_ip_address.as_ref())
-    }),
-    ("publicDnsName", |described| {
-        text(described.instance.public_dns_name.as_ref())
-    }),
-    ("publicIpAddress", |described| {
-        text(described.instance.public_ip_address.as_ref())
-    }),
-    ("ramdiskId", |described| {
-        text(described.instance.ramdisk_id.as_ref())
-    }),
-    ("region", |described| Some(Cow::Borrowed(described.region))),
-    ("rootDeviceName", |described| {
-        text(described.instance.root_device_name.as_ref())
-    }),
-    ("rootDeviceType", |described| {
-        text(described.instance.root_device_type.as_ref())
-    }),
-    ("securityGroups.groupId", |described| {
-        joined_list(
-            described
-                .instance
-                .security_groups()
-                .iter()
-                .map(|group| group.group_id()),
-        )
-    }),
-    ("securityGroups.groupName", |described| {
-        joined_list(
-            described
-                .instance
-                .security_groups()
-                .iter()
-                .map(|group| group.group_name()),
-        )
-    }),
-    ("spotInstanceRequestId", |described| {
-        text(described.instance.spot_instance_request_id.as_ref())
-    }),
-    ("state", state_name),
-    ("state.code", |described| {
-        display_text(described.instance.state.as_ref()?.code)
-    }),
-    ("state.name", state_name),
-    ("stateReason", |described| {
-        text(described.instance.state_reason.as_ref()?.message.as_ref())
-    }),
-    ("stateReason.code", |described| {
-        text(described.instance.state_reason.as_ref()?.code.as_ref())
-    }),
-    ("stateReason.message", |described| {
-        text(described.instance.state_reason.as_ref()?.message.as_ref())
-    }),
-    ("stateTransitionReason", |described| {
-        text(described.instance.state_transition_reason.as_ref())
-    }),
-    ("subnetId", |described| {
-        text(described.instance.subnet_id.as_ref())
-    }),
-    ("usageOperation", |described| {
-        text(described.instance.usage_operation.as_ref())
-    }),
-    ("virtualizationType", |described| {
-        text(described.instance.virtualization_type.as_ref())
-    }),
-    ("vpcId", |described| {
-        text(described.instance.vpc_id.as_ref())
-    }),
-];
-
-/// Whether instances have a field of this name.
-#[must_use]
-pub fn is_field(name: &str) -> bool {
-    field_getter(name).is_some()
 }
 
 /// Whether an instance runs Windows.
@@ -285,7 +38,15 @@ impl Fields for DescribedInstance<'_> {
     }
 
     fn field(&self, name: &str) -> Option<Cow<'_, str>> {
-        field_getter(name)?(self)
+        match name {
+            IMAGE_NAME => self.image_name.map(Cow::Borrowed),
+            "license" => self.read_field("licenses.licenseConfigurationArn"),
+            "platform" => self.instance.platform().map(lowercase_platform),
+            "region" => Some(Cow::Borrowed(self.region)),
+            "state" => self.read_field("state.name"),
+            "stateReason" => self.read_field("stateReason.message"),
+            _ => self.read_field(name),
+        }
     }
 
     fn tags(&self) -> impl Iterator<Item = (&str, &str)> {
@@ -296,33 +57,14 @@ impl Fields for DescribedInstance<'_> {
     }
 }
 
-fn field_getter(name: &str) -> Option<FieldGetter> {
-    FIELDS
-        .binary_search_by_key(&name, |(name, _)| *name)
-        .ok()
-        .map(|index| FIELDS[index].1)
-}
-
-fn text<T: AsRef<str>>(value: Option<&T>) -> FieldValue<'_> {
-    value.map(|value| Cow::Borrowed(value.as_ref()))
-}
-
-fn display_text<'a>(value: Option<impl ToString>) -> FieldValue<'a> {
-    value.map(|value| Cow::Owned(value.to_string()))
-}
-
-fn joined_list<'a>(values: impl Iterator<Item = Option<&'a str>>) -> FieldValue<'a> {
-    let values: Vec<_> = values.flatten().collect();
-    (!values.is_empty()).then(|| Cow::Owned(values.join(",")))
-}
-
-fn timestamp<'a>(time: Option<&DateTime>) -> FieldValue<'a> {
-    time.and_then(|time| time.fmt(DateTimeFormat::DateTime).ok())
-        .map(Cow::Owned)
-}
-
-fn state_name<'a>(described: &'a DescribedInstance<'a>) -> FieldValue<'a> {
-    text(described.instance.state.as_ref()?.name.as_ref())
+impl<'a> DescribedInstance<'a> {
+    fn read_field(&self, name: &str) -> FieldValue<'a> {
+        let plain = without_indexes(name);
+        let index = GETTERS
+            .binary_search_by_key(&plain.as_ref(), |(name, _)| *name)
+            .ok()?;
+        GETTERS[index].1(self.instance, FieldPath(name))
+    }
 }
 
 /// The platform in lower case: EC2 returns `windows`, but its API model has `Windows`.
@@ -364,28 +106,35 @@ pub fn parse_filters(text: &str) -> Result<Vec<Filter>, StepError> {
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_ec2::primitives::DateTime;
     use aws_sdk_ec2::types::{
-        ArchitectureValues, CpuOptions, GroupIdentifier, InstanceState, InstanceStateName,
-        Placement, StateReason, Tag,
+        ArchitectureValues, CpuOptions, EbsInstanceBlockDevice, GroupIdentifier, HttpTokensState,
+        InstanceBlockDeviceMapping, InstanceMetadataOptionsResponse, InstanceNetworkInterface,
+        InstanceState, InstanceStateName, LicenseConfiguration, OperatorResponse, Placement,
+        PrivateDnsNameOptionsResponse, StateReason, Tag,
     };
-    use stepward::node::mapping::{EC2, Mapping};
+    use stepward::node::mapping::ec2::check_field;
 
     use super::*;
 
     #[test]
-    fn fields_are_sorted_and_include_all_that_rundeck_documents() {
-        assert!(FIELDS.is_sorted_by(|(a, _), (b, _)| a < b));
-        let documented = "amiLaunchIndex architecture clientToken imageId imageName instanceId \
-            instanceLifecycle instanceType kernelId keyName launchTime license platform \
-            privateDnsName privateIpAddress publicDnsName publicIpAddress ramdiskId \
-            rootDeviceName rootDeviceType spotInstanceRequestId state stateReason \
-            stateTransitionReason subnetId virtualizationType vpcId region";
-        assert_eq!(
-            documented.split_whitespace().find(|name| !is_field(name)),
-            None
-        );
-        Mapping::parse(EC2, is_field).unwrap();
-        assert!(!is_field("unknown") && !is_field(""));
+    fn every_getter_has_a_name_that_a_mapping_accepts() {
+        assert!(GETTERS.is_sorted_by(|(a, _), (b, _)| a < b));
+        for (name, _) in GETTERS {
+            assert_eq!(check_field(name), Ok(()), "{name}");
+        }
+    }
+
+    fn volume(id: &str) -> InstanceBlockDeviceMapping {
+        let volume = EbsInstanceBlockDevice::builder().volume_id(id).build();
+        InstanceBlockDeviceMapping::builder().ebs(volume).build()
+    }
+
+    fn network_interface(groups: &[&str]) -> InstanceNetworkInterface {
+        let group = |id: &&str| GroupIdentifier::builder().group_id(*id).build();
+        InstanceNetworkInterface::builder()
+            .set_groups(Some(groups.iter().map(group).collect()))
+            .build()
     }
 
     #[test]
@@ -409,6 +158,31 @@ mod tests {
             .security_groups(GroupIdentifier::builder().group_id("sg-1").build())
             .security_groups(GroupIdentifier::builder().group_id("sg-2").build())
             .tags(Tag::builder().key("Name").value("web").build())
+            .ipv6_address("2001:db8::1")
+            .source_dest_check(false)
+            .usage_operation_update_time(DateTime::from_secs(1))
+            .metadata_options(
+                InstanceMetadataOptionsResponse::builder()
+                    .http_tokens(HttpTokensState::Required)
+                    .http_put_response_hop_limit(2)
+                    .build(),
+            )
+            .operator(OperatorResponse::builder().managed(true).build())
+            .private_dns_name_options(
+                PrivateDnsNameOptionsResponse::builder()
+                    .enable_resource_name_dns_aaaa_record(true)
+                    .build(),
+            )
+            .licenses(
+                LicenseConfiguration::builder()
+                    .license_configuration_arn("arn")
+                    .build(),
+            )
+            .block_device_mappings(volume("vol-1"))
+            .block_device_mappings(InstanceBlockDeviceMapping::builder().build())
+            .block_device_mappings(volume("vol-2"))
+            .network_interfaces(network_interface(&["sg-1", "sg-2"]))
+            .network_interfaces(network_interface(&["sg-3"]))
             .build();
         let described = DescribedInstance {
             instance: &instance,
@@ -434,6 +208,28 @@ mod tests {
             ("imageName", Some("al2023")),
             ("region", Some("eu-west-1")),
             ("nothing", None),
+            ("ipv6Address", Some("2001:db8::1")),
+            ("sourceDestCheck", Some("false")),
+            ("usageOperationUpdateTime", Some("1970-01-01T00:00:01Z")),
+            ("metadataOptions.httpTokens", Some("required")),
+            ("metadataOptions.httpPutResponseHopLimit", Some("2")),
+            ("metadataOptions.state", None),
+            ("operator.managed", Some("true")),
+            (
+                "privateDnsNameOptions.enableResourceNameDnsAAAARecord",
+                Some("true"),
+            ),
+            ("license", Some("arn")),
+            ("stateReason.message", Some("m")),
+            ("blockDeviceMappings.ebs.volumeId", Some("vol-1,vol-2")),
+            ("blockDeviceMappings[1].ebs.volumeId", None),
+            ("blockDeviceMappings[2].ebs.volumeId", Some("vol-2")),
+            ("blockDeviceMappings[9].ebs.volumeId", None),
+            ("networkInterfaces.groups.groupId", Some("sg-1,sg-2,sg-3")),
+            ("networkInterfaces.groups[0].groupId", Some("sg-1,sg-3")),
+            ("networkInterfaces[0].groups.groupId", Some("sg-1,sg-2")),
+            ("networkInterfaces[0].groups[1].groupId", Some("sg-2")),
+            ("productCodes.productCodeId", None),
         ] {
             assert_eq!(described.field(name).as_deref(), expected, "{name}");
         }

@@ -20,6 +20,9 @@
 //! tags and quoted texts with `+`, for example `tags/Name+'-'+instanceId`. A joined selector has a
 //! value if one of its fields or tags has a value.
 //!
+//! A field of the items of a list, such as `securityGroups.groupId`, has the values of all items,
+//! separated by commas. `securityGroups[0].groupId` is the value of the first item.
+//!
 //! As in Rundeck, an `sshport` other than 22 is appended to the node's `hostname`. Rundeck ignores
 //! invalid entries and fields that do not exist; this module refuses them with their position.
 
@@ -32,43 +35,17 @@ use super::reference::expand_references;
 use super::syntax_error::{quote_found, syntax_error};
 use crate::model::error::StepError;
 
+pub mod ec2;
+mod ec2_fields;
+
 /// The name of the parameter in error messages.
 const PARAMETER: &str = "mapping";
-
-/// Rundeck's default mapping for EC2.
-pub const EC2: &str = "\
-description.default=EC2 node instance
-editUrl.default=https://console.aws.amazon.com/ec2/home#Instances:search=${node.instanceId}
-hostname.selector=publicDnsName,privateIpAddress
-sshport.default=22
-sshport.selector=tags/ssh_config_Port
-instanceId.selector=instanceId
-nodename.selector=tags/Name,instanceId
-osArch.selector=architecture
-osFamily.default=unix
-osFamily.selector=platform
-osName.default=Linux
-osName.selector=platform
-privateDnsName.selector=privateDnsName
-privateIpAddress.selector=privateIpAddress
-state.selector=state.name
-tag.pending.selector=state.name=pending
-tag.running.selector=state.name=running
-tag.shutting-down.selector=state.name=shutting-down
-tag.stopped.selector=state.name=stopped
-tag.stopping.selector=state.name=stopping
-tag.terminated.selector=state.name=terminated
-tags.default=ec2
-tags.selector=tags/Rundeck-Tags
-username.default=ec2-user
-username.selector=tags/Rundeck-User
-";
 
 /// A resource that a mapping reads values from.
 pub trait Fields {
     /// The ID, which is the node's name if the mapping provides no other name.
     fn id(&self) -> &str;
-    /// The value of a field, such as `state.name`.
+    /// The value of a field, such as `state.name` or `securityGroups[0].groupId`.
     fn field(&self, name: &str) -> Option<Cow<'_, str>>;
     /// The AWS tags, as pairs of key and value.
     fn tags(&self) -> impl Iterator<Item = (&str, &str)>;
@@ -102,11 +79,15 @@ enum Term {
 }
 
 impl Mapping {
-    /// Parses a mapping. `is_field` says whether a field exists.
+    /// Parses a mapping. `check_field` returns an error for a field that does not exist: the rest
+    /// of a sentence that begins with the field's name.
     ///
     /// # Errors
     /// `InvalidInput`, with the position of the error.
-    pub fn parse(mapping_text: &str, is_field: impl Fn(&str) -> bool) -> Result<Self, StepError> {
+    pub fn parse(
+        mapping_text: &str,
+        check_field: impl Fn(&str) -> Result<(), String>,
+    ) -> Result<Self, StepError> {
         let mut mapping = Self::default();
         let separator = if mapping_text.trim_end().contains('\n') {
             '\n'
@@ -130,7 +111,7 @@ impl Mapping {
                 mapping_text,
                 position,
                 text,
-                is_field: &is_field,
+                check_field: &check_field,
             })?;
         }
         Ok(mapping)
@@ -322,7 +303,7 @@ struct Entry<'t> {
     mapping_text: &'t str,
     position: usize,
     text: &'t str,
-    is_field: &'t dyn Fn(&str) -> bool,
+    check_field: &'t dyn Fn(&str) -> Result<(), String>,
 }
 
 impl Entry<'_> {
@@ -425,27 +406,15 @@ impl Entry<'_> {
                     format_args!("expected a field, tags/NAME or a quoted text, found {found}"),
                 )
             }
-            None if !is_field_path(name) || !(self.is_field)(name) => {
-                let name = quote_found(name);
-                self.error_at(
-                    offset,
-                    format_args!("field {name} does not exist; use a field of the node source"),
-                )
-            }
-            None => Ok((Term::Field(name.to_owned()), rest)),
+            None => match (self.check_field)(name) {
+                Ok(()) => Ok((Term::Field(name.to_owned()), rest)),
+                Err(problem) => {
+                    let name = quote_found(name);
+                    self.error_at(offset, format_args!("field {name} {problem}"))
+                }
+            },
         }
     }
-}
-
-/// Whether a name has the form of a field: words with dots between them.
-fn is_field_path(name: &str) -> bool {
-    let is_word = |word: &str| {
-        !word.is_empty()
-            && word
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
-    };
-    name.split('.').all(is_word)
 }
 
 impl Selector {

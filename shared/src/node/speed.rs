@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::filter::Filter;
-use super::mapping::{EC2, Fields, Mapping};
+use super::mapping::{Fields, Mapping, ec2};
 use super::{Node, order};
 
 const NODES: usize = 10_000;
@@ -83,7 +83,7 @@ fn processor_time() -> Duration {
 fn ten_thousand_instances_are_processed_within_the_time_limit() {
     let instances: Vec<_> = (0..NODES).map(Instance::new).collect();
     let begin = processor_time();
-    let mapping = Mapping::parse(EC2, |_| true).unwrap();
+    let mapping = Mapping::parse(ec2::DEFAULT, ec2::check_field).unwrap();
     let filter: Filter = "name: web-0[0-4].*|web-1.* tags: running+shard-[1-3],none \
          hostname: 10\\..* !osFamily: windows"
         .parse()

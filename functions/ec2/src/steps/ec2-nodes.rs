@@ -2,12 +2,13 @@
 
 use crate::build_filter;
 use crate::node_search::RegionSearch;
-use crate::nodes::{IMAGE_NAME, is_field, parse_filters};
+use crate::nodes::parse_filters;
 use aws_sdk_ec2::types::{Filter, InstanceStateName};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use stepward::model::input::{StringList, require};
-use stepward::node::mapping::{EC2, Mapping};
+use stepward::node::mapping::Mapping;
+use stepward::node::mapping::ec2::{self, IMAGE_NAME, check_field};
 use stepward::runtime::node_source::{self, FoundNodes, NodeCounter};
 use stepward::{
     Context, ErrorName, Example, FunctionConfig, Permissions, Progress, Resume, RundeckPlugin,
@@ -24,6 +25,11 @@ const STATE_FILTER: &str = "instance-state-name";
 /// The mapping language is Rundeck's. Rundeck's default mapping names a node by its `Name` tag and
 /// gives it the tags listed in `Rundeck-Tags`, and its state. Your own mapping extends and
 /// overrides the default.
+///
+/// A selector can use every field that EC2's API has for an instance, in the API's spelling with a
+/// lower-case first letter: `instanceType`, `metadataOptions.httpTokens`. A field in a list, such
+/// as `securityGroups.groupId`, has the values of all items, separated by commas;
+/// `securityGroups[0].groupId` is that of the first item.
 ///
 /// # Behavior
 ///
@@ -84,9 +90,9 @@ fn default_true() -> bool {
 
 impl Nodes {
     fn parse_mapping(&self) -> Result<Mapping, StepError> {
-        let mapping = Mapping::parse(self.mapping.as_deref().unwrap_or_default(), is_field)?;
+        let mapping = Mapping::parse(self.mapping.as_deref().unwrap_or_default(), check_field)?;
         if self.use_default_mapping || mapping.is_empty() {
-            Ok(mapping.over(Mapping::parse(EC2, is_field)?))
+            Ok(mapping.over(Mapping::parse(ec2::DEFAULT, check_field)?))
         } else {
             Ok(mapping)
         }
@@ -524,7 +530,11 @@ mod tests {
         for (params, expected) in [
             (
                 json!({ "mapping": "ami.selector=imageID" }),
-                ["column 14", "imageID"],
+                ["column 14", "did you mean \"imageId\"?"],
+            ),
+            (
+                json!({ "mapping": "zone.selector=placement" }),
+                ["column 15", "placement.availabilityZone"],
             ),
             (
                 json!({ "filter": "running" }),
