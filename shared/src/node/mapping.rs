@@ -4,6 +4,10 @@
 //! with `;` between them. Blank lines, and lines that begin with `#` or `!`, are ignored. A later
 //! entry overrides an earlier entry with the same name.
 //!
+//! Several lines are read like a Java properties file: a space in a name is `\ `, a backslash at
+//! the end of a line continues the line, and `\:`, `\\`, `\t`, `\n` and `\u00e4` are one character
+//! each. In entries on one line, a backslash is an ordinary character.
+//!
 //! | entry | meaning |
 //! |---|---|
 //! | `NAME.selector=a,b` | The attribute is the first of `a` and `b` that has a value. |
@@ -37,19 +41,16 @@ use crate::model::error::StepError;
 
 pub mod ec2;
 mod ec2_fields;
+mod entries;
+mod fields;
+mod selector;
+
+use entries::{Entry, Problem, escaped_name, escaped_value, read_entries, read_properties};
+pub use fields::Fields;
+use selector::{Form, Selector};
 
 /// The name of the parameter in error messages.
 const PARAMETER: &str = "mapping";
-
-/// A resource that a mapping reads values from.
-pub trait Fields {
-    /// The ID, which is the node's name if the mapping provides no other name.
-    fn id(&self) -> &str;
-    /// The value of a field, such as `state.name` or `securityGroups[0].groupId`.
-    fn field(&self, name: &str) -> Option<Cow<'_, str>>;
-    /// The AWS tags, as pairs of key and value.
-    fn tags(&self) -> impl Iterator<Item = (&str, &str)>;
-}
 
 /// A mapping. It is parsed once and can map any number of resources.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -66,18 +67,6 @@ pub struct Mapping {
     defaults: BTreeMap<String, String>,
 }
 
-/// The alternatives of a selector. Each alternative has values that are used together, and each
-/// value is joined from terms.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-struct Selector(Vec<Vec<Vec<Term>>>);
-
-#[derive(Clone, Debug, Eq, PartialEq)]
-enum Term {
-    Text(String),
-    Field(String),
-    Tag(String),
-}
-
 impl Mapping {
     /// Parses a mapping. `check_field` returns an error for a field that does not exist: the rest
     /// of a sentence that begins with the field's name.
@@ -88,32 +77,36 @@ impl Mapping {
         mapping_text: &str,
         check_field: impl Fn(&str) -> Result<(), String>,
     ) -> Result<Self, StepError> {
+        Self::from_entries(mapping_text, read_entries(mapping_text), &check_field)
+    }
+
+    /// Parses a mapping file: [`parse`](Self::parse), but also a single line is read like a
+    /// properties file.
+    ///
+    /// # Errors
+    /// `InvalidInput`, with the position of the error.
+    pub fn parse_file(
+        mapping_text: &str,
+        check_field: impl Fn(&str) -> Result<(), String>,
+    ) -> Result<Self, StepError> {
+        Self::from_entries(mapping_text, read_properties(mapping_text), &check_field)
+    }
+
+    fn from_entries(
+        mapping_text: &str,
+        entries: Result<Vec<Entry>, Problem>,
+        check_field: &dyn Fn(&str) -> Result<(), String>,
+    ) -> Result<Self, StepError> {
         let mut mapping = Self::default();
-        let separator = if mapping_text.trim_end().contains('\n') {
-            '\n'
-        } else {
-            ';'
-        };
-        let mut part_begin = 0;
-        for part in mapping_text.split(separator) {
-            let text = part.trim();
-            let position = part_begin + (part.len() - part.trim_start().len());
-            part_begin += part.len() + 1;
-            if text.is_empty() || text.starts_with(['#', '!']) {
-                continue;
-            }
-            if text.ends_with(';') {
-                let semicolon = position + text.len() - 1;
-                let problem = "unexpected `;` at the end of a line; remove it";
-                return Err(syntax_error(PARAMETER, mapping_text, semicolon, problem));
-            }
-            mapping.add_entry(&Entry {
-                mapping_text,
-                position,
-                text,
-                check_field: &check_field,
+        entries
+            .and_then(|entries| {
+                entries
+                    .iter()
+                    .try_for_each(|entry| mapping.add_entry(mapping_text, entry, check_field))
+            })
+            .map_err(|Problem { position, message }| {
+                syntax_error(PARAMETER, mapping_text, position, message)
             })?;
-        }
         Ok(mapping)
     }
 
@@ -139,13 +132,12 @@ impl Mapping {
     /// Whether a selector uses this field.
     #[must_use]
     pub fn uses(&self, field: &str) -> bool {
-        let selectors = self
+        let mut selectors = self
             .tags_selector
             .iter()
             .chain(self.tag_selectors.values().map(|(selector, _)| selector))
             .chain(self.selectors.values());
-        let mut terms = selectors.flat_map(|selector| selector.0.iter().flatten().flatten());
-        terms.any(|term| matches!(term, Term::Field(name) if name == field))
+        selectors.any(|selector| selector.uses(field))
     }
 
     /// Maps a resource to a node.
@@ -247,277 +239,120 @@ impl Mapping {
         }
     }
 
-    fn add_entry(&mut self, entry: &Entry<'_>) -> Result<(), StepError> {
-        const FORMS: &str =
-            "NAME.selector=…, NAME.default=…, tag.NAME.selector=… or attributes.selector=tags/*";
-        let unknown_entry = || {
-            let found = quote_found(entry.text);
-            entry.error_at(0, format_args!("expected {FORMS}, found {found}"))
-        };
-        let Some((key, value)) = entry.text.split_once('=') else {
-            return unknown_entry();
-        };
-        let value_begin = key.len() + 1 + (value.len() - value.trim_start().len());
-        let (key, value) = (key.trim(), value.trim());
+    fn add_entry(
+        &mut self,
+        mapping_text: &str,
+        entry: &Entry,
+        check_field: &dyn Fn(&str) -> Result<(), String>,
+    ) -> Result<(), Problem> {
+        check_end(mapping_text, entry)?;
+        let value = &entry.value;
+        let parse_selector = |form| Selector::parse(value, form, check_field);
+        let key = entry.name.as_str().trim();
         if let Some(name) = key.strip_suffix(".default").map(str::trim) {
             if name.is_empty() || name.contains('.') || name == "attributes" {
-                return unknown_entry();
+                return Err(unknown_entry(mapping_text, entry));
             }
-            self.defaults.insert(name.to_owned(), value.to_owned());
+            self.defaults
+                .insert(name.to_owned(), value.as_str().to_owned());
             return Ok(());
         }
         let Some(name) = key.strip_suffix(".selector").map(str::trim) else {
-            return unknown_entry();
+            return Err(unknown_entry(mapping_text, entry));
         };
 
         match (name, name.strip_prefix("tag.").map(str::trim)) {
-            ("attributes", _) if value.is_empty() || value == "tags/*" => {
-                self.all_tags = Some(!value.is_empty());
+            ("attributes", _) if matches!(value.as_str(), "" | "tags/*") => {
+                self.all_tags = Some(!value.as_str().is_empty());
             }
             ("attributes", _) => {
-                return entry.error_at(
-                    value_begin,
+                return Err(Problem::new(
+                    value.position(0),
                     "expected `tags/*`, which makes every tag an attribute",
-                );
+                ));
             }
-            ("tags", _) => {
-                let (selector, _) = entry.parse_selector(value_begin, value, true, false)?;
-                self.tags_selector = Some(selector);
-            }
+            ("tags", _) => self.tags_selector = Some(parse_selector(Form::Tags)?.0),
             (_, Some(tag)) if !tag.is_empty() => {
-                let selector = entry.parse_selector(value_begin, value, false, true)?;
+                let selector = parse_selector(Form::Tag)?;
                 self.tag_selectors.insert(tag.to_owned(), selector);
             }
             (name, None) if !name.is_empty() && !name.contains('.') => {
-                let (selector, _) = entry.parse_selector(value_begin, value, false, false)?;
+                let (selector, _) = parse_selector(Form::Attribute)?;
                 self.selectors.insert(name.to_owned(), selector);
             }
-            _ => return unknown_entry(),
+            _ => return Err(unknown_entry(mapping_text, entry)),
         }
         Ok(())
     }
 }
 
-/// An entry, and its position in the mapping.
-struct Entry<'t> {
-    mapping_text: &'t str,
-    position: usize,
-    text: &'t str,
-    check_field: &'t dyn Fn(&str) -> Result<(), String>,
-}
-
-impl Entry<'_> {
-    /// Returns an error for the byte `offset` of the entry.
-    fn error_at<T>(&self, offset: usize, problem: impl fmt::Display) -> Result<T, StepError> {
-        let position = self.position + offset;
-        Err(syntax_error(
-            PARAMETER,
-            self.mapping_text,
+/// Checks that a line does not end with a `;`, which separates entries only on one line.
+fn check_end(mapping_text: &str, entry: &Entry) -> Result<(), Problem> {
+    let text = match entry.value.as_str() {
+        "" => &entry.name,
+        _ => &entry.value,
+    };
+    let position = text.position(text.as_str().len().saturating_sub(1));
+    let is_semicolon = mapping_text.get(position..=position) == Some(";");
+    if text.as_str().ends_with(';') && is_semicolon {
+        return Err(Problem::new(
             position,
-            problem,
-        ))
+            "unexpected `;` at the end of a line; remove it, or write `\\;`",
+        ));
     }
-
-    /// Parses a selector, which begins at the byte `begin` of the entry, and the value that it must
-    /// have. `may_merge` allows `|` between values that are used together, and `may_equal` allows
-    /// `=` before the required value.
-    fn parse_selector(
-        &self,
-        begin: usize,
-        text: &str,
-        may_merge: bool,
-        may_equal: bool,
-    ) -> Result<(Selector, Option<String>), StepError> {
-        if text.is_empty() {
-            return Ok((Selector::default(), None));
-        }
-        let ends_term =
-            |c: char| matches!(c, ',' | '+') || may_merge && c == '|' || may_equal && c == '=';
-        let mut alternatives = vec![vec![Vec::new()]];
-        let mut rest = text;
-        loop {
-            let offset = begin + (text.len() - rest.len());
-            let (term, after_term) = self.parse_term(offset, rest, ends_term)?;
-            let mut remaining = after_term.chars();
-            let separator = remaining.next();
-            rest = remaining.as_str();
-            if let Some(terms) = alternatives.last_mut().and_then(|values| values.last_mut()) {
-                terms.push(term);
-            }
-            match separator {
-                None => return Ok((Selector(alternatives), None)),
-                Some('=') => {
-                    let expected = Some(rest.trim()).filter(|value| !value.is_empty());
-                    return Ok((Selector(alternatives), expected.map(str::to_owned)));
-                }
-                Some(',') => alternatives.push(vec![Vec::new()]),
-                Some('|') => {
-                    if let Some(values) = alternatives.last_mut() {
-                        values.push(Vec::new());
-                    }
-                }
-                Some(_) => {}
-            }
-        }
-    }
-
-    /// Parses the term at the beginning of a text. Returns it with the rest of the text, which
-    /// begins with the separator.
-    fn parse_term<'r>(
-        &self,
-        offset: usize,
-        text: &'r str,
-        ends_term: impl Fn(char) -> bool,
-    ) -> Result<(Term, &'r str), StepError> {
-        let trimmed = text.trim_start();
-        let offset = offset + (text.len() - trimmed.len());
-
-        let quote = trimmed.chars().next().filter(|c| matches!(c, '\'' | '"'));
-        if let Some(quote) = quote {
-            let Some((literal, after_quote)) = trimmed[1..].split_once(quote) else {
-                let problem = format_args!("the text is not closed; end it with {quote}");
-                return self.error_at(offset, problem);
-            };
-            let rest = after_quote.trim_start();
-            if rest.starts_with(&ends_term) || rest.is_empty() {
-                return Ok((Term::Text(literal.to_owned()), rest));
-            }
-            let found = quote_found(rest);
-            return self.error_at(
-                offset + (trimmed.len() - rest.len()),
-                format_args!("expected `+` or `,` after the text, found {found}"),
-            );
-        }
-
-        let name_length = trimmed.find(&ends_term).unwrap_or(trimmed.len());
-        let (name, rest) = trimmed.split_at(name_length);
-        let name = name.trim_end();
-        match name.strip_prefix("tags/") {
-            Some("*") => self.error_at(
-                offset,
-                "`tags/*` is allowed only in attributes.selector; name one tag, as in `tags/Name`",
-            ),
-            Some("") => self.error_at(offset, "expected the name of a tag after `tags/`"),
-            Some(tag) => Ok((Term::Tag(tag.to_owned()), rest)),
-            None if name.is_empty() => {
-                let found = quote_found(trimmed);
-                self.error_at(
-                    offset,
-                    format_args!("expected a field, tags/NAME or a quoted text, found {found}"),
-                )
-            }
-            None => match (self.check_field)(name) {
-                Ok(()) => Ok((Term::Field(name.to_owned()), rest)),
-                Err(problem) => {
-                    let name = quote_found(name);
-                    self.error_at(offset, format_args!("field {name} {problem}"))
-                }
-            },
-        }
-    }
+    Ok(())
 }
 
-impl Selector {
-    /// The value of the first alternative that has one.
-    fn first_value(&self, source: &impl Fields) -> Option<String> {
-        self.0.iter().find_map(|alternative| {
-            let values: Vec<_> = alternative
-                .iter()
-                .filter_map(|terms| join_terms(terms, source))
-                .collect();
-            (!values.is_empty()).then(|| values.join(","))
-        })
-    }
-}
-
-/// Joins terms to a text. Returns `None` if no field and no tag among them has a value.
-fn join_terms(terms: &[Term], source: &impl Fields) -> Option<String> {
-    let mut text = String::new();
-    let mut has_value = false;
-    for term in terms {
-        let value = match term {
-            Term::Text(literal) => {
-                text.push_str(literal);
-                continue;
-            }
-            Term::Field(name) => source.field(name),
-            Term::Tag(name) => source
-                .tags()
-                .find(|(key, _)| key == name)
-                .map(|(_, value)| Cow::Borrowed(value)),
-        };
-        if let Some(value) = value.filter(|value| !value.is_empty()) {
-            has_value = true;
-            text.push_str(&value);
-        }
-    }
-    has_value.then_some(text)
+fn unknown_entry(mapping_text: &str, entry: &Entry) -> Problem {
+    let found = quote_found(entry.source(mapping_text));
+    let advice = match entry.separator {
+        Some('=') | None => "",
+        Some(_) => "; in a name, write `\\ ` for a space and `\\:` for a colon",
+    };
+    let message = format!(
+        "expected NAME.selector=…, NAME.default=…, tag.NAME.selector=… or \
+         attributes.selector=tags/*, found {found}{advice}"
+    );
+    Problem::new(entry.name.position(0), message)
 }
 
 /// Prints the mapping so that it can be parsed again, with one entry on each line.
 impl fmt::Display for Mapping {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut entries = Vec::new();
-        if let Some(all_tags) = self.all_tags {
+        let mut add = |name: &str, suffix: &str, value: &str| {
             entries.push(format!(
-                "attributes.selector={}",
-                if all_tags { "tags/*" } else { "" }
+                "{}{suffix}={}",
+                escaped_name(name),
+                escaped_value(value)
             ));
+        };
+        if let Some(all_tags) = self.all_tags {
+            add(
+                "attributes",
+                ".selector",
+                if all_tags { "tags/*" } else { "" },
+            );
         }
-        entries.extend(
-            self.selectors
-                .iter()
-                .map(|(name, selector)| format!("{name}.selector={selector}")),
-        );
-        entries.extend(
-            self.defaults
-                .iter()
-                .map(|(name, default)| format!("{name}.default={default}")),
-        );
-        entries.extend(
-            self.tags_selector
-                .iter()
-                .map(|selector| format!("tags.selector={selector}")),
-        );
+        for (name, selector) in &self.selectors {
+            add(name, ".selector", &selector.to_string());
+        }
+        for (name, default) in &self.defaults {
+            add(name, ".default", default);
+        }
+        if let Some(selector) = &self.tags_selector {
+            add("tags", ".selector", &selector.to_string());
+        }
         for (name, (selector, expected)) in &self.tag_selectors {
-            let suffix = expected
-                .as_ref()
-                .map(|value| format!("={value}"))
-                .unwrap_or_default();
-            entries.push(format!("tag.{name}.selector={selector}{suffix}"));
+            let expected = expected.as_ref().map(|value| format!("={value}"));
+            let value = format!("{selector}{}", expected.unwrap_or_default());
+            add(&format!("tag.{name}"), ".selector", &value);
         }
-        let text = entries.join("\n");
-        // The parser splits a single line at `;`, so a line break must precede this entry.
-        if entries.len() == 1 && text.contains(';') {
-            write!(f, "\n{text}")
+        // The parser reads a single line in another way, so a line break must precede it.
+        if let [entry] = &entries[..] {
+            write!(f, "\n{entry}")
         } else {
-            f.write_str(&text)
-        }
-    }
-}
-
-impl fmt::Display for Selector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let print_value = |terms: &Vec<Term>| {
-            let terms: Vec<_> = terms.iter().map(ToString::to_string).collect();
-            terms.join("+")
-        };
-        let print_alternative = |values: &Vec<Vec<Term>>| {
-            let values: Vec<_> = values.iter().map(print_value).collect();
-            values.join("|")
-        };
-        let alternatives: Vec<_> = self.0.iter().map(print_alternative).collect();
-        f.write_str(&alternatives.join(","))
-    }
-}
-
-impl fmt::Display for Term {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Text(text) if text.contains('\'') => write!(f, "\"{text}\""),
-            Self::Text(text) => write!(f, "'{text}'"),
-            Self::Field(name) => f.write_str(name),
-            Self::Tag(name) => write!(f, "tags/{name}"),
+            f.write_str(&entries.join("\n"))
         }
     }
 }

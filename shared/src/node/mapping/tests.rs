@@ -268,6 +268,29 @@ fn entries_are_separated_by_lines_or_semicolons() {
 }
 
 #[test]
+fn several_lines_have_the_escapes_of_properties_files() {
+    let text = "url.default=https\\://x/\\\n  y\\u0021\n\
+        My\\ Tag.selector: tags/My\\ Tag\n\
+        end.default=x\\;\n\
+        tag.a\\:b.selector tags/env=PROD\n";
+    let node = mapping(text).node(&resource());
+    for (name, expected) in [("url", "https://x/y!"), ("My Tag", "x"), ("end", "x;")] {
+        assert_eq!(node.get(name), Some(expected), "{name}");
+    }
+    assert_eq!(node.tags, BTreeSet::from(["a:b".to_owned()]));
+
+    // Rundeck reads mappingParams without escapes, and a mapping file of one line with them.
+    let line = "url.default=https\\://x";
+    assert_eq!(attribute(line, "url").as_deref(), Some("https\\://x"));
+    let file = Mapping::parse_file(line, |_| Ok(())).unwrap();
+    assert_eq!(file.node(&resource()).get("url"), Some("https://x"));
+    assert_eq!(
+        attribute("My Tag.selector=tags/My Tag", "My Tag").as_deref(),
+        Some("x")
+    );
+}
+
+#[test]
 fn errors_have_the_position_of_the_invalid_entry() {
     for (text, expected) in [
         (
@@ -327,6 +350,21 @@ fn errors_have_the_position_of_the_invalid_entry() {
             "a.default=x;\nb.default=y",
             "line 1, column 12: unexpected `;` at the end of a line",
         ),
+        ("\nnonsense;", "line 2, column 9: unexpected `;`"),
+        (
+            "a.default=\\u00e\nb.default=y",
+            "line 1, column 11: expected four hexadecimal digits after `\\u`",
+        ),
+        (
+            "a.selector=tags/My\\ Tag,\\\n    fromtom\n",
+            "line 2, column 5: field \"fromtom\" does not exist",
+        ),
+        (
+            "\nMy Tag.selector=tags/x",
+            "line 2, column 1: expected NAME.selector=…, NAME.default=…, tag.NAME.selector=… or \
+             attributes.selector=tags/*, found \"My Tag.selector=tags/x\"; in a name, write `\\ ` \
+             for a space",
+        ),
     ] {
         let check_field = |field: &str| {
             let exists = !field.contains("fromtom") && !field.contains('|');
@@ -377,14 +415,18 @@ fn any_selector(separators: &'static str) -> impl Strategy<Value = String> {
     prop_oneof![6 => selector, 1 => Just(String::new())]
 }
 
+fn entry(name: &str, value: &str) -> String {
+    format!("{}={}", escaped_name(name), escaped_value(value))
+}
+
 fn any_entry() -> impl Strategy<Value = String> {
     let attribute = "[a-z][a-z -]{0,3}";
     prop_oneof![
         (attribute, any_selector(",+"))
-            .prop_map(|(name, selector)| format!("{name}.selector={selector}")),
-        (attribute, "[^\n]{0,8}[^;\n\\s]")
-            .prop_map(|(name, value)| format!("{name}.default={value}")),
-        any_selector(",+|").prop_map(|selector| format!("tags.selector={selector}")),
+            .prop_map(|(name, selector)| entry(&format!("{name}.selector"), &selector)),
+        (attribute, "[^\n]{0,8}")
+            .prop_map(|(name, value)| entry(&format!("{name}.default"), &value)),
+        any_selector(",+|").prop_map(|selector| entry("tags.selector", &selector)),
         (
             attribute,
             "[a-z.;]{0,3}",
@@ -392,9 +434,11 @@ fn any_entry() -> impl Strategy<Value = String> {
             prop::option::of("[^\n]{0,4}[^;\n\\s]")
         )
             .prop_map(|(name, suffix, selector, value)| match value {
-                Some(value) if !selector.is_empty() =>
-                    format!("tag.{name}{suffix}.selector={selector}={value}"),
-                _ => format!("tag.{name}{suffix}.selector={selector}"),
+                Some(value) if !selector.is_empty() => entry(
+                    &format!("tag.{name}{suffix}.selector"),
+                    &format!("{selector}={value}")
+                ),
+                _ => entry(&format!("tag.{name}{suffix}.selector"), &selector),
             }),
         prop::sample::select(vec![
             "attributes.selector=tags/*",
@@ -426,6 +470,7 @@ proptest! {
             any::<String>(),
             "([abt.]{0,3}\\.(selector|default)=['\"ab|+,=;. /*\n]{0,8};?\n?){0,4}",
             "[a.=;'\"+|#!$\\{\\} \n\rä\u{85}]{0,24}",
+            "\n([abt.:\\\\ u04]{0,4}\\.(selector|default)[:= ][ab+,=:. /\\\\utn04\n]{0,8}\n?){0,4}",
         ],
     ) {
         let check_field = |field: &str| (field != "b").then_some(()).ok_or_else(String::new);
