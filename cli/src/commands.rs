@@ -10,6 +10,7 @@ mod help;
 mod job;
 mod keys;
 mod local;
+mod mapping;
 mod nodes;
 mod records;
 mod step;
@@ -78,7 +79,7 @@ impl Cli {
     /// Runs the command and returns the exit code.
     pub async fn run(self) -> Result<u8> {
         let options = self.global.options_to_repeat();
-        self.run_command()
+        Box::pin(self.run_command())
             .await
             .map_err(|error| error.with_options(&options))
     }

@@ -29,7 +29,6 @@ use crate::access::assume::Attribution;
 use crate::access::mask::Secrets;
 use crate::access::session::{Broker, Session};
 use crate::model::credential_rejection::CREDENTIALS_REJECTED;
-#[cfg(test)]
 use crate::model::customer::{
     Account, Configuration, Customer, Defaults, ExternalId, Status, Trust,
 };
@@ -308,14 +307,18 @@ pub(crate) fn attribution(execution: &str, started_by: &str) -> Attribution {
 }
 
 /// The record of a customer's account `prod` (222222222222), with a proven role.
-#[cfg(test)]
-pub(crate) fn account_record(customer: &str) -> Configuration {
+///
+/// # Panics
+/// If the operating system provides no random bytes.
+#[must_use]
+pub fn account_record(customer: &str) -> Configuration {
     Configuration {
         customer: Customer {
             name: customer.into(),
             status: Status::Active,
             default_region: None,
             provider: None,
+            mapping: None,
             created_at: "2026-01-01T00:00:00Z".into(),
             version: 1,
         },
@@ -330,6 +333,7 @@ pub(crate) fn account_record(customer: &str) -> Configuration {
             regions: vec!["eu-west-1".into()],
             default_region: None,
             access_key: None,
+            mapping: None,
             trust: Trust::Proven,
             version: 1,
         },

@@ -57,6 +57,7 @@ pub async fn onboard_account(
         regions: regions.iter().map(ToString::to_string).collect(),
         default_region: None,
         access_key: None,
+        mapping: None,
     };
     let record = store
         .add_account("test", new)

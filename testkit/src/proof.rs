@@ -404,6 +404,7 @@ fn new_account(name: &str, account_id: &str) -> NewAccount {
         regions: vec![REGION.into(), "eu-central-1".into()],
         default_region: None,
         access_key: None,
+        mapping: None,
     }
 }
 

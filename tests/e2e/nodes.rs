@@ -98,6 +98,84 @@ fn ids(nodes: &Value) -> BTreeSet<&str> {
         .collect()
 }
 
+/// Sets mappings in the records of a customer with the accounts `prod` and `test`, and removes them.
+fn check_mappings(test_stack: &TestStack, customer: &str) {
+    let run = |words: &[&str]| {
+        let (output, code, messages) = stepward(test_stack, words);
+        assert_eq!(code, 0, "{words:?}: {messages}");
+        output
+    };
+    let mapped = |options: &[&str]| -> BTreeSet<(String, String)> {
+        let list = ["nodes", "list", "--json", "--customer", customer];
+        let found = run(&[&list, options].concat());
+        let nodes = found["nodes"].as_array().unwrap();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        nodes
+            .iter()
+            .map(|node| (text(&node["account"]), text(&node["kind"])))
+            .collect()
+    };
+    let expected = |prod: &str, test: &str| {
+        BTreeSet::from(
+            [("prod", prod), ("test", test)]
+                .map(|(account, kind)| (account.to_owned(), kind.to_owned())),
+        )
+    };
+    let file = test_stack.local.dir.join("mapping.properties");
+    std::fs::write(&file, "kind.default = https\\://x/\\\n  ${node.instanceType}\ninstanceType.selector=instanceType\n").unwrap();
+    let file = file.to_str().unwrap();
+
+    run(&[
+        "customer",
+        "set-mapping",
+        "--json",
+        customer,
+        "--mapping",
+        "kind.default=inherited",
+    ]);
+    let shown = run(&[
+        "account",
+        "set-mapping",
+        "--json",
+        customer,
+        "prod",
+        "--mapping-file",
+        file,
+    ]);
+    assert_eq!(shown["mapping"]["use_default_mapping"], true, "{shown}");
+    let listed = mapped(&[]);
+    assert_eq!(listed, expected("https://x/t3.micro", "inherited"));
+    let listed = mapped(&["--mapping", "kind.selector=state.name"]);
+    assert_eq!(listed, expected("running", "running"));
+    assert_eq!(mapped(&["--mapping", ""]), expected("", ""));
+
+    let words = [
+        "account",
+        "set-mapping",
+        customer,
+        "prod",
+        "--mapping",
+        "a.selector=imageID",
+    ];
+    let (_, code, messages) = stepward(test_stack, &words);
+    assert_eq!(code, 2, "{messages}");
+    assert!(
+        messages.contains("column 12") && messages.contains("did you mean \"imageId\""),
+        "{messages}"
+    );
+
+    run(&[
+        "account",
+        "set-mapping",
+        "--json",
+        customer,
+        "prod",
+        "--remove",
+    ]);
+    run(&["customer", "set-mapping", "--json", customer, "--remove"]);
+    assert_eq!(mapped(&[]), expected("", ""));
+}
+
 #[test]
 #[expect(clippy::too_many_lines, reason = "one stack serves all checks")]
 fn nodes_of_several_accounts_and_regions_are_listed_and_filtered() {
@@ -181,6 +259,7 @@ fn nodes_of_several_accounts_and_regions_are_listed_and_filtered() {
             messages.contains("column 6: expected a value"),
             "{messages}"
         );
+        check_mappings(test_stack, &customer);
         let (_, code, messages) = stepward(
             test_stack,
             &[

@@ -38,6 +38,7 @@ async fn add_customer_account(
         regions: vec![REGION.into()],
         default_region: None,
         access_key,
+        mapping: None,
     };
     test_stack.store.add_account("test", new).await.unwrap();
     CustomerAccount {

@@ -137,6 +137,7 @@ fn an_account_inherits_the_systems_default_region() {
             regions: vec!["us-east-1".into(), REGION.into()],
             default_region: None,
             access_key: None,
+            mapping: None,
         };
         test_stack.store.add_account("ann", new).await.unwrap();
         let found = test_stack

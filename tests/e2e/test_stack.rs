@@ -140,6 +140,7 @@ impl TestStack {
             regions: vec![REGION.into()],
             default_region: None,
             access_key: None,
+            mapping: None,
         };
         self.store.add_account("test", new).await.unwrap();
         CustomerAccount {

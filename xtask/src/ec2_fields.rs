@@ -287,30 +287,30 @@ fn getter(field: &Field) -> String {
     // Methods of structures are called directly. After a list, they are called on each of its items.
     let mut value = "i".to_owned();
     let mut items = String::new();
-    let last = field.path.len() - 1;
     for (segment, member) in field.path.iter().enumerate() {
+        let is_last = segment + 1 == field.path.len();
         let method = format!("{value}.{}()", member.method);
         if member.is_list {
-            let list = format!("path.items({segment}, {method})");
+            let chosen = format!("path.items({segment}, {method})");
             items = if items.is_empty() {
-                list
+                chosen
             } else {
-                format!("{items}.flat_map(move |v| {list})")
+                format!("{items}.flat_map(move |v| {chosen})")
             };
-            value = "v".to_owned();
-            if segment == last {
-                items.push_str(&format!(".filter_map(|v| {function}(Some(v)))"));
+            "v".clone_into(&mut value);
+            if is_last {
+                items = format!("{items}.filter_map(|v| {function}(Some(v)))");
             }
             continue;
         }
-        let call = if segment == last {
+        let call = if is_last {
             format!("{function}({method})")
         } else {
             method
         };
         if !items.is_empty() {
-            items.push_str(&format!(".filter_map(|v| {call})"));
-        } else if segment == last {
+            items = format!("{items}.filter_map(|v| {call})");
+        } else if is_last {
             value = call;
         } else {
             value = format!("{call}?");

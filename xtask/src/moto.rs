@@ -194,6 +194,7 @@ impl Moto {
                 regions: vec![REGION.into()],
                 default_region: None,
                 access_key: None,
+                mapping: None,
             };
             let account = store.add_account("moto", new).await.map_err(to_text)?;
             external_ids.push(account.external_id.expose().to_owned());

@@ -5,6 +5,7 @@ mod check;
 mod override_trust;
 mod remove;
 mod rotate;
+mod set_mapping;
 mod set_role;
 mod show;
 
@@ -17,6 +18,7 @@ use crate::global::Global;
 pub(crate) enum Account {
     Add(add::AddAccount),
     SetRole(set_role::SetRole),
+    SetMapping(set_mapping::SetAccountMapping),
     Check(check::CheckAccount),
     Rotate(rotate::RotateExternalId),
     Show(show::ShowAccount),
@@ -29,6 +31,7 @@ impl Account {
         match self {
             Self::Add(add) => add.run(global).await,
             Self::SetRole(set_role) => set_role.run(global).await,
+            Self::SetMapping(set_mapping) => set_mapping.run(global).await,
             Self::Check(check) => check.run(global).await,
             Self::Rotate(rotate) => rotate.run(global).await,
             Self::Show(show) => show.run(global).await,

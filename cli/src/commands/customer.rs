@@ -6,6 +6,7 @@ mod list;
 mod remove;
 mod resume;
 mod role_template;
+mod set_mapping;
 mod show;
 mod suspend;
 
@@ -20,6 +21,7 @@ pub(crate) enum Customer {
     Defaults(defaults::SetDefaults),
     List(list::ListCustomers),
     Show(show::ShowCustomer),
+    SetMapping(set_mapping::SetCustomerMapping),
     Suspend(suspend::SuspendCustomer),
     Resume(resume::ResumeCustomer),
     Remove(remove::RemoveCustomer),
@@ -33,6 +35,7 @@ impl Customer {
             Self::Defaults(defaults) => defaults.run(global).await,
             Self::List(list) => list.run(global).await,
             Self::Show(show) => show.run(global).await,
+            Self::SetMapping(set_mapping) => set_mapping.run(global).await,
             Self::Suspend(suspend) => suspend.run(global).await,
             Self::Resume(resume) => resume.run(global).await,
             Self::Remove(remove) => remove.run(global).await,

@@ -4,10 +4,11 @@
 use clap::Args;
 use serde::Serialize;
 use stepward::access::store::Store;
-use stepward::model::customer::{Account, Customer, Provider, Status, Trust};
+use stepward::model::customer::{Account, Customer, NodeMapping, Provider, Status, Trust};
 use stepward::model::error::StepError;
 
 use crate::cloud::Cloud;
+use crate::commands::mapping::mapping_text;
 use crate::deploy::Deployment;
 use crate::error::Result;
 use crate::global::Global;
@@ -65,8 +66,11 @@ impl Records {
     }
 
     pub(crate) fn show_customer(&self, customer: &Customer) -> Result<()> {
-        self.format
-            .show(customer, || customer_table(std::slice::from_ref(customer)))
+        let owner = format!("customer {}", customer.name);
+        self.format.show(customer, || {
+            let table = customer_table(std::slice::from_ref(customer));
+            table + &mapping_text(&owner, customer.mapping.as_ref())
+        })
     }
 }
 
@@ -80,6 +84,8 @@ pub(crate) struct AccountView<'a> {
     role_arn: Option<&'a str>,
     regions: &'a [String],
     default_region: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mapping: Option<&'a NodeMapping>,
     trust: Trust,
     rotating: bool,
 }
@@ -94,6 +100,7 @@ impl<'a> From<&'a Account> for AccountView<'a> {
             role_arn: account.role_arn.as_deref(),
             regions: &account.regions,
             default_region: account.default_region.as_deref(),
+            mapping: account.mapping.as_ref(),
             trust: account.trust,
             rotating: account.next_external_id.is_some(),
         }

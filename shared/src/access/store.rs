@@ -28,11 +28,14 @@ use time::format_description::well_known::Rfc3339;
 use crate::access::keys::check_owner;
 use crate::model::aws_error::{AwsError, Service};
 use crate::model::customer::{
-    AccessKey, Account, Configuration, Customer, Defaults, ExternalId, Provider, Status, Trust,
-    check_account_id, check_name, check_region, check_role_arn,
+    AccessKey, Account, Configuration, Customer, Defaults, ExternalId, NodeMapping, Provider,
+    Status, Trust, check_account_id, check_name, check_region, check_role_arn,
 };
 use crate::model::digest::hex;
 use crate::model::error::{ErrorName, StepError};
+use crate::node::mapping::ec2::check_mapping;
+
+mod mappings;
 
 type Item = HashMap<String, AttributeValue>;
 
@@ -60,6 +63,8 @@ pub struct NewAccount {
     pub default_region: Option<String>,
     /// The access key of the `access-key` provider.
     pub access_key: Option<AccessKey>,
+    /// How EC2 instances become nodes. The default is the customer's mapping, then Rundeck's.
+    pub mapping: Option<NodeMapping>,
 }
 
 impl Store {
@@ -207,6 +212,7 @@ impl Store {
             status: Status::Active,
             default_region,
             provider,
+            mapping: None,
             created_at: current_time()?,
             version: 1,
         };
@@ -314,6 +320,9 @@ impl Store {
         if let Some(AccessKey { secret_path, .. }) = &new.access_key {
             check_owner(secret_path, &new.customer)?;
         }
+        if let Some(mapping) = &new.mapping {
+            check_mapping(&mapping.mapping)?;
+        }
         self.customer(&new.customer).await?;
 
         let account = Account {
@@ -327,6 +336,7 @@ impl Store {
             regions: new.regions,
             default_region: new.default_region,
             access_key: new.access_key,
+            mapping: new.mapping,
             trust: Trust::Unproven,
             version: 1,
         };

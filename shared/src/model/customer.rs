@@ -25,6 +25,9 @@ pub struct Customer {
     /// The default credential provider of the customer's accounts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<Provider>,
+    /// The default mapping of the customer's accounts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mapping: Option<NodeMapping>,
     /// When the record was created, in RFC 3339 format.
     pub created_at: String,
     /// The number of writes. Every write is conditional on the version that was read.
@@ -87,6 +90,9 @@ pub struct Account {
     /// The access key of the `access-key` provider.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_key: Option<AccessKey>,
+    /// How EC2 instances become nodes. The default is the customer's mapping, then Rundeck's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mapping: Option<NodeMapping>,
     /// The result of the last trust proof.
     pub trust: Trust,
     /// The number of writes. Every write is conditional on the version that was read.
@@ -131,6 +137,16 @@ pub struct AccessKey {
     pub id: String,
     /// The key path of the secret, such as `keys/acme/prod`.
     pub secret_path: String,
+}
+
+/// A mapping of EC2 instances to nodes, with the meaning of the parameters `mapping` and
+/// `use_default_mapping` of the step `ec2-nodes`.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct NodeMapping {
+    /// The entries of the mapping.
+    pub mapping: String,
+    /// Whether the mapping extends Rundeck's default mapping instead of replacing it.
+    pub use_default_mapping: bool,
 }
 
 /// The result of the last trust proof of a role. Steps run only if it is `proven` or `overridden`.
@@ -220,6 +236,13 @@ impl Configuration {
             .or(self.customer.provider)
             .or(self.defaults.provider)
             .unwrap_or_default()
+    }
+
+    /// The mapping of EC2 instances to nodes: the account's, or else the customer's.
+    #[must_use]
+    pub fn mapping(&self) -> Option<&NodeMapping> {
+        let account = self.account.mapping.as_ref();
+        account.or(self.customer.mapping.as_ref())
     }
 
     /// The Region to work in.

@@ -92,6 +92,18 @@ impl Mapping {
         Self::from_entries(mapping_text, read_properties(mapping_text), &check_field)
     }
 
+    /// The text of a mapping file, in a form that [`parse`](Self::parse) reads like
+    /// [`parse_file`](Self::parse_file).
+    #[must_use]
+    pub fn text_of_file(mapping_text: &str) -> Cow<'_, str> {
+        // A line break at the beginning makes a single line a text of several lines.
+        if mapping_text.trim_end().contains('\n') {
+            Cow::Borrowed(mapping_text)
+        } else {
+            Cow::Owned(format!("\n{mapping_text}"))
+        }
+    }
+
     fn from_entries(
         mapping_text: &str,
         entries: Result<Vec<Entry>, Problem>,

@@ -245,8 +245,8 @@ async fn process_envelope<S: Step>(
     secrets: &mut Secrets,
 ) -> Result<Response, StepError> {
     let customer = &envelope.target.customer;
-    if S::PROVES_TRUST {
-        // A trust proof must use the current record.
+    if S::PROVES_TRUST || S::USES_RECORDS {
+        // These steps must use the current records.
         broker.remove_cached_records(customer);
     }
     let has_cached_record = broker.has_cached_records(customer);
@@ -406,7 +406,7 @@ async fn prepare_step<S: Step>(
     limit: Instant,
     secrets: &mut Secrets,
 ) -> Result<(S, Context), StepError> {
-    let step: S = parse_parameters(broker, envelope, secrets).await?;
+    let mut step: S = parse_parameters(broker, envelope, secrets).await?;
     let peer_ctx = match step.peer() {
         Some(peer) => {
             let target = peer_target(&peer, &envelope.target);
@@ -417,8 +417,15 @@ async fn prepare_step<S: Step>(
         }
         None => None,
     };
+    let target = &envelope.target;
+    if S::USES_RECORDS {
+        let records = broker
+            .cached_configuration(&target.customer, &target.account)
+            .await?;
+        step.complete(&records)?;
+    }
     let permissions = step.permissions();
-    let ctx = open_context::<S>(broker, envelope, &envelope.target, &permissions, limit).await?;
+    let ctx = open_context::<S>(broker, envelope, target, &permissions, limit).await?;
     Ok((step, ctx.with_peer(peer_ctx).with_secrets(secrets)))
 }
 

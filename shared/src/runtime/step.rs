@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::model::customer::Configuration;
 use crate::model::envelope::Resume;
 use crate::model::error::{ErrorName, StepError};
 use crate::model::permissions::Permissions;
@@ -38,6 +39,9 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + 'static {
     /// Whether the step may run before the role's trust is proven. Only the step that runs the
     /// trust proof sets this.
     const PROVES_TRUST: bool = false;
+    /// Whether [`complete`](Self::complete) uses the records. They are then read in each call, so
+    /// that a change has an effect at once. Otherwise they are at most 30 seconds old.
+    const USES_RECORDS: bool = false;
     /// The configuration of the step's Lambda function.
     const FUNCTION: FunctionConfig = FunctionConfig::SHORT;
     /// The step's output.
@@ -49,6 +53,18 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + 'static {
     /// # Errors
     /// `InvalidInput`, with the name of the parameter.
     fn validate(&self) -> Result<(), StepError> {
+        Ok(())
+    }
+
+    /// Completes the parameters with values from the records of the target's account and
+    /// customer. The runtime calls this after [`validate`](Self::validate) and before
+    /// [`permissions`](Self::permissions). A step with this method sets
+    /// [`USES_RECORDS`](Self::USES_RECORDS).
+    ///
+    /// # Errors
+    /// `InvalidInput` if a value in a record is not valid.
+    fn complete(&mut self, records: &Configuration) -> Result<(), StepError> {
+        let _ = records;
         Ok(())
     }
 

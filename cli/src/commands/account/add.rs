@@ -6,6 +6,7 @@ use stepward::model::customer::{AccessKey, Provider};
 
 use crate::arguments::parse_provider;
 use crate::commands::help::with_examples;
+use crate::commands::mapping::MappingOptions;
 use crate::commands::records::{AccountName, Records, onboarding_facts};
 use crate::deploy::LINK_DAYS;
 use crate::error::{Error, Result};
@@ -40,10 +41,13 @@ pub(crate) struct AddAccount {
     /// The key path of the secret, such as keys/acme/prod, with --provider access-key
     #[arg(long, requires = "access_key_id")]
     secret_path: Option<String>,
+    #[command(flatten)]
+    mapping: MappingOptions,
 }
 
 impl AddAccount {
     pub(crate) async fn run(self, global: &Global) -> Result<u8> {
+        let mapping = self.mapping.record()?;
         let records = Records::open(global).await?;
         let new = NewAccount {
             customer: self.name.customer,
@@ -56,6 +60,7 @@ impl AddAccount {
                 .access_key_id
                 .zip(self.secret_path)
                 .map(|(id, secret_path)| AccessKey { id, secret_path }),
+            mapping,
         };
         let account =
             records.map_error(records.store.add_account(&records.cloud.caller, new).await)?;

@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::commands::help::with_examples;
+use crate::commands::mapping::mapping_text;
 use crate::commands::records::{
     AccountName, AccountView, Records, account_table, onboarding_facts,
 };
@@ -29,8 +30,12 @@ impl ShowAccount {
             &json!({ "account": view, "onboarding": invitation }),
             || {
                 format!(
-                    "{}\n\n{}",
+                    "{}{}\n\n{}",
                     account_table(std::slice::from_ref(&view)),
+                    mapping_text(
+                        &format!("account {}", account.name),
+                        account.mapping.as_ref()
+                    ),
                     onboarding_facts(&invitation)
                 )
             },

@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::commands::help::with_examples;
+use crate::commands::mapping::mapping_text;
 use crate::commands::records::{AccountView, Records, account_table, customer_table};
 use crate::error::Result;
 use crate::global::Global;
@@ -26,8 +27,12 @@ impl ShowCustomer {
             .format
             .show(&json!({ "customer": customer, "accounts": views }), || {
                 format!(
-                    "{}\n\n{}",
+                    "{}{}\n\n{}",
                     customer_table(std::slice::from_ref(&customer)),
+                    mapping_text(
+                        &format!("customer {}", customer.name),
+                        customer.mapping.as_ref()
+                    ),
                     account_table(&views)
                 )
             })?;

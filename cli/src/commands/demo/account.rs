@@ -229,6 +229,7 @@ pub(crate) async fn onboard(
         regions: vec![cloud.region.clone()],
         default_region: None,
         access_key: None,
+        mapping: None,
     };
     accept_existing(cloud, store.add_account(who, new).await)?;
     let record = store

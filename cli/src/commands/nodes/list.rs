@@ -21,7 +21,8 @@ use crate::output::{Format, Progress, counted, format_table};
     "stepward nodes list --customer acme
 stepward nodes list --customer acme --json \\
   --filter 'tags: web+production osFamily: unix !name: web-9'
-stepward nodes list --customer acme --explain -f 'tags: web !name: web-9'"
+stepward nodes list --customer acme --explain -f 'tags: web !name: web-9'
+stepward nodes list --customer acme --mapping 'nodename.selector=instanceId'"
 ))]
 pub(crate) struct ListNodes {
     #[command(flatten)]
@@ -35,11 +36,11 @@ impl ListNodes {
     pub(crate) async fn run(self, global: &Global) -> Result<u8> {
         let (cloud, deployment) = global.open_deployment().await?;
         let format = global.output_format();
-        let progress = Progress::new();
-        progress.set_status("searching for nodes");
         let mut selection = self.selection;
         let filter_to_explain = self.explain.then(|| std::mem::take(&mut selection.filter));
-        let input = selection.job_input(cloud.caller.clone());
+        let input = selection.job_input(cloud.caller.clone())?;
+        let progress = Progress::new();
+        progress.set_status("searching for nodes");
         let finished = jobs::run(&cloud, &deployment, JOB, &input).await;
         progress.clear();
         let finished = finished?;

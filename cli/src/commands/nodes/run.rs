@@ -96,7 +96,7 @@ impl RunOnNodes {
                 }
             }
         };
-        let mut input = self.selection.job_input(started_by);
+        let mut input = self.selection.job_input(started_by)?;
         let options = &mut input.options.dispatch;
         options.steps = vec![NodeStep {
             id: STEP_ID.to_owned(),

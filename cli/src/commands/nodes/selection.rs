@@ -5,6 +5,9 @@ use stepward::model::job::JobInput;
 use stepward::node::dispatch::{JobOptions, Options};
 use stepward::node::filter::Filter;
 
+use crate::commands::mapping::MappingOptions;
+use crate::error::Result;
+
 /// The nodes that a command uses.
 #[derive(Args, Debug)]
 pub(crate) struct NodeSelection {
@@ -34,6 +37,8 @@ pub(crate) struct NodeSelection {
         value_parser = check_filter
     )]
     pub(crate) filter: String,
+    #[command(flatten)]
+    pub(crate) mapping: MappingOptions,
 }
 
 /// Checks a filter before a job starts with it.
@@ -46,28 +51,30 @@ fn check_filter(filter: &str) -> Result<String, String> {
 
 impl NodeSelection {
     /// The input of a job that finds these nodes and runs nothing on them.
-    pub(crate) fn job_input(self, started_by: String) -> JobInput<JobOptions> {
+    pub(crate) fn job_input(self, started_by: String) -> Result<JobInput<JobOptions>> {
         let Self {
             customer,
             accounts,
             regions,
             sources,
             filter,
+            mapping,
         } = self;
         let dispatch = Options {
             filter,
             ..Options::default()
         };
-        JobInput {
+        Ok(JobInput {
             customer,
             accounts,
             options: JobOptions {
                 sources,
                 regions,
+                ec2: mapping.parameters()?,
                 dispatch,
                 ..JobOptions::default()
             },
             started_by,
-        }
+        })
     }
 }

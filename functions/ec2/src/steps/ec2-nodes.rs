@@ -6,6 +6,7 @@ use crate::nodes::parse_filters;
 use aws_sdk_ec2::types::{Filter, InstanceStateName};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use stepward::model::customer::Configuration;
 use stepward::model::input::{StringList, require};
 use stepward::node::mapping::Mapping;
 use stepward::node::mapping::ec2::{self, IMAGE_NAME, check_field};
@@ -72,13 +73,15 @@ pub struct Nodes {
     filter: Option<String>,
     /// The attributes of a node, for example
     /// `nodename.selector=tags/Name+'-'+instanceId;ami.selector=imageId`. Entries are in the
-    /// mapping language of Rundeck's EC2 plugin; separate them by `;` or line breaks. Selecting
-    /// `imageName` needs additional requests.
+    /// mapping language of Rundeck's EC2 plugin; separate them by `;` or line breaks. With line
+    /// breaks, the text is a Java properties file, in which `\` escapes a character. Selecting
+    /// `imageName` needs additional requests. The default is the mapping in the account's record,
+    /// or else in the customer's; an empty text uses neither.
     mapping: Option<String>,
-    /// Whether `mapping` extends Rundeck's default mapping instead of replacing it. An empty
-    /// mapping always uses the default.
-    #[serde(default = "default_true")]
-    use_default_mapping: bool,
+    /// Whether the mapping extends Rundeck's default mapping instead of replacing it. The default
+    /// is what the record says if its mapping is used, and otherwise `true`. An empty mapping
+    /// always uses Rundeck's default.
+    use_default_mapping: Option<bool>,
     /// Whether to find only running instances.
     #[serde(default = "default_true")]
     running_only: bool,
@@ -91,7 +94,7 @@ fn default_true() -> bool {
 impl Nodes {
     fn parse_mapping(&self) -> Result<Mapping, StepError> {
         let mapping = Mapping::parse(self.mapping.as_deref().unwrap_or_default(), check_field)?;
-        if self.use_default_mapping || mapping.is_empty() {
+        if self.use_default_mapping.unwrap_or(true) || mapping.is_empty() {
             Ok(mapping.over(Mapping::parse(ec2::DEFAULT, check_field)?))
         } else {
             Ok(mapping)
@@ -124,6 +127,7 @@ impl Step for Nodes {
         fields: &[
             ("endpoint", "regions"),
             ("filter", "filter"),
+            ("mappingFile", "mapping"),
             ("mappingParams", "mapping"),
             ("region", "region"),
             ("runningOnly", "running_only"),
@@ -248,6 +252,7 @@ impl Step for Nodes {
             "No Region responded in time; run the step again, or search fewer Regions.",
         ),
     ];
+    const USES_RECORDS: bool = true;
     const FUNCTION: FunctionConfig = node_source::FUNCTION;
     type Output = FoundNodes;
 
@@ -255,6 +260,19 @@ impl Step for Nodes {
         self.parse_mapping()?;
         self.parse_filters()?;
         Ok(())
+    }
+
+    fn complete(&mut self, records: &Configuration) -> Result<(), StepError> {
+        let Some(stored) = records.mapping().filter(|_| self.mapping.is_none()) else {
+            return Ok(());
+        };
+        self.mapping = Some(stored.mapping.clone());
+        self.use_default_mapping
+            .get_or_insert(stored.use_default_mapping);
+        self.parse_mapping().map(drop).map_err(|error| StepError {
+            message: format!("the record of the account or customer: {}", error.message),
+            ..error
+        })
     }
 
     fn permissions(&self) -> Permissions {
@@ -304,6 +322,7 @@ mod tests {
     use aws_smithy_http_client::test_util::infallible_client_fn;
     use aws_smithy_types::body::SdkBody;
     use serde_json::json;
+    use stepward::model::customer::NodeMapping;
     use stepward::testing::{self, RequestRecorder, expect_done};
     use stepward_testkit::proof::prove_permissions;
 
@@ -640,6 +659,51 @@ mod tests {
             // In one Region only: with two, the step succeeds if one of them fails.
             json!({ "mapping": "image.selector=imageName" })
         });
+    }
+
+    #[test]
+    fn the_mapping_of_a_record_applies_without_a_parameter() {
+        let mut records = testing::account_record("acme");
+        let complete = |records: &Configuration, params| {
+            let mut step = step(params);
+            step.complete(records).map(|()| step)
+        };
+        let step_without_records = complete(&records, json!({})).unwrap();
+        assert_eq!(step_without_records.mapping, None);
+
+        let stored = |mapping: &str, use_default_mapping| {
+            Some(NodeMapping {
+                mapping: mapping.to_owned(),
+                use_default_mapping,
+            })
+        };
+        records.customer.mapping = stored("image.selector=imageName", false);
+        let inherited = complete(&records, json!({})).unwrap();
+        assert!(inherited.parse_mapping().unwrap().uses(IMAGE_NAME));
+        assert!(!inherited.parse_mapping().unwrap().uses("state.name"));
+        assert_eq!(inherited.permissions().for_any_parameters().len(), 2);
+        let extended = complete(&records, json!({ "use_default_mapping": true })).unwrap();
+        assert!(extended.parse_mapping().unwrap().uses("state.name"));
+
+        records.account.mapping = stored("type.selector=instanceType", true);
+        let own = complete(&records, json!({}))
+            .unwrap()
+            .parse_mapping()
+            .unwrap();
+        assert!(own.uses("instanceType") && own.uses("state.name") && !own.uses(IMAGE_NAME));
+        for text in ["", "a.selector=vpcId"] {
+            let params = json!({ "mapping": text });
+            let mapping = complete(&records, params).unwrap().parse_mapping().unwrap();
+            assert!(
+                !mapping.uses("instanceType") && mapping.uses("state.name"),
+                "{text}"
+            );
+        }
+
+        records.account.mapping = stored("a.selector=imageID", true);
+        let error = complete(&records, json!({})).unwrap_err();
+        let expected = "the record of the account or customer: mapping, column 12";
+        assert!(error.message.starts_with(expected), "{error}");
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use std::borrow::Cow;
 
+use super::Mapping;
 use super::ec2_fields::INSTANCE_FIELDS;
+use crate::model::error::StepError;
+use crate::model::input::require;
 
 /// Rundeck's default mapping for EC2.
 pub const DEFAULT: &str = "\
@@ -38,8 +41,27 @@ pub const IMAGE_NAME: &str = "imageName";
 
 /// Fields that EC2's `Instance` does not have under these names. Rundeck documents them.
 const EXTRA_FIELDS: [&str; 5] = [IMAGE_NAME, "license", "region", "state", "stateReason"];
+/// The maximum size of a stored mapping, in bytes. An audit entry contains a record before and
+/// after a change, and DynamoDB limits an item to 400 KB.
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html>
+const MAX_SIZE: usize = 32 * 1024;
 /// The number of fields that an error message suggests.
 const MAX_SUGGESTIONS: usize = 3;
+
+/// Checks a mapping before it is stored or sent. The step `ec2-nodes` reads it in the same way.
+///
+/// # Errors
+/// `InvalidInput`, with the position of an error.
+pub fn check_mapping(text: &str) -> Result<(), StepError> {
+    require(text.len() <= MAX_SIZE, || {
+        let size = text.len();
+        format!("mapping: the mapping has {size} bytes, and at most {MAX_SIZE} are allowed")
+    })?;
+    let is_empty = Mapping::parse(text, check_field)?.is_empty();
+    require(!is_empty, || {
+        "mapping: the mapping has no entries; write at least one".to_owned()
+    })
+}
 
 /// Checks the name of a field in a selector: a name in EC2's API, with a lower-case first letter
 /// and a dot before the name of a nested field. The name of a list can have an index, as in
@@ -133,7 +155,6 @@ fn names_field(name: &str, field: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::mapping::Mapping;
 
     #[test]
     fn fields_of_the_model_and_of_rundeck_exist() {

@@ -284,6 +284,7 @@ fn several_lines_have_the_escapes_of_properties_files() {
     assert_eq!(attribute(line, "url").as_deref(), Some("https\\://x"));
     let file = Mapping::parse_file(line, |_| Ok(())).unwrap();
     assert_eq!(file.node(&resource()).get("url"), Some("https://x"));
+    assert_eq!(mapping(&Mapping::text_of_file(line)), file);
     assert_eq!(
         attribute("My Tag.selector=tags/My Tag", "My Tag").as_deref(),
         Some("x")
