@@ -3,11 +3,13 @@
 
 mod case;
 mod compare;
+mod conditions;
 pub mod explained;
 mod files;
 mod generate;
 mod json_program;
 mod kill;
+mod links;
 mod server;
 mod sides;
 

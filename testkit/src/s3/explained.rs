@@ -1,8 +1,15 @@
 //! The intended differences from the AWS CLI, each with its reason. Each condition is as narrow as
 //! possible, so that it hides no other difference.
 
-use super::case::{Case, Content, Node, Operation, Verb};
+use super::case::{Case, Node, Verb};
 use super::compare::{Difference, Subject};
+use super::conditions::{
+    as_prefix, circles_at_destination, contains_stray_link, downloaded_names, is_caused_by_names,
+    is_copy_between_buckets, is_deleted_through_link, is_download, is_invalid_path,
+    is_moved_through_link, is_upload, keys_in_same_bucket, parse_uri, without_content_type,
+    without_headers,
+};
+use super::links::{has_stray_links, is_below, local_path};
 
 /// An intended difference.
 pub struct Explanation {
@@ -42,19 +49,31 @@ pub const EXPLANATIONS: &[Explanation] = &[
         },
     },
     Explanation {
-        reason: "The AWS CLI follows a link that leads out of the local root or in a circle. The \
-             steps report such a link in the source, and do not change it at the destination.",
+        reason: "The AWS CLI follows a link that leads out of the local root or in a circle. With \
+             `delete`, it also deletes the files that it finds through a circle. If two circles \
+             meet, it practically never ends. The steps report such a link in the source, and do \
+             not change it at the destination.",
         applies_to: |case, difference| match &difference.subject {
             Subject::File(path) => {
                 path.starts_with("outside/") && has_stray_links(case)
                     || contains_stray_link(case, path)
                     || is_moved_through_link(case, path)
+                    || is_deleted_through_link(case, difference, path)
             }
             Subject::Object(_, name) => {
                 contains_stray_link(case, name) || is_moved_through_link(case, name)
             }
             Subject::Plan(line) => contains_stray_link(case, line),
-            Subject::Outcome => has_stray_links(case) && difference.step.contains("link"),
+            Subject::Outcome => {
+                // The AWS CLI deletes the same file twice, or one that it is just downloading.
+                let misses_file = difference.cli.starts_with("status 1")
+                    && difference
+                        .cli
+                        .contains("[Errno 2] No such file or directory")
+                    && difference.step.starts_with("done");
+                has_stray_links(case) && difference.step.contains("link")
+                    || misses_file && circles_at_destination(case).next().is_some()
+            }
             Subject::Leftover(_) => false,
         },
     },
@@ -75,6 +94,31 @@ pub const EXPLANATIONS: &[Explanation] = &[
                 _ => false,
             };
             case.operation.verb == Verb::Mv && is_upload(case) && is_second_name
+        },
+    },
+    Explanation {
+        reason: "A download with `delete` deletes a file and also a link to it. If the AWS CLI \
+             deletes the file first, it prints a warning and keeps the link, which is then broken.",
+        applies_to: |case, difference| {
+            let Subject::File(path) = &difference.subject else {
+                return false;
+            };
+            let Some(path) = path.strip_prefix("root/") else {
+                return false;
+            };
+            let Some(Node::Link(link)) = case.files.get(path) else {
+                return false;
+            };
+            let target = local_path(link);
+            let is_file_before = matches!(case.files.get(&target), Some(Node::File(..)))
+                && *target < *path
+                && is_below(&target, &local_path(&case.operation.destination));
+            case.operation.delete
+                && is_download(case)
+                && link.starts_with("{root}/")
+                && is_file_before
+                && difference.cli == format!("Link({link:?})")
+                && difference.step == "nothing"
         },
     },
     Explanation {
@@ -161,6 +205,30 @@ pub const EXPLANATIONS: &[Explanation] = &[
                 && difference
                     .step
                     .contains("a part of the path is a file, not a directory")
+        },
+    },
+    Explanation {
+        reason: "The destination of a recursive download must not be a file. The AWS CLI reports \
+             this only if it downloads an object, and not in a dry run.",
+        applies_to: |case, difference| {
+            let operation = &case.operation;
+            let is_file = matches!(
+                case.files.get(&local_path(&operation.destination)),
+                Some(Node::File(..) | Node::Link(_))
+            );
+            // The AWS CLI skips objects in subdirectories of the file.
+            let may_download_nothing = operation.dry_run
+                || !operation.filters.is_empty()
+                || downloaded_names(case).all(|name| name.contains('/'));
+            difference.subject == Subject::Outcome
+                && is_download(case)
+                && operation.recursive
+                && is_file
+                && may_download_nothing
+                && difference.cli.starts_with("status 0")
+                && difference
+                    .step
+                    .contains("is a file, not a directory; name a directory")
         },
     },
     Explanation {
@@ -365,213 +433,4 @@ pub fn explain(case: &Case, difference: &Difference) -> Option<&'static str> {
         .iter()
         .find(|explanation| (explanation.applies_to)(case, difference))
         .map(|explanation| explanation.reason)
-}
-
-fn is_download(case: &Case) -> bool {
-    case.operation.verb != Verb::Rm
-        && case.operation.source.starts_with("s3://")
-        && !case.operation.destination.starts_with("s3://")
-}
-
-fn is_upload(case: &Case) -> bool {
-    !case.operation.source.starts_with("s3://")
-}
-
-fn is_copy_between_buckets(case: &Case) -> bool {
-    let operation = &case.operation;
-    operation.verb != Verb::Rm
-        && [&operation.source, &operation.destination]
-            .iter()
-            .all(|location| location.starts_with("s3://"))
-}
-
-/// Returns the index of a URI's bucket, and the prefix or key.
-fn parse_uri(uri: &str) -> Option<(usize, &str)> {
-    let (bucket, key) = uri
-        .strip_prefix("s3://")
-        .map(|path| path.split_once('/').unwrap_or((path, "")))?;
-    Some((["{a}", "{b}"].iter().position(|name| *name == bucket)?, key))
-}
-
-/// Returns the source and the destination if both are in the same bucket.
-fn keys_in_same_bucket(operation: &Operation) -> Option<(&str, &str)> {
-    let (source_bucket, source) = parse_uri(&operation.source)?;
-    let (destination_bucket, destination) = parse_uri(&operation.destination)?;
-    (source_bucket == destination_bucket).then_some((source, destination))
-}
-
-/// Returns a key as a prefix that ends with a slash.
-fn as_prefix(key: &str) -> String {
-    if key.is_empty() || key.ends_with('/') {
-        key.to_owned()
-    } else {
-        format!("{key}/")
-    }
-}
-
-/// Returns the names of the source's objects, relative to the source.
-fn downloaded_names(case: &Case) -> impl Iterator<Item = &str> {
-    let source = parse_uri(&case.operation.source);
-    let is_recursive = case.operation.is_recursive();
-    source.into_iter().flat_map(move |(bucket, source_key)| {
-        let parent_length = source_key.rfind('/').map_or(0, |slash| slash + 1);
-        let prefix = if is_recursive {
-            as_prefix(source_key)
-        } else {
-            source_key[..parent_length].to_owned()
-        };
-        let objects = case.buckets[bucket].iter();
-        objects.filter_map(move |(key, object)| {
-            let is_marker = key.ends_with('/')
-                && object.content
-                    == Content {
-                        size: 0,
-                        ..object.content
-                    };
-            let name = key.strip_prefix(&prefix)?;
-            let is_included = if is_recursive {
-                !is_marker
-            } else {
-                key == source_key
-            };
-            is_included.then_some(name)
-        })
-    })
-}
-
-fn is_invalid_path(_: &Case, name: &str) -> bool {
-    name.split('/')
-        .any(|part| part.is_empty() || part == "." || part == ".." || part.len() > 255)
-}
-
-/// Returns whether an unusable name of an object causes the difference: in the file with this name,
-/// in a file that collides with it, or in the object that a move does not delete.
-fn is_caused_by_names(
-    case: &Case,
-    difference: &Difference,
-    is_unusable: fn(&Case, &str) -> bool,
-    message: &str,
-) -> bool {
-    let mut unusable_names = downloaded_names(case).filter(|name| is_unusable(case, name));
-    if !is_download(case) {
-        return false;
-    }
-    let destination = local_path(&case.operation.destination);
-    match &difference.subject {
-        Subject::Outcome => unusable_names.next().is_some() && difference.step.contains(message),
-        Subject::File(path) => {
-            let path = path.strip_prefix("root/").unwrap_or(path);
-            unusable_names.any(|name| {
-                let literal = format!("{destination}/{name}");
-                are_related(path, &normalize_path(&literal))
-                    || is_below(literal.trim_start_matches('/'), path)
-            })
-        }
-        Subject::Object(_, key) if case.operation.verb == Verb::Mv => {
-            let prefix = parse_uri(&case.operation.source).map_or("", |(_, key)| key);
-            let name = normalize_path(key.strip_prefix(prefix).unwrap_or(key));
-            unusable_names.any(|unusable| are_related(&name, &normalize_path(unusable)))
-        }
-        _ => false,
-    }
-}
-
-/// Returns a path without `.`, `..` and empty parts.
-fn normalize_path(path: &str) -> String {
-    let mut parts = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    parts.join("/")
-}
-
-/// Returns a local location as a path below the root.
-fn local_path(location: &str) -> String {
-    normalize_path(location.strip_prefix("{root}").unwrap_or(location))
-}
-
-fn is_below(path: &str, parent: &str) -> bool {
-    path.strip_prefix(parent)
-        .is_some_and(|rest| rest.starts_with('/') || parent.is_empty())
-}
-
-fn are_related(first: &str, second: &str) -> bool {
-    first == second || is_below(first, second) || is_below(second, first)
-}
-
-/// Returns whether a link leads out of the root, or to a directory that contains the link.
-fn is_stray(path: &str, target: &str) -> bool {
-    if target.starts_with("{outside}") {
-        return true;
-    }
-    let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
-    match target {
-        // `..` leads out of the root if the link is directly in the root.
-        "." | ".." => true,
-        _ => target.strip_prefix("{root}").is_some_and(|target| {
-            let target = normalize_path(target);
-            is_below(directory, &target) || target == directory
-        }),
-    }
-}
-
-/// Returns the paths of the stray links.
-fn stray_links(case: &Case) -> impl Iterator<Item = &str> {
-    let is_stray_link =
-        |path: &str, node: &Node| matches!(node, Node::Link(target) if is_stray(path, target));
-    case.files
-        .iter()
-        .filter(move |(path, node)| is_stray_link(path, node))
-        .map(|(path, _)| path.as_str())
-}
-
-fn has_stray_links(case: &Case) -> bool {
-    stray_links(case).next().is_some()
-}
-
-/// Returns whether a path or key contains a stray link.
-fn contains_stray_link(case: &Case, path: &str) -> bool {
-    stray_links(case)
-        .filter_map(|link| link.rsplit('/').next())
-        .any(|link| path.split('/').any(|part| part == link))
-}
-
-/// Returns whether a move may have found a file through a link that leads in a circle.
-fn is_moved_through_link(case: &Case, path: &str) -> bool {
-    let name = path.rsplit('/').next().unwrap_or(path);
-    let directory_contains_file = |link: &str| {
-        let directory = link
-            .rsplit_once('/')
-            .map_or("", |(directory, _)| directory)
-            .to_owned();
-        case.files
-            .keys()
-            .any(move |path| is_below(path, &directory) && path.rsplit('/').next() == Some(name))
-    };
-    case.operation.verb == Verb::Mv
-        && is_upload(case)
-        && stray_links(case).any(directory_contains_file)
-}
-
-/// Returns the parts of an object's description, except the content type and user-defined metadata.
-fn without_headers(description: &str) -> Vec<&str> {
-    without_content_type(description)
-        .into_iter()
-        .map(|part| part.trim_matches(['{', '}']))
-        .filter(|part| !part.is_empty() && !part.starts_with("\"x-amz-meta-"))
-        .collect()
-}
-
-/// Returns the parts of an object's description, except the content type.
-fn without_content_type(description: &str) -> Vec<&str> {
-    description
-        .split(", ")
-        .enumerate()
-        .filter(|(index, _)| *index != 2)
-        .map(|(_, part)| part)
-        .collect()
 }

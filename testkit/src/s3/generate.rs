@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::case::{Case, Content, Node, Object, Operation, Verb};
+use super::links::shorten_walks;
 use crate::random::SeededRandom;
 
 /// All files and objects were last modified around this time (2026-01-31T06:00:00Z).
@@ -152,6 +153,7 @@ pub fn generate_case(seed: u64) -> Case {
         add_links(random, &mut files, &roots);
     }
     let operation = generate_operation(random, &roots, &files, &buckets);
+    shorten_walks(&mut files, &operation);
     if !operation.destination.starts_with("s3://") {
         // The AWS CLI would write to a pipe and wait forever, because no process reads from it.
         files.retain(|_, node| !matches!(node, Node::Fifo));
