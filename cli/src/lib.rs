@@ -11,6 +11,7 @@ pub mod commands;
 pub mod deploy;
 pub mod error;
 mod global;
+mod interrupt;
 pub mod jobs;
 mod json;
 pub mod keys;

@@ -4,7 +4,6 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::json;
 use stepward::model::job::JobInput;
-use tokio::signal::ctrl_c;
 
 use super::watch::watch_to_end;
 use crate::arguments::parse_options;
@@ -13,6 +12,7 @@ use crate::commands::help::with_examples;
 use crate::deploy::Deployment;
 use crate::error::{Error, Result};
 use crate::global::Global;
+use crate::interrupt::interrupted;
 use crate::jobs::{check_options, execution_name, new_execution_name, start_job};
 use crate::output::Format;
 
@@ -118,7 +118,7 @@ pub(crate) async fn start(
     let name = name.map_or_else(|| new_execution_name(job), |name| Ok(name.to_owned()))?;
     tokio::select! {
         started = start_job(cloud, deployment, job, input, Some(&name)) => started,
-        _ = ctrl_c() => Err(Error::new(format!(
+        () = interrupted() => Err(Error::new(format!(
             "interrupted while execution \"{name}\" was started; it may run"
         ))
         .with_advice(format!(

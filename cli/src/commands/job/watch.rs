@@ -1,13 +1,13 @@
 //! `stepward job watch`
 
 use clap::Args;
-use tokio::signal::ctrl_c;
 
 use crate::cloud::Cloud;
 use crate::commands::help::with_examples;
 use crate::deploy::Deployment;
 use crate::error::{Error, Result, repeat_options};
 use crate::global::Global;
+use crate::interrupt::{interrupted, listen};
 use crate::jobs::{self, View, execution_name, find_execution, summary_text};
 use crate::output::{Format, print_error};
 
@@ -56,6 +56,7 @@ pub(crate) async fn watch_to_end(
     advice: &str,
 ) -> Result<u8> {
     let view = View::new();
+    listen();
     print_error(&format!("Execution {}", execution_name(execution)));
     let finished = tokio::select! {
         // The job has started, so an error must not have the exit code for "nothing was changed".
@@ -67,7 +68,7 @@ pub(crate) async fn watch_to_end(
                     .with_advice(advice)
             })?
         }
-        _ = ctrl_c() => {
+        () = interrupted() => {
             return Err(Error::new("stopped watching; the job continues").with_advice(advice));
         }
     };

@@ -6,12 +6,12 @@ use serde_json::json;
 use stepward::model::job::JobInput;
 use stepward::node::dispatch::{JOB, JobOptions, SourceFailure, State};
 use stepward::node::{Node, NodeResult, Outcome, Status, shell};
-use tokio::signal::ctrl_c;
 
 use crate::cloud::Cloud;
 use crate::commands::job::start;
 use crate::deploy::Deployment;
 use crate::error::{Error, Result, repeat_options};
+use crate::interrupt::interrupted;
 use crate::jobs::{self, Finished};
 use crate::nodes::names::NodeNames;
 use crate::nodes::{read_dispatch_state, watch_dispatch};
@@ -63,7 +63,7 @@ pub(crate) async fn dispatch_and_show(
     let progress = Progress::new();
     let finished = tokio::select! {
         finished = watch_dispatch(cloud, &execution, &progress) => finished,
-        _ = ctrl_c() => Err(Error::new("stopped watching; the command continues")),
+        () = interrupted() => Err(Error::new("stopped watching; the command continues")),
     };
     progress.clear();
     let finished = finished.map_err(|error| {
