@@ -14,7 +14,7 @@ static PRESSED: OnceLock<watch::Receiver<bool>> = OnceLock::new();
 pub(crate) async fn interrupted() {
     if listen().wait_for(|pressed| *pressed).await.is_err() {
         // Without a signal handler, Ctrl-C ends the process.
-        pending().await
+        pending::<()>().await;
     }
 }
 
