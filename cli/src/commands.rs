@@ -299,17 +299,6 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn the_demo_refuses_a_used_port_before_it_compiles() {
-        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let cli = Cli::try_parse_from(["stepward", "demo", &format!("--port={port}")]).unwrap();
-        let refused = Box::pin(cli.run()).await.unwrap_err();
-        assert_eq!(refused.code(), crate::error::NOT_STARTED);
-        let text = refused.to_string();
-        assert!(text.contains(&format!("port {port} is used")), "{text}");
-    }
-
     /// Lines of this crate's sources without comments and test modules, each with its file.
     fn code_lines() -> Vec<(String, String)> {
         fn collect(dir: &std::path::Path, lines: &mut Vec<(String, String)>) {
