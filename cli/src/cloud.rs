@@ -218,12 +218,17 @@ impl Cloud {
             ),
             (ErrorName::AccessDenied, ..) => {
                 let operation = operation_name(error);
-                Error::new(format!("{} refused {operation}: {code}", self.name()))
-                    .with_advice(format!(
-                        "allow {operation} in the IAM policies of {}, or use another profile",
-                        self.caller_name()
-                    ))
-                    .with_code_of(error)
+                let reason = error.aws.as_ref().and_then(|aws| aws.reason.as_ref());
+                let reason = reason.map_or_else(String::new, |reason| format!(" (AWS: {reason})"));
+                Error::new(format!(
+                    "{} refused {operation}: {code}{reason}",
+                    self.name()
+                ))
+                .with_advice(format!(
+                    "allow {operation} in the IAM policies of {}, or use another profile",
+                    self.caller_name()
+                ))
+                .with_code_of(error)
             }
             (ErrorName::Throttled | ErrorName::TimedOut, ..) => {
                 failed_call.with_advice("wait a minute, then run the command again")
@@ -332,6 +337,7 @@ fn timeouts() -> TimeoutConfig {
 mod tests {
     use aws_sdk_cloudformation::operation::create_stack::CreateStackError;
     use aws_sdk_sfn::operation::start_execution::StartExecutionError;
+    use aws_smithy_types::error::ErrorMetadata;
     use stepward::testing::service_error;
 
     use super::*;
@@ -358,6 +364,25 @@ mod tests {
             create.contains("refused cloudformation:CreateStack"),
             "{create}"
         );
+    }
+
+    #[test]
+    fn a_refusal_contains_the_sentence_of_aws() {
+        let sentence = |caller: &str| {
+            format!(
+                "User: {caller} is not authorized to perform: states:StartExecution with an \
+                 explicit deny in a service control policy"
+            )
+        };
+        let metadata = ErrorMetadata::builder()
+            .code("AccessDeniedException")
+            .message(sentence("arn:aws:sts::222222222222:assumed-role/admin/me"));
+        let error = Cloud::local(1, local::OPERATOR, None).error(SdkError::service_error(
+            StartExecutionError::generic(metadata.build()),
+            HttpResponse::new(400.try_into().unwrap(), "".into()),
+        ));
+        let expected = format!("AccessDeniedException (AWS: {})", sentence("the role"));
+        assert!(error.to_string().contains(&expected), "{error}");
     }
 
     #[tokio::test]

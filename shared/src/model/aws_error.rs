@@ -154,6 +154,7 @@ impl Service {
             aws: Some(Box::new(AwsFailure {
                 operation,
                 code,
+                reason: error.message().map(redact_role_arns),
                 request_id,
             })),
             target: None,

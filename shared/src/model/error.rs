@@ -95,6 +95,9 @@ pub struct AwsFailure {
     /// AWS's error code, or `timeout`, `unreachable` or `no usable response` if AWS did not
     /// respond.
     pub code: String,
+    /// AWS's own sentence without role ARNs, if AWS sent one. The display of an error leaves it out:
+    /// the message contains what an operator of the step needs.
+    pub reason: Option<String>,
     /// The request ID, if AWS returned one.
     pub request_id: Option<String>,
 }
@@ -125,6 +128,7 @@ impl fmt::Display for StepError {
             operation,
             code,
             request_id,
+            ..
         }) = self.aws.as_deref()
         {
             write!(f, " ({operation}: {code}")?;
