@@ -2,6 +2,7 @@
 
 pub mod artifact;
 pub mod context;
+pub mod head_rejection;
 pub mod logging;
 pub mod manifest;
 pub mod node_source;

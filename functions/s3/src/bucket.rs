@@ -6,7 +6,8 @@ use aws_config::SdkConfig;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::{TimeoutConfig, TimeoutConfigBuilder};
-use aws_sdk_s3::operation::head_object::HeadObjectOutput;
+use aws_sdk_s3::error::SdkError;
+use aws_sdk_s3::operation::head_object::{HeadObjectError, HeadObjectOutput};
 use aws_sdk_s3::types::{ChecksumMode, ChecksumType, ServerSideEncryption, StorageClass};
 use crc_fast::CrcAlgorithm;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -14,6 +15,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use stepward::model::error::denied;
 use stepward::model::s3_error::s3_error_with_region;
+use stepward::runtime::head_rejection::rejection_of_head;
 use stepward::{AwsError, ErrorName, StepError};
 
 use crate::body::Checksum;
@@ -159,26 +161,13 @@ impl Bucket {
             .bucket(&self.name)
             .key(key)
             .checksum_mode(ChecksumMode::Enabled);
-        let response = head
-            .set_expected_bucket_owner(self.owner.clone())
-            .send()
-            .await;
-        let response = response.map_err(|error| match self.request_error(error) {
-            error if error.name == ErrorName::NotFound => StepError {
-                message: format!(
-                    "object \"s3://{}/{}\" does not exist; check the bucket and the key",
-                    self.name,
-                    key.escape_debug()
-                ),
-                ..error
-            },
-            // A response to HEAD has no body, which would name the action.
-            error if error.name == ErrorName::AccessDenied => StepError {
-                message: denied("s3:GetObject", ""),
-                ..error
-            },
-            error => error,
-        })?;
+        // Boxed to keep the futures of transfers small.
+        let request = head.set_expected_bucket_owner(self.owner.clone());
+        let response = Box::pin(request.send()).await;
+        let response = match response {
+            Ok(response) => response,
+            Err(error) => return Err(Box::pin(self.head_error(key, error)).await),
+        };
         let size = response.content_length.unwrap_or_default().unsigned_abs();
         let modified = response
             .last_modified
@@ -207,6 +196,31 @@ impl Bucket {
             checksums,
             response,
         })
+    }
+
+    /// Converts the error of a `HeadObject` request.
+    async fn head_error(&self, key: &str, error: SdkError<HeadObjectError>) -> StepError {
+        let owner = self.owner.as_deref();
+        let rejection = rejection_of_head(&error, &self.client, &self.name, key, owner);
+        if let Some(rejection) = rejection.await {
+            return rejection;
+        }
+        match self.request_error(error) {
+            error if error.name == ErrorName::NotFound => StepError {
+                message: format!(
+                    "object \"s3://{}/{}\" does not exist; check the bucket and the key",
+                    self.name,
+                    key.escape_debug()
+                ),
+                ..error
+            },
+            // A response to HEAD has no body, which would name the action.
+            error if error.name == ErrorName::AccessDenied => StepError {
+                message: denied("s3:GetObject", ""),
+                ..error
+            },
+            error => error,
+        }
     }
 }
 
@@ -344,6 +358,47 @@ mod tests {
                 );
                 assert!(error.message.contains(&advice), "{parameter}: {error}");
                 assert_eq!(error.name, ErrorName::InvalidInput, "{error}");
+            }
+        });
+    }
+
+    #[test]
+    fn rejected_credentials_of_a_head_are_explained() {
+        run_in_root(async |_| {
+            for (status, code) in [
+                (403, "InvalidAccessKeyId"),
+                (403, "SignatureDoesNotMatch"),
+                (400, "ExpiredToken"),
+                (400, "InvalidToken"),
+            ] {
+                let s3 = FakeS3::default();
+                s3.put("data", "a", "content");
+                s3.refuse_requests("HeadObject", 1, status, code);
+                s3.refuse_requests("GetObject", 1, status, code);
+                let params = json!({ "source": "s3://data/a", "destination": "a" });
+                let error = error_of::<S3Copy>(&s3, params).await;
+                assert!(error.rejects_credentials(), "{error}");
+                assert!(error.message.contains("(AWS: S3 says no)"), "{error}");
+                let sent = s3.sent_requests("GetObject");
+                assert_eq!(sent[0].header("range"), Some("bytes=0-0"));
+            }
+        });
+    }
+
+    #[test]
+    fn a_head_without_permission_names_the_action() {
+        run_in_root(async |_| {
+            // The object can also have become readable in the meantime.
+            for is_readable in [false, true] {
+                let s3 = FakeS3::default();
+                s3.put("data", "a", "content");
+                s3.refuse_requests("HeadObject", 1, 403, "AccessDenied");
+                if !is_readable {
+                    s3.refuse_requests("GetObject", 1, 403, "AccessDenied");
+                }
+                let params = json!({ "source": "s3://data/a", "destination": "a" });
+                let error = error_of::<S3Copy>(&s3, params).await;
+                assert_eq!(error.message, denied("s3:GetObject", ""));
             }
         });
     }

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use stepward::model::digest::hex;
 use stepward::model::error::denied;
 use stepward::model::permissions::{literal, s3_arn};
+use stepward::runtime::head_rejection::rejection_of_head;
 use stepward::runtime::temporary_object::{TemporaryObject, presigned_url};
 use stepward::{Context, ErrorName, Permissions, StepError};
 use tokio::time::Instant;
@@ -225,25 +226,31 @@ async fn head_object(
     bucket: &str,
     key: &str,
 ) -> Result<HeadObjectOutput, StepError> {
-    let request = ctx
-        .client(aws_sdk_s3::Client::new)
+    let (s3, owner) = (
+        ctx.client(aws_sdk_s3::Client::new),
+        ctx.scope.account_id.as_str(),
+    );
+    let request = s3
         .head_object()
         .bucket(bucket)
         .key(key)
         .checksum_mode(ChecksumMode::Enabled)
-        .expected_bucket_owner(&ctx.scope.account_id);
-    request.send().await.map_err(|error| {
-        let error = bucket_error(ctx, parameter, bucket, error);
-        // The response to HeadObject has no body, so S3's error has no message.
-        let reason = match error.name {
-            ErrorName::NotFound => "the object does not exist".to_owned(),
-            ErrorName::AccessDenied => denied("s3:GetObject", ""),
-            _ => error.message,
-        };
-        StepError {
-            message: format!("s3://{bucket}/{key}: {reason}"),
-            ..error
-        }
+        .expected_bucket_owner(owner);
+    let error = match request.send().await {
+        Ok(response) => return Ok(response),
+        Err(error) => error,
+    };
+    let rejection = rejection_of_head(&error, &s3, bucket, key, Some(owner)).await;
+    let error = rejection.unwrap_or_else(|| bucket_error(ctx, parameter, bucket, error));
+    // The response to HeadObject has no body, so S3's error has no message.
+    let reason = match error.name {
+        ErrorName::NotFound => "the object does not exist".to_owned(),
+        ErrorName::AccessDenied if !error.rejects_credentials() => denied("s3:GetObject", ""),
+        _ => error.message,
+    };
+    Err(StepError {
+        message: format!("s3://{bucket}/{key}: {reason}"),
+        ..error
     })
 }
 

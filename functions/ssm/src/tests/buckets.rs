@@ -1,4 +1,5 @@
-//! Tests of the steps with buckets in another Region, which S3 names in a header of its response.
+//! Tests of the steps with buckets that S3 refuses: in another Region, which S3 names in a header of
+//! its response, or with rejected credentials.
 
 use aws_sdk_s3::Client;
 use aws_smithy_mocks::{RuleMode, mock};
@@ -78,4 +79,41 @@ async fn an_output_bucket_elsewhere_is_named_in_the_log() {
     let log = testing::log_lines(&ctx).join("\n");
     let expected = "parameter \"output_bucket\": bucket \"outputs\" is in Region eu-central-1";
     assert!(log.contains(expected), "{log}");
+}
+
+#[tokio::test]
+async fn rejected_credentials_of_a_head_are_explained() {
+    let expired =
+        "<Error><Code>ExpiredToken</Code><Message>The token has expired</Message></Error>";
+    let denied = "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>";
+    for (status, body, expected) in [
+        (
+            400,
+            expired,
+            "AWS rejected the credentials (AWS: The token has expired)",
+        ),
+        (
+            403,
+            denied,
+            "AWS denied s3:GetObject; allow it in the customer's role",
+        ),
+    ] {
+        let respond = move |body: &'static str| {
+            move || HttpResponse::new(status.try_into().unwrap(), body.into())
+        };
+        let head = mock!(Client::head_object).then_http_response(respond(""));
+        let get = mock!(Client::get_object)
+            .match_requests(|request| request.range() == Some("bytes=0-0"))
+            .then_http_response(respond(body));
+        let fake = FakeSsm::default();
+        let ctx = fake.context(&[]);
+        let s3 = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&head, &get]);
+        ctx.client(|_| s3);
+        let source = json!({ "source": "s3://files/a", "destination": "/a" });
+        let step: CopyFile = step_with_parameters(json!({ "instance_ids": IDS }), &source);
+        let error = run_to_end(&step, &ctx).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::AccessDenied);
+        let expected = format!("s3://files/a: {expected}");
+        assert!(error.message.contains(&expected), "{error}");
+    }
 }
