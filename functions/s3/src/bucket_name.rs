@@ -1,25 +1,12 @@
 //! What a URI can name instead of a bucket: access points, by alias or ARN, and the kinds of names
 //! that the steps refuse.
 
-use stepward::model::bucket::is_bucket_name;
+use stepward::model::bucket::{ALIAS_SUFFIX, is_bucket_name, reserved_kind};
 use stepward::model::permissions::{literal, s3_arn};
 
-/// The end of an access point's alias:
-/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/access-points-naming.html>
-const ALIAS_SUFFIX: &str = "-s3alias";
 /// The length of the random part of an alias, which is between the access point's name and the
 /// suffix.
 const ALIAS_RANDOM_CHARS: usize = 34;
-/// The reserved ends of names that are neither a bucket nor an access point of one:
-/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html>
-const UNSUPPORTED_SUFFIXES: [(&str, &str); 6] = [
-    ("--ol-s3", "an S3 Object Lambda access point"),
-    ("--op-s3", "an access point of S3 on Outposts"),
-    ("--x-s3", "a directory bucket"),
-    ("--xa-s3", "an access point of a directory bucket"),
-    ("--table-s3", "a table bucket"),
-    (".mrap", "a Multi-Region Access Point"),
-];
 
 /// An access point in the form of an ARN: `arn:partition:s3:region:account:accesspoint/name`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -51,11 +38,7 @@ pub(crate) fn split_path(path: &str) -> Option<(&str, &str)> {
 /// What the name stands for, if the steps support neither it nor a bucket behind it.
 pub(crate) fn unsupported_kind(name: &str) -> Option<&'static str> {
     if arn_resource(name).is_none() {
-        let suffixes = UNSUPPORTED_SUFFIXES.iter();
-        return suffixes
-            .copied()
-            .find(|(suffix, _)| name.ends_with(suffix))
-            .map(|(_, kind)| kind);
+        return reserved_kind(name);
     }
     if parse_access_point(name).is_some() {
         return None;

@@ -3,6 +3,20 @@
 use super::error::StepError;
 use super::input::require;
 
+/// The end of an access point's alias:
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/access-points-naming.html>
+pub const ALIAS_SUFFIX: &str = "-s3alias";
+/// The reserved ends of names that are neither a bucket nor an access point of one:
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html>
+const RESERVED_SUFFIXES: [(&str, &str); 6] = [
+    ("--ol-s3", "an S3 Object Lambda access point"),
+    ("--op-s3", "an access point of S3 on Outposts"),
+    ("--x-s3", "a directory bucket"),
+    ("--xa-s3", "an access point of a directory bucket"),
+    ("--table-s3", "a table bucket"),
+    (".mrap", "a Multi-Region Access Point"),
+];
+
 /// Whether a bucket can have this name, by its length and characters.
 ///
 /// S3 has more rules, for example about adjacent periods. S3 itself refuses a name that breaks
@@ -14,7 +28,21 @@ pub fn is_bucket_name(name: &str) -> bool {
     (3..=63).contains(&name.len()) && name.bytes().all(is_allowed)
 }
 
-/// Checks a parameter that names a bucket. `None` is valid.
+/// What a name with a reserved end stands for. It is neither a general purpose bucket nor an access
+/// point of one.
+#[must_use]
+pub fn reserved_kind(name: &str) -> Option<&'static str> {
+    let mut suffixes = RESERVED_SUFFIXES.iter();
+    suffixes
+        .find(|(suffix, _)| name.ends_with(suffix))
+        .map(|(_, kind)| *kind)
+}
+
+/// Checks a parameter that names a general purpose bucket. `None` is valid.
+///
+/// The alias of an access point is refused. S3 compares the ARN of the access point with a policy,
+/// and the alias does not contain this ARN, so a session policy for the alias allows nothing:
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/access-points-policies.html>
 ///
 /// # Errors
 /// `InvalidInput`, with the name of the parameter.
@@ -25,6 +53,18 @@ pub fn check_bucket_name(parameter: &str, name: Option<&str>) -> Result<(), Step
         format!(
             "{parameter}: {name:?} is not a bucket name; \
              use 3 to 63 lowercase letters, digits, periods and hyphens"
+        )
+    })?;
+    let other_kind = name.and_then(|name| {
+        let is_alias = name.ends_with(ALIAS_SUFFIX);
+        let alias = is_alias.then_some("the alias of an access point");
+        Some((name, alias.or_else(|| reserved_kind(name))?))
+    });
+    require(other_kind.is_none(), || {
+        let (name, kind) = other_kind.unwrap_or_default();
+        format!(
+            "{parameter}: {name:?} is {kind}, and the permissions of this step can name only a \
+             general purpose bucket; pass the name of the bucket"
         )
     })
 }
@@ -78,6 +118,31 @@ mod tests {
                 .starts_with("output_bucket: \"Files\" is not a bucket name"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_name_that_is_no_bucket_is_refused_by_kind() {
+        for (name, kind) in [
+            (
+                "points-hrzrlukc5m36ft7okagglf3gmwluquse1b-s3alias",
+                "the alias of an access point",
+            ),
+            ("x--ol-s3", "an S3 Object Lambda access point"),
+            ("x--op-s3", "an access point of S3 on Outposts"),
+            ("x--euw1-az1--x-s3", "a directory bucket"),
+            (
+                "x--euw1-az1--xa-s3",
+                "an access point of a directory bucket",
+            ),
+            ("x--table-s3", "a table bucket"),
+            ("m123.mrap", "a Multi-Region Access Point"),
+        ] {
+            let error = check_bucket_name("bucket", Some(name)).unwrap_err();
+            assert_eq!(error.name, ErrorName::InvalidInput);
+            let expected = format!("bucket: {name:?} is {kind}, and the permissions");
+            assert!(error.message.starts_with(&expected), "{error}");
+        }
+        check_bucket_name("bucket", Some("files-s3")).unwrap();
     }
 
     #[test]

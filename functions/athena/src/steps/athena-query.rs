@@ -274,7 +274,13 @@ impl Step for RunQuery {
                 "the location of the result: expected an S3 URI like \"s3://bucket/prefix/\", got \
                  \"{location}\"; correct \"bucket\" or \"output_location\""
             )
-        })
+        })?;
+        let parameter = if self.bucket.is_some() {
+            "bucket"
+        } else {
+            "output_location"
+        };
+        bucket::check_bucket_name(parameter, bucket_in_uri(&location))
     }
 
     fn permissions(&self) -> Permissions {
@@ -560,6 +566,27 @@ mod tests {
         );
         let workgroup = json!({ "query": "SELECT 1", "database": "d", "workgroup": "reports" });
         step_with(workgroup).validate().unwrap();
+    }
+
+    #[test]
+    fn invalid_is_a_location_that_is_no_bucket() {
+        for (field, value, expected) in [
+            (
+                "bucket",
+                "x-s3alias",
+                "bucket: \"x-s3alias\" is the alias of",
+            ),
+            (
+                "output_location",
+                "s3://x--euw1-az1--x-s3/results/",
+                "output_location: \"x--euw1-az1--x-s3\" is a directory bucket",
+            ),
+        ] {
+            let params = json!({ "query": "SELECT 1", "database": "d", field: value });
+            let error = step_with(params).validate().unwrap_err();
+            assert_eq!(error.name, ErrorName::InvalidInput);
+            assert!(error.message.contains(expected), "{error}");
+        }
     }
 
     #[tokio::test]

@@ -285,6 +285,8 @@ impl Step for CopyFile {
                      s3://bucket/key"
                 )
             })?;
+            let source_bucket = parse_object_uri(source).map(|(bucket, _)| bucket);
+            bucket::check_bucket_name("source", source_bucket)?;
             require(bucket.is_none(), || {
                 "parameter \"bucket\": only valid with content; remove it, because source already \
                  names a bucket"
@@ -547,6 +549,14 @@ mod tests {
                 "only valid with content",
             ),
             (json!({ "bucket": "Files" }), "bucket"),
+            (
+                json!({ "bucket": "files-s3alias" }),
+                "bucket: \"files-s3alias\" is the alias of an access point",
+            ),
+            (
+                json!({ "content": null, "source": "s3://files--ol-s3/key" }),
+                "source: \"files--ol-s3\" is an S3 Object Lambda access point",
+            ),
             (json!({ "destination": "etc/motd" }), "destination"),
             (json!({ "destination": "/etc/" }), "destination"),
             (json!({ "destination": "/etc/a\u{0}" }), "destination"),

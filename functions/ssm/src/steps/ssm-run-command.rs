@@ -420,6 +420,10 @@ mod tests {
             (json!({ "concurrency": 0 }), "concurrency"),
             (json!({ "timeout": 0 }), "timeout"),
             (json!({ "output_bucket": "a/b" }), "output_bucket"),
+            (
+                json!({ "output_bucket": "m123.mrap" }),
+                "output_bucket: \"m123.mrap\" is a Multi-Region Access Point",
+            ),
         ] {
             let error = step(invalid.clone()).validate().unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput, "{invalid}");
