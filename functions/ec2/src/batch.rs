@@ -21,6 +21,9 @@ const MAX_REQUESTS: usize = 20;
 const RESPONSE_RESERVE: Duration = Duration::from_secs(20);
 /// A permission is missing for all instances if EC2 has denied this many and accepted none.
 const MAX_DENIED: usize = 5;
+/// EC2 itself fails if it has returned this many internal errors for single instances and processed
+/// no request. A failure of one instance is repeated for that instance only.
+const MAX_INTERNAL: usize = 3;
 /// The maximum number of different reasons, which keeps the resume state small.
 const MAX_REASONS: usize = 20;
 /// The maximum length of a reason, in characters.
@@ -67,11 +70,16 @@ pub struct Requested<T> {
 /// Sends a request for all instances. If EC2 refuses it, divides the instances in halves until the
 /// refused ones are found, and records these in `failures` and in the log.
 ///
+/// EC2 can also return an internal error because of one instance. Such an instance is recorded only
+/// if EC2 processed another request of this call. Otherwise all of EC2 may be failing, and the next
+/// call requests the instance again.
+///
 /// `is_first` says that no call of this step has changed an instance or recorded a failure yet.
 ///
 /// # Errors
 /// Only if `is_first` and EC2 accepted no request: the error of a request that does not depend on
-/// the instances, such as a throttled one, or of a permission that is missing for all instances.
+/// the instances, such as a throttled one, of a permission that is missing for all instances, or
+/// the internal error of each request.
 /// Otherwise the next call must request the instances that are left.
 pub async fn request_in_parts<T, F, Fut>(
     ctx: &Context,
@@ -93,6 +101,7 @@ where
     let mut groups = vec![ids];
     let failed_before = failures.len();
     let (mut requests, mut denied) = (0, 0);
+    let mut internal: Vec<(String, StepError)> = Vec::new();
 
     while let Some(mut group) = groups.pop() {
         // A call that records nothing would be repeated without end.
@@ -112,10 +121,9 @@ where
             Err(error) => refused(error),
         };
 
-        if matches!(
-            error.name,
-            ErrorName::Throttled | ErrorName::TimedOut | ErrorName::Internal
-        ) {
+        let is_internal = error.name == ErrorName::Internal;
+        let is_outage = is_internal && internal.len() + 1 >= MAX_INTERNAL && !has_progress;
+        if is_outage || matches!(error.name, ErrorName::Throttled | ErrorName::TimedOut) {
             if is_first && !has_progress {
                 return Err(error);
             }
@@ -129,6 +137,10 @@ where
             groups.push(group);
             continue;
         };
+        if is_internal {
+            internal.push((id.clone(), error));
+            continue;
+        }
         ctx.log(format_args!("EC2 refused {id}: {error}"));
         failures.add(id, &error);
 
@@ -142,6 +154,18 @@ where
             for id in groups.drain(..).flatten() {
                 failures.add(&id, &error);
             }
+        }
+    }
+
+    let has_progress = !requested.accepted.is_empty() || failures.len() > failed_before;
+    for (id, error) in internal {
+        if has_progress {
+            failures.add_and_log(ctx, &id, &error);
+        } else if is_first {
+            return Err(error);
+        } else {
+            ctx.log(format_args!("{id}: {error}; the next poll continues"));
+            requested.left.push(id);
         }
     }
     Ok(requested)
@@ -398,6 +422,35 @@ mod tests {
         let (requested, failures, requests) = request_all_in_call(false, 4, throttled).await;
         assert_eq!(requested.unwrap().left, ids(4));
         assert_eq!((failures.len(), requests), (0, 1));
+    }
+
+    #[tokio::test]
+    async fn an_internal_error_of_one_instance_keeps_the_others() {
+        for (is_first, bad) in [(true, 0), (true, 321), (false, 0), (false, 499)] {
+            let internal = |n| (n == bad).then_some(ErrorName::Internal);
+            let (requested, failures, requests) =
+                request_all_in_call(is_first, 500, internal).await;
+            let requested = requested.unwrap();
+            assert_eq!((requested.accepted.len(), requested.left.len()), (499, 0));
+            assert!(requests < MAX_REQUESTS, "{requests}");
+            let message = failures.into_error(500).message;
+            assert!(message.contains(&ids(500)[bad]), "{message}");
+        }
+    }
+
+    #[tokio::test]
+    async fn internal_errors_of_all_requests_mark_no_instance() {
+        let internal = |_| Some(ErrorName::Internal);
+        for count in [2, 500] {
+            let (requested, failures, requests) = request_all_in_call(true, count, internal).await;
+            assert_eq!(requested.unwrap_err().name, ErrorName::Internal);
+            assert!(failures.is_empty() && requests <= 15, "{requests}");
+            let (requested, failures, requests) = request_all_in_call(false, count, internal).await;
+            let mut left = requested.unwrap().left;
+            left.sort_unstable();
+            assert_eq!(left, ids(count));
+            assert!(failures.is_empty() && requests <= 15, "{requests}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
