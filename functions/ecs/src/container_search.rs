@@ -1,23 +1,32 @@
 //! The search for running containers in clusters and Regions.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aws_sdk_ecs::Client;
 use aws_sdk_ecs::config::Region;
 use aws_sdk_ecs::types::{DesiredStatus, Task, TaskField};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use stepward::node::Node;
-use stepward::runtime::node_source::{self, FoundNodes, NodeCounter};
+use stepward::runtime::node_source::{self, FoundNodes, NodeCounter, RegionFailure};
 use stepward::{Context, ErrorName, StepError};
 
 use crate::error::ecs_error;
 use crate::nodes::{container_node, region_and_account};
-use crate::{check_failures, resource_name};
+use crate::{UndescribedTask, resource_name, undescribed_tasks};
 
 /// How many clusters of one Region to list at once. ECS allows an account 20 such calls a second.
 /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/request-throttling.html>
 const CONCURRENT_CLUSTERS: usize = 4;
+
+/// The tasks of a cluster.
+#[derive(Default)]
+struct ClusterTasks {
+    nodes: Vec<Node>,
+    /// How many tasks ECS described.
+    described: usize,
+    undescribed: Vec<UndescribedTask>,
+}
 
 /// A search for running containers in several Regions.
 pub(crate) struct ContainerSearch<'a> {
@@ -29,6 +38,8 @@ pub(crate) struct ContainerSearch<'a> {
     node_counter: &'a NodeCounter,
     /// The clusters that exist, of those to search.
     existing_clusters: Mutex<BTreeSet<String>>,
+    /// The Regions in which ECS could describe some tasks, but not all.
+    incomplete_regions: Mutex<Vec<RegionFailure>>,
 }
 
 impl<'a> ContainerSearch<'a> {
@@ -45,13 +56,16 @@ impl<'a> ContainerSearch<'a> {
             is_selected,
             node_counter,
             existing_clusters: Mutex::default(),
+            incomplete_regions: Mutex::default(),
         }
     }
 
-    /// Returns the nodes of one Region.
+    /// Returns the nodes of one Region. Logs the tasks that ECS could not describe, and records the
+    /// Region as incomplete.
     ///
     /// # Errors
-    /// The error of ECS, or `Conflict` for too many nodes.
+    /// The error of ECS, `StepFailed` if ECS could describe no task, or `Conflict` for too many
+    /// nodes.
     pub(crate) async fn nodes_in_region(&self, region: String) -> Result<Vec<Node>, StepError> {
         let config = self
             .ctx
@@ -80,11 +94,45 @@ impl<'a> ContainerSearch<'a> {
         for cluster in clusters {
             searches.push(self.nodes_in_cluster(&ecs, &region, cluster));
         }
-        let nodes: Vec<Vec<Node>> = stream::iter(searches)
+        let found: Vec<ClusterTasks> = stream::iter(searches)
             .buffered(CONCURRENT_CLUSTERS)
             .try_collect()
             .await?;
-        Ok(nodes.into_iter().flatten().collect())
+        let described_any = found.iter().any(|tasks| tasks.described > 0);
+        let (mut nodes, mut undescribed) = (Vec::new(), Vec::new());
+        for tasks in found {
+            nodes.extend(tasks.nodes);
+            undescribed.extend(tasks.undescribed);
+        }
+        for task in &undescribed {
+            self.ctx.log(format_args!("{region}: {task}"));
+        }
+        let count = undescribed.len();
+        if let Some(task) = undescribed.into_iter().next() {
+            let error = StepError::from(task);
+            if !described_any {
+                return Err(error);
+            }
+            let message = match count {
+                1 => error.message,
+                _ => format!(
+                    "the nodes of {count} tasks, which the log names, are missing; the first: {}",
+                    error.message
+                ),
+            };
+            lock(&self.incomplete_regions).push(RegionFailure {
+                region,
+                error: error.name,
+                message,
+            });
+        }
+        Ok(nodes)
+    }
+
+    /// Adds the Regions in which ECS could not describe all tasks to the failures of the result.
+    pub(crate) fn add_incomplete_regions(&self, found: &mut FoundNodes) {
+        found.failures.append(&mut lock(&self.incomplete_regions));
+        found.failures.sort_by(|a, b| a.region.cmp(&b.region));
     }
 
     async fn nodes_in_cluster(
@@ -92,19 +140,19 @@ impl<'a> ContainerSearch<'a> {
         ecs: &Client,
         region: &str,
         cluster: String,
-    ) -> Result<Vec<Node>, StepError> {
+    ) -> Result<ClusterTasks, StepError> {
         let mut pages = ecs
             .list_tasks()
             .cluster(&cluster)
             .desired_status(DesiredStatus::Running)
             .into_paginator()
             .send();
-        let mut nodes = Vec::new();
+        let mut found = ClusterTasks::default();
         while let Some(page) = pages.next().await {
             let page = match page.map_err(ecs_error) {
                 Ok(page) => page,
                 // The cluster is in another Region, or was deleted after it was listed.
-                Err(error) if error.has_code("ClusterNotFoundException") => return Ok(nodes),
+                Err(error) if error.has_code("ClusterNotFoundException") => return Ok(found),
                 Err(error) => return Err(error),
             };
             let task_arns = page.task_arns.unwrap_or_default();
@@ -121,7 +169,10 @@ impl<'a> ContainerSearch<'a> {
                 .send()
                 .await
                 .map_err(ecs_error)?;
-            check_failures(response.failures())?;
+            found
+                .undescribed
+                .extend(undescribed_tasks(response.failures()));
+            found.described += response.tasks().len();
 
             let running_tasks = response
                 .tasks()
@@ -131,14 +182,11 @@ impl<'a> ContainerSearch<'a> {
                 .flat_map(|task| self.nodes_of_task(region, task))
                 .collect();
             self.node_counter.add(page_nodes.len())?;
-            nodes.extend(page_nodes);
+            found.nodes.extend(page_nodes);
         }
 
-        self.existing_clusters
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(cluster);
-        Ok(nodes)
+        lock(&self.existing_clusters).insert(cluster);
+        Ok(found)
     }
 
     fn nodes_of_task(&self, region: &str, task: &Task) -> Vec<Node> {
@@ -160,10 +208,7 @@ impl<'a> ContainerSearch<'a> {
     /// # Errors
     /// `NotFound`.
     pub(crate) fn check_clusters_exist(&self, found: &FoundNodes) -> Result<(), StepError> {
-        let existing = self
-            .existing_clusters
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let existing = lock(&self.existing_clusters);
         let missing: Vec<_> = self
             .clusters
             .iter()
@@ -185,4 +230,8 @@ impl<'a> ContainerSearch<'a> {
         self.ctx.log(message);
         Ok(())
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

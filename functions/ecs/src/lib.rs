@@ -8,6 +8,8 @@ pub mod nodes;
 pub mod steps;
 mod task_failure;
 
+use std::fmt;
+
 use aws_sdk_ecs::types::{Failure, Task};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -345,29 +347,51 @@ pub fn task_arns(cluster: &str, task: &str) -> [String; 2] {
     ]
 }
 
-/// Fails if `DescribeTasks` could not describe a task. Tasks that ECS no longer knows (`MISSING`)
-/// are no failure.
+/// The tasks that `DescribeTasks` could not describe. Tasks that ECS no longer knows (`MISSING`) are
+/// no failure.
 /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/api_failures_messages.html>
+pub fn undescribed_tasks(failures: &[Failure]) -> impl Iterator<Item = UndescribedTask> {
+    let failures = failures.iter();
+    let failures = failures.filter(|failure| failure.reason() != Some("MISSING"));
+    failures.map(|failure| {
+        let reason = failure.reason().unwrap_or("ECS gave no reason");
+        let detail = failure.detail().map(|detail| format!(": {detail}"));
+        UndescribedTask {
+            task: resource_name(failure.arn().unwrap_or("(no ARN)")).into(),
+            reason: format!("{reason}{}", detail.unwrap_or_default()),
+        }
+    })
+}
+
+/// Fails if `DescribeTasks` could not describe a task.
 ///
 /// # Errors
 /// `StepFailed` with ECS's reason.
 pub fn check_failures(failures: &[Failure]) -> Result<(), StepError> {
-    let Some(failure) = failures
-        .iter()
-        .find(|failure| failure.reason() != Some("MISSING"))
-    else {
-        return Ok(());
-    };
+    let mut tasks = undescribed_tasks(failures);
+    tasks.next().map_or(Ok(()), |task| Err(task.into()))
+}
 
-    let task = resource_name(failure.arn().unwrap_or("(no ARN)"));
-    let reason = failure.reason().unwrap_or("ECS gave no reason");
-    let detail = failure
-        .detail()
-        .map(|detail| format!(": {detail}"))
-        .unwrap_or_default();
-    Err(ErrorName::StepFailed.with_message(format!(
-        "ECS could not describe task {task}: {reason}{detail}; run the step again"
-    )))
+/// A task that ECS could not describe.
+#[derive(Debug, JsonSchema, Serialize)]
+pub struct UndescribedTask {
+    /// The ID of the task.
+    pub task: String,
+    /// ECS's reason.
+    pub reason: String,
+}
+
+impl fmt::Display for UndescribedTask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { task, reason } = self;
+        write!(f, "ECS could not describe task {task}: {reason}")
+    }
+}
+
+impl From<UndescribedTask> for StepError {
+    fn from(task: UndescribedTask) -> Self {
+        ErrorName::StepFailed.with_message(format!("{task}; run the step again"))
+    }
 }
 
 #[cfg(test)]

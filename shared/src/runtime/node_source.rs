@@ -35,11 +35,11 @@ pub const FUNCTION: FunctionConfig = FunctionConfig {
 pub struct FoundNodes {
     /// The nodes, sorted by name.
     pub nodes: Vec<Node>,
-    /// The Regions that could not be searched. Their nodes are missing.
+    /// The Regions that could not be searched completely. Some or all of their nodes are missing.
     pub failures: Vec<RegionFailure>,
 }
 
-/// A Region that could not be searched.
+/// A Region that could not be searched completely.
 #[derive(Debug, Deserialize, JsonSchema, Serialize)]
 pub struct RegionFailure {
     /// The Region.

@@ -46,7 +46,9 @@ use stepward::{
 /// # Failures
 ///
 /// If a Region fails, the output contains its error and the nodes of the other Regions. The step
-/// fails only if all Regions fail. If a cluster in `clusters` does not exist, the step fails,
+/// fails only if all Regions fail. If ECS cannot describe some tasks of a Region, the output
+/// contains the first of its reasons and the nodes of the other tasks, and the log names each of
+/// these tasks. If a cluster in `clusters` does not exist, the step fails,
 /// unless the cluster may be in a Region that failed.
 ///
 /// # Cost
@@ -280,8 +282,8 @@ impl Step for Nodes {
         ),
         (
             ErrorName::StepFailed,
-            "All Regions failed. In the first, ECS could not describe a task. The message contains \
-             ECS's reason; run the step again.",
+            "All Regions failed. In the first, ECS could describe none of the tasks. The message \
+             contains ECS's reason; run the step again.",
         ),
         (
             ErrorName::TimedOut,
@@ -365,7 +367,7 @@ impl Step for Nodes {
         let is_selected =
             |task: &Task, container_name: &str| self.is_selected(task, container_name);
         let search = ContainerSearch::new(ctx, &self.clusters, &is_selected, &node_counter);
-        let found = node_source::find_in_regions(
+        let mut found = node_source::find_in_regions(
             ctx,
             &regions,
             |region| search.nodes_in_region(region),
@@ -373,6 +375,7 @@ impl Step for Nodes {
         )
         .await?;
         search.check_clusters_exist(&found)?;
+        search.add_incomplete_regions(&mut found);
         Ok(Progress::Done(found))
     }
 }
@@ -753,6 +756,37 @@ mod tests {
                 .unwrap_err()
                 .name,
             ErrorName::AccessDenied
+        );
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ecs_cannot_describe_keeps_the_others() {
+        let (ctx, _) = context(|region, operation, params| {
+            let mut response = respond_as_fleet(region, operation, params);
+            if operation == "DescribeTasks" && region == "eu-west-1" {
+                let failure = |id| json!({ "arn": id, "reason": "Internal failure" });
+                response["failures"] = json!([failure("8"), failure("9")]);
+            }
+            response
+        });
+        let found = expect_done(step(json!({ "regions": "all" })).run(&ctx, None).await);
+        let (complete, _) = context(respond_as_fleet);
+        let expected = expect_done(step(json!({ "regions": "all" })).run(&complete, None).await);
+        assert_eq!(node_names(&found), node_names(&expected));
+        let [failure] = &found.failures[..] else {
+            panic!("one failure expected: {found:?}")
+        };
+        assert_eq!(failure.region, "eu-west-1");
+        assert!(
+            failure
+                .message
+                .starts_with("the nodes of 4 tasks, which the log names, are missing; the first: "),
+            "{failure:?}"
+        );
+        let log = testing::log_lines(&ctx).join("\n");
+        assert!(
+            log.contains("eu-west-1: ECS could not describe task 9: Internal failure"),
+            "{log}"
         );
     }
 

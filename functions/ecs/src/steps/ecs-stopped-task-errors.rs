@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::error::ecs_error;
 use crate::task_failure::{DefinitionCache, has_failed};
 use crate::{
-    Meaning, StoppedContainer, check_arn_scope, check_cluster, check_failures, explain_reason,
-    is_valid_name, resource_name, service_name, stopped_containers, task_arns,
+    Meaning, StoppedContainer, UndescribedTask, check_arn_scope, check_cluster, explain_reason,
+    is_valid_name, resource_name, service_name, stopped_containers, task_arns, undescribed_tasks,
 };
 use aws_sdk_ecs::Client;
 use aws_sdk_ecs::primitives::{DateTime, DateTimeFormat};
@@ -57,6 +57,9 @@ const DESCRIBE_TASKS_LIMIT: usize = 100;
 /// ended on the stop signal. Any other code except 0 is a failure. For example, 137 means that ECS
 /// had to kill the container.
 ///
+/// If ECS cannot describe some of the tasks, `undescribed_tasks` and the log name these with ECS's
+/// reason, and the report contains the others.
+///
 /// # Cost
 ///
 /// This step itself has no charge; AWS does not charge for calls of the ECS API.
@@ -89,6 +92,8 @@ pub struct StoppedTaskReport {
     stopped_tasks: usize,
     /// The failed tasks, the latest first.
     failed_tasks: Vec<FailedTask>,
+    /// The stopped tasks that ECS could not describe. They may have failed.
+    undescribed_tasks: Vec<UndescribedTask>,
     /// The tasks of the cluster in the AWS console.
     console_url: String,
 }
@@ -129,9 +134,15 @@ impl StoppedTaskErrors {
             })
     }
 
-    /// Returns the stopped tasks of the cluster, in ECS's order. Leaves out tasks that ECS deletes
-    /// between the two calls.
-    async fn list_stopped_tasks(&self, ecs: &Client) -> Result<Vec<Task>, StepError> {
+    /// Returns the stopped tasks of the cluster, in ECS's order, and those that ECS could not
+    /// describe. Leaves out tasks that ECS deletes between the two calls.
+    ///
+    /// # Errors
+    /// The error of ECS, or `StepFailed` if ECS could describe no task.
+    async fn list_stopped_tasks(
+        &self,
+        ecs: &Client,
+    ) -> Result<(Vec<Task>, Vec<UndescribedTask>), StepError> {
         let mut pages = ecs
             .list_tasks()
             .cluster(&self.cluster)
@@ -144,7 +155,7 @@ impl StoppedTaskErrors {
             task_arns.extend(page.map_err(ecs_error)?.task_arns.unwrap_or_default());
         }
 
-        let mut tasks = Vec::new();
+        let (mut tasks, mut undescribed) = (Vec::new(), Vec::new());
         for batch in task_arns.chunks(DESCRIBE_TASKS_LIMIT) {
             let response = ecs
                 .describe_tasks()
@@ -153,10 +164,13 @@ impl StoppedTaskErrors {
                 .send()
                 .await
                 .map_err(ecs_error)?;
-            check_failures(response.failures())?;
+            undescribed.extend(undescribed_tasks(response.failures()));
             tasks.extend(response.tasks.unwrap_or_default());
         }
-        Ok(tasks)
+        if tasks.is_empty() && !undescribed.is_empty() {
+            return Err(undescribed.swap_remove(0).into());
+        }
+        Ok((tasks, undescribed))
     }
 }
 
@@ -264,6 +278,7 @@ impl Step for StoppedTaskErrors {
                 ]
             }
         ],
+        "undescribed_tasks": [],
         "console_url":
        "https://eu-west-1.console.aws.amazon.com/ecs/v2/clusters/production/tasks?region=eu-west-1#"
     }"#,
@@ -278,6 +293,7 @@ impl Step for StoppedTaskErrors {
             output: r#"{
         "stopped_tasks": 2,
         "failed_tasks": [],
+        "undescribed_tasks": [],
         "console_url":
        "https://eu-west-1.console.aws.amazon.com/ecs/v2/clusters/production/tasks?region=eu-west-1#"
     }"#,
@@ -291,7 +307,8 @@ impl Step for StoppedTaskErrors {
         ),
         (
             ErrorName::StepFailed,
-            "ECS could not describe a task. The message contains ECS's reason; run the step again.",
+            "ECS could describe none of the tasks. The message contains ECS's reason; run the step \
+             again.",
         ),
     ];
     const TIMEOUT: Duration = Duration::from_mins(5);
@@ -336,7 +353,7 @@ impl Step for StoppedTaskErrors {
     ) -> Result<Progress<StoppedTaskReport>, StepError> {
         check_arn_scope(&ctx.scope, "cluster", &self.cluster)?;
         let (ecs, since) = (ctx.client(Client::new), self.parse_since()?);
-        let mut tasks = self.list_stopped_tasks(&ecs).await?;
+        let (mut tasks, undescribed_tasks) = self.list_stopped_tasks(&ecs).await?;
         // A task without a time is still stopping, which is later than any time.
         tasks.retain(|task| {
             since.is_none_or(|since| stop_time(task).is_none_or(|time| time >= since))
@@ -359,11 +376,15 @@ impl Step for StoppedTaskErrors {
         for task in &failed_tasks {
             ctx.log(log_line(task));
         }
+        for task in &undescribed_tasks {
+            ctx.log(task);
+        }
 
         let page = format!("ecs/v2/clusters/{}/tasks", resource_name(&self.cluster));
         Ok(Progress::Done(StoppedTaskReport {
             stopped_tasks: tasks.len(),
             failed_tasks,
+            undescribed_tasks,
             console_url: ctx.console(&page, ""),
         }))
     }
@@ -670,6 +691,31 @@ mod tests {
                 "{description}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn done_reports_tasks_that_ecs_could_not_describe() {
+        let describe = mock!(Client::describe_tasks).then_output(|| {
+            let failure = Failure::builder()
+                .arn(format!("{ARN}:task/production/u"))
+                .reason("Internal failure")
+                .detail("try later");
+            DescribeTasksOutput::builder()
+                .tasks(task("t", TaskStopCode::SpotInterruption, "", []))
+                .failures(failure.build())
+                .build()
+        });
+        let ctx = context(&[&list_rule(&["t", "u"]), &describe]);
+        let output = run_step(&ctx, &step(json!({ "cluster": "production" }))).await;
+        assert_eq!((output.stopped_tasks, output.failed_tasks.len()), (1, 1));
+        let [undescribed] = &output.undescribed_tasks[..] else {
+            panic!("{output:?}")
+        };
+        assert_eq!(undescribed.task, "u");
+        assert_eq!(undescribed.reason, "Internal failure: try later");
+        let log = testing::log_lines(&ctx);
+        let expected = "ECS could not describe task u: Internal failure: try later";
+        assert_eq!(log.last().map(String::as_str), Some(expected));
     }
 
     #[tokio::test]
