@@ -28,7 +28,7 @@
 //!
 //! - a regular expression that Java's engine could read in another way;
 //! - a key without a value, a quotation that is not closed, quotation marks after a colon (Rundeck
-//!   reads them as part of the value), an empty tag beside `+`, and a `/…/` for tags that contains
+//!   reads them as part of the value), an empty tag next to `+`, and a `/…/` for tags that contains
 //!   `+` or `,`, because all of these can only be mistakes.
 //!
 //! `cargo xtask node-filters` compares random filters with a slow implementation in Java.

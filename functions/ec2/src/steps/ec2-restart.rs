@@ -644,7 +644,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_at_the_time_limit_names_reboots_that_were_not_requested() {
+    async fn failed_at_the_limit_names_reboots_not_requested() {
         let known: Vec<_> = (0..200).map(|n| format!("i-{n:017x}")).collect();
         let describe = mock!(Client::describe_instances).then_output(move || {
             instances_output(
