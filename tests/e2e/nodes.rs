@@ -98,6 +98,12 @@ fn ids(nodes: &Value) -> BTreeSet<&str> {
         .collect()
 }
 
+/// Lists a customer's nodes as JSON: the output, the exit code and the messages.
+fn list_nodes(test_stack: &TestStack, customer: &str, options: &[&str]) -> (Value, i32, String) {
+    let words = ["nodes", "list", "--json", "--customer", customer];
+    stepward(test_stack, &[&words, options].concat())
+}
+
 /// Sets mappings in the records of a customer with the accounts `prod` and `test`, and removes them.
 fn check_mappings(test_stack: &TestStack, customer: &str) {
     let run = |words: &[&str]| {
@@ -106,8 +112,8 @@ fn check_mappings(test_stack: &TestStack, customer: &str) {
         output
     };
     let mapped = |options: &[&str]| -> BTreeSet<(String, String)> {
-        let list = ["nodes", "list", "--json", "--customer", customer];
-        let found = run(&[&list, options].concat());
+        let (found, code, messages) = list_nodes(test_stack, customer, options);
+        assert_eq!(code, 0, "{options:?}: {messages}");
         let nodes = found["nodes"].as_array().unwrap();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         nodes
@@ -181,10 +187,7 @@ fn check_mappings(test_stack: &TestStack, customer: &str) {
 fn nodes_of_several_accounts_and_regions_are_listed_and_filtered() {
     with_stack(async |test_stack| {
         let (customer, all) = create_customer(test_stack, 2).await;
-        let (found, code, messages) = stepward(
-            test_stack,
-            &["nodes", "list", "--json", "--customer", &customer],
-        );
+        let (found, code, messages) = list_nodes(test_stack, &customer, &[]);
         assert_eq!(code, 0, "{messages}");
         assert_eq!(
             ids(&found["nodes"]),
@@ -203,34 +206,13 @@ fn nodes_of_several_accounts_and_regions_are_listed_and_filtered() {
             .collect();
         assert_eq!(places.len(), 4, "{places:?}");
         let filter = format!("tags: test region: {OTHER}");
-        let (found, ..) = stepward(
-            test_stack,
-            &[
-                "nodes",
-                "list",
-                "--json",
-                "--customer",
-                &customer,
-                "--filter",
-                &filter,
-            ],
-        );
+        let (found, ..) = list_nodes(test_stack, &customer, &["--filter", &filter]);
         assert_eq!(found["nodes"].as_array().unwrap().len(), 2, "{found}");
         // Excluded keys exclude only nodes that match all of them.
         let region = format!("!region: {OTHER}");
-        let (explained, ..) = stepward(
-            test_stack,
-            &[
-                "nodes",
-                "list",
-                "--json",
-                "--customer",
-                &customer,
-                "--explain",
-                "--filter",
-                &format!("{region} !account: prod"),
-            ],
-        );
+        let filter_to_explain = format!("{region} !account: prod");
+        let options = ["--explain", "--filter", &filter_to_explain];
+        let (explained, ..) = list_nodes(test_stack, &customer, &options);
         for explanation in explained["nodes"].as_array().unwrap() {
             let node = &explanation["node"];
             let is_match = [node["region"] == OTHER, node["account"] == "prod"];

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use clap::Args;
+use stepward::model::digest;
 use stepward::node::Node;
 use stepward::node::filter::Filter;
 use stepward_testkit::random::SeededRandom;
@@ -267,8 +268,5 @@ fn to_line(case: &Case) -> String {
 }
 
 fn hex(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut digits, byte| {
-        let _ = write!(digits, "{byte:02x}");
-        digits
-    })
+    digest::hex(text.as_bytes())
 }

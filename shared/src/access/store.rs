@@ -244,16 +244,10 @@ impl Store {
     ) -> Result<Customer, StepError> {
         let after = Customer {
             status,
-            version: customer.version + 1,
             ..customer.clone()
         };
-        let write = self.replace_write(customer_key(&customer.name), &after, customer.version)?;
-        self.commit_writes(
-            vec![(write, RECORD_CHANGED)],
-            &audit_entry(operator, &customer.name, "set status", customer, &after),
-        )
-        .await?;
-        Ok(after)
+        self.replace_customer(operator, "set status", customer, after)
+            .await
     }
 
     /// Removes a customer with all accounts. The roles in the accounts remain, because they belong
@@ -527,6 +521,26 @@ impl Store {
             ),
         )
         .await
+    }
+
+    async fn replace_customer(
+        &self,
+        operator: &str,
+        action: &str,
+        before: &Customer,
+        after: Customer,
+    ) -> Result<Customer, StepError> {
+        let after = Customer {
+            version: before.version + 1,
+            ..after
+        };
+        let write = self.replace_write(customer_key(&before.name), &after, before.version)?;
+        self.commit_writes(
+            vec![(write, RECORD_CHANGED)],
+            &audit_entry(operator, &before.name, action, before, &after),
+        )
+        .await?;
+        Ok(after)
     }
 
     async fn replace_account(

@@ -25,6 +25,10 @@ const MAX_MEMORY: usize = 1024 * 1024;
 const MAX_DEPTH: u32 = 64;
 /// The letters that cannot follow a backslash in Java.
 const NO_ESCAPES: &str = "CEFIJKLMOTUYgijlmoqy";
+/// `\d` and `\p{Digit}` in Java, as ranges.
+const DIGIT: &[(char, char)] = &[('0', '9')];
+/// `\s` and `\p{Space}` in Java, as ranges.
+const SPACE: &[(char, char)] = &[('\t', '\r'), (' ', ' ')];
 /// Java's classes of ASCII characters, as ranges.
 const ASCII_CLASSES: [(&str, &[(char, char)]); 13] = [
     ("ASCII", &[('\0', '\x7F')]),
@@ -32,12 +36,12 @@ const ASCII_CLASSES: [(&str, &[(char, char)]); 13] = [
     ("Alpha", &[('A', 'Z'), ('a', 'z')]),
     ("Blank", &[('\t', '\t'), (' ', ' ')]),
     ("Cntrl", &[('\0', '\x1F'), ('\x7F', '\x7F')]),
-    ("Digit", &[('0', '9')]),
+    ("Digit", DIGIT),
     ("Graph", &[('!', '~')]),
     ("Lower", &[('a', 'z')]),
     ("Print", &[(' ', '~')]),
     ("Punct", &[('!', '/'), (':', '@'), ('[', '`'), ('{', '~')]),
-    ("Space", &[('\t', '\r'), (' ', ' ')]),
+    ("Space", SPACE),
     ("Upper", &[('A', 'Z')]),
     ("XDigit", &[('0', '9'), ('A', 'F'), ('a', 'f')]),
 ];
@@ -380,8 +384,8 @@ fn unicode_class(ranges: &[(char, char)]) -> ClassUnicode {
 /// `\d`, `\s` or `\w`, which contain only ASCII characters in Java.
 fn perl_class(class: &ClassPerl) -> ClassUnicode {
     let mut ranges = unicode_class(match class.kind {
-        ClassPerlKind::Digit => &[('0', '9')],
-        ClassPerlKind::Space => &[('\t', '\r'), (' ', ' ')],
+        ClassPerlKind::Digit => DIGIT,
+        ClassPerlKind::Space => SPACE,
         ClassPerlKind::Word => &[('0', '9'), ('A', 'Z'), ('_', '_'), ('a', 'z')],
     });
     if class.negated {

@@ -1,6 +1,6 @@
 //! The mappings of EC2 instances to nodes in the records of customers and accounts.
 
-use super::{RECORD_CHANGED, Store, audit_entry, customer_key};
+use super::Store;
 use crate::model::customer::{Account, Customer, NodeMapping};
 use crate::model::error::StepError;
 use crate::node::mapping::ec2::check_mapping;
@@ -44,16 +44,10 @@ impl Store {
         }
         let after = Customer {
             mapping,
-            version: customer.version + 1,
             ..customer.clone()
         };
-        let write = self.replace_write(customer_key(&customer.name), &after, customer.version)?;
-        self.commit_writes(
-            vec![(write, RECORD_CHANGED)],
-            &audit_entry(operator, &customer.name, "set mapping", customer, &after),
-        )
-        .await?;
-        Ok(after)
+        self.replace_customer(operator, "set mapping", customer, after)
+            .await
     }
 }
 
